@@ -1,0 +1,1 @@
+//! Client programs that show how to reach Forebay.

@@ -1,0 +1,14 @@
+//! Forebay: an edge ingest gateway from smart meters to log, lake and alerts in one process.
+
+pub mod alerts;
+pub mod config;
+pub mod http;
+pub mod ingest;
+pub mod kafka;
+pub mod lake;
+pub mod metrics;
+pub mod mqtt;
+pub mod node;
+pub mod quic;
+pub mod reader;
+pub mod state;

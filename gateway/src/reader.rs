@@ -1,0 +1,55 @@
+//! Reads a partition by offset or time, hot and cold alike: the local log first, the lake below it.
+
+use std::sync::Arc;
+
+use forebay_disk::{Fetched, Partition};
+use forebay_log::{Millis, Offset, ReadError};
+
+use crate::lake::Lake;
+
+/// The one way to read records. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    lake: Option<Arc<Lake>>,
+}
+
+impl Reader {
+    pub fn new(lake: Option<Arc<Lake>>) -> Reader {
+        Reader { lake }
+    }
+
+    /// As [`Partition::read`], going on into the cold tier below the local log start.
+    pub async fn read(&self, partition: &Arc<Partition>, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
+        match partition.read(from, max_bytes) {
+            Err(ReadError::Tiered { asked, local_start }) => {
+                let Some(lake) = &self.lake else {
+                    return Err(ReadError::OutOfRange {
+                        asked,
+                        start: local_start,
+                        end: partition.watermarks().high_watermark,
+                    });
+                };
+                let batches = lake.read(partition.topic(), partition.index(), asked, max_bytes).await?;
+                Ok(Fetched { batches, watermarks: partition.watermarks() })
+            }
+            read => read,
+        }
+    }
+
+    /// The first record at or after `at`, searching the cold tier before the local log.
+    pub async fn offset_for_time(
+        &self,
+        partition: &Arc<Partition>,
+        at: Millis,
+    ) -> Result<Option<(Offset, Millis)>, ReadError> {
+        let marks = partition.watermarks();
+        if let Some(lake) = &self.lake
+            && marks.log_start < marks.local_start
+            && let Some(found) = lake.offset_for_time(partition.topic(), partition.index(), at).await?
+            && found.0 < marks.local_start
+        {
+            return Ok(Some(found));
+        }
+        partition.offset_for_time(at)
+    }
+}

@@ -1,0 +1,42 @@
+//! Why an append or a read was refused. Each door maps these to its protocol's own code.
+
+use crate::units::Offset;
+
+/// Why an append was not made durable. Nothing of a refused append is ever visible to a reader.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("batch is corrupt: {0}")]
+    Corrupt(&'static str),
+    #[error("batch is not valid here: {0}")]
+    Invalid(&'static str),
+    #[error("batch of {bytes} bytes exceeds max.message.bytes={limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("disk full")]
+    DiskFull,
+    #[error("storage failed: {0}")]
+    Storage(String),
+    #[error("partition is offline: {0}")]
+    Offline(String),
+    #[error("this node is not the partition's leader")]
+    NotLeader,
+    #[error("not enough in-sync replicas")]
+    NotEnoughReplicas,
+    #[error("shutting down")]
+    Closed,
+}
+
+/// Why a read returned no batches.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("offset {asked} is outside {start}..={end}")]
+    OutOfRange { asked: Offset, start: Offset, end: Offset },
+    /// The records are not on this disk any more: the cold tier has them.
+    #[error("offset {asked} is below the local log start {local_start}")]
+    Tiered { asked: Offset, local_start: Offset },
+    #[error("corrupt batch in {file} at byte {position}: {what}")]
+    Corrupt { file: String, position: u64, what: &'static str },
+    #[error("storage failed: {0}")]
+    Storage(String),
+    #[error("partition is offline: {0}")]
+    Offline(String),
+}

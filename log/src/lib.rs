@@ -1,0 +1,14 @@
+//! The log as a pure core: no tokio, no files, no sockets, no clock, no unseeded randomness.
+
+pub mod error;
+pub mod limits;
+pub mod partition;
+pub mod partitioner;
+pub mod record;
+pub mod segment;
+pub mod topic;
+pub mod units;
+
+pub use error::{AppendError, ReadError};
+pub use topic::TopicConfig;
+pub use units::{Epoch, Millis, Offset};

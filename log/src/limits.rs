@@ -1,0 +1,35 @@
+//! Every limit and default of the log in one place, and the relations between them, checked at compile time.
+
+/// Bytes of a v2 record batch before its first record.
+pub const BATCH_HEADER_BYTES: usize = 61;
+/// Bytes of the part that the batch length field does not count (base offset and the length itself).
+pub const BATCH_PREFIX_BYTES: usize = 12;
+/// Default `max.message.bytes`: the largest record batch, as stored, in bytes (Kafka's default).
+pub const MAX_MESSAGE_BYTES: usize = 1_048_588;
+/// The largest batch, as stored, that any setting may allow, in bytes.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
+/// The largest that one batch may decompress to, in bytes; more is refused as corrupt.
+pub const MAX_DECOMPRESSED_BYTES: usize = 128 << 20;
+/// Most headers in one record.
+pub const MAX_HEADERS: usize = 1024;
+/// Raw bytes of gathered records at which a gathered batch is closed and the next one begun.
+pub const GATHER_BATCH_BYTES: usize = 512 << 10;
+/// Most records in one gathered batch.
+pub const GATHER_BATCH_RECORDS: usize = 16_384;
+/// Bytes of log between two entries of the offset index (Kafka's `index.interval.bytes`).
+pub const INDEX_INTERVAL_BYTES: usize = 4096;
+/// Largest topic name, in bytes (Kafka's limit).
+pub const MAX_TOPIC_NAME: usize = 249;
+/// Most partitions of one topic.
+pub const MAX_PARTITIONS_PER_TOPIC: u32 = 4096;
+/// Bytes of appended records that may wait for their commit in one node; more waits at the door.
+pub const MAX_PENDING_APPEND_BYTES: usize = 64 << 20;
+/// Requests that may wait in front of one shard.
+pub const SHARD_QUEUE: usize = 1024;
+/// Bytes kept back on disk so that metadata stays writable on a full disk.
+pub const RESERVE_BYTES: u64 = 8 << 20;
+
+const _: () = assert!(GATHER_BATCH_BYTES < MAX_MESSAGE_BYTES);
+const _: () = assert!(MAX_MESSAGE_BYTES < MAX_BATCH_BYTES);
+const _: () = assert!(MAX_BATCH_BYTES <= MAX_DECOMPRESSED_BYTES);
+const _: () = assert!(MAX_PENDING_APPEND_BYTES >= MAX_BATCH_BYTES);

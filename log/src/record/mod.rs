@@ -1,0 +1,16 @@
+//! Records as Kafka stores them: v2 record batches, read in place and built from gathered records.
+//!
+//! Source: Kafka's "Record Batch" message format, magic 2 (KIP-98).
+
+mod batch;
+mod builder;
+mod chunk;
+mod compression;
+mod reader;
+mod varint;
+
+pub use batch::{BatchHeader, BatchProblem, Batches};
+pub use builder::BatchBuilder;
+pub use chunk::RecordChunk;
+pub use compression::Compression;
+pub use reader::{Record, RecordHeader, RecordReader};

@@ -1,0 +1,1 @@
+//! Variable-length zigzag integers of the v2 record format.

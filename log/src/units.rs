@@ -1,0 +1,84 @@
+//! Units that cross module borders: offsets, epochs and times, so that none travels as a bare integer.
+
+use std::fmt;
+
+macro_rules! unit {
+    ($(#[$doc:meta])* $name:ident, $inner:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+unit!(
+    /// The position of a record in its partition; the first record ever has offset 0.
+    Offset, i64
+);
+unit!(
+    /// A leader epoch: raised at each change of leader, written into every batch (KIP-101).
+    Epoch, i32
+);
+unit!(
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    Millis, i64
+);
+
+impl Offset {
+    pub const ZERO: Offset = Offset(0);
+
+    /// The offset `count` records later.
+    #[must_use]
+    pub fn plus(self, count: i64) -> Offset {
+        Offset(self.0 + count)
+    }
+
+    /// The offset after this one.
+    #[must_use]
+    pub fn next(self) -> Offset {
+        self.plus(1)
+    }
+}
+
+impl Millis {
+    /// Milliseconds in a UTC day; leap seconds do not exist in this time scale.
+    pub const DAY: i64 = 86_400_000;
+
+    /// Days since 1970-01-01 (UTC), the day that the lake's `_date` holds.
+    #[must_use]
+    pub fn utc_day(self) -> i64 {
+        self.0.div_euclid(Self::DAY)
+    }
+
+    /// The wall clock. For the edge of the program only: the machines take time as an argument.
+    #[must_use]
+    pub fn from_system(time: std::time::SystemTime) -> Millis {
+        match time.duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+            Err(before) => Millis(-i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_starts_at_midnight_utc_on_both_sides_of_the_epoch() {
+        assert_eq!(Millis(0).utc_day(), 0);
+        assert_eq!(Millis(Millis::DAY - 1).utc_day(), 0);
+        assert_eq!(Millis(Millis::DAY).utc_day(), 1);
+        assert_eq!(Millis(-1).utc_day(), -1);
+    }
+}
