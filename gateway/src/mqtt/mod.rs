@@ -1,5 +1,6 @@
 //! The MQTT doors: codec, sessions, delivery to subscribers, and the connection loop that TCP, TLS and QUIC share.
 
+pub mod connection;
 pub mod packet;
 
 use std::sync::Arc;
