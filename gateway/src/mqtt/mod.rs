@@ -1,6 +1,8 @@
 //! The MQTT doors: codec, sessions, delivery to subscribers, and the connection loop that TCP, TLS and QUIC share.
 
+pub mod codec;
 pub mod packet;
+pub mod topic;
 
 use std::sync::Arc;
 
