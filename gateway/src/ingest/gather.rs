@@ -19,6 +19,8 @@ pub struct Publish<'a> {
     pub content_type: Option<&'a str>,
     /// Set for QoS 2 of a persistent session: recovery finds the record by it (header `mqtt.packet_id`).
     pub packet_id: Option<u16>,
+    /// The program's own further headers (`mqtt.retain`, `mqtt.response_topic` ...), written before the user properties.
+    pub headers: &'a [(&'static str, &'a [u8])],
 }
 
 /// Collects publishes; one per connection, reused.
@@ -40,7 +42,8 @@ impl Gather {
     pub fn new(log: Log, router: Arc<Router>) -> Gather {
         Gather { log, router }
     }
-    /// Adds a publish that arrived at `now`; returns its partition (log topic, index) for those who must know.
+    /// Adds a publish that arrived at `now`; returns its partition (log topic, index) for those who must know. One that is
+    /// refused here is not part of the gather: `Tickets::by_publish` does not count it.
     pub fn push(&mut self, now: Millis, publish: &Publish<'_>) -> Result<(Arc<str>, u32), AppendError> {
         let _ = (now, publish);
         todo!()
