@@ -12,6 +12,8 @@ pub const MAX_SUBSCRIPTIONS: usize = 1_000_000;
 pub const MAX_OUTGOING_INFLIGHT: u16 = 256;
 /// Bytes of such messages; one message always fits.
 pub const MAX_OUTGOING_INFLIGHT_BYTES: usize = 1 << 20;
+/// Bytes of such messages that all parked sessions together hold in memory; more is read from the log again.
+pub const MAX_PARKED_BYTES: usize = 64 << 20;
 /// Bytes waiting in memory for one subscriber; one message always fits.
 pub const MAX_QUEUED_BYTES: usize = 4 << 20;
 /// Publishes of one connection, QoS 0 included, that wait for their commit before the socket is left unread.
@@ -38,22 +40,15 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 pub const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// TLS handshakes at a time: a reconnect storm waits in the listen queue.
 pub const MAX_TLS_HANDSHAKES: usize = 64;
-/// Accepted connections whose CONNECT is still awaited; the rest waits in the listen queue.
-pub const MAX_CONNECTING: usize = 4096;
+/// Connections beyond `max_connections` that may be open for a moment, to be told that there is no room. Others wait in the
+/// listen queue of the system.
+pub const REFUSED_AT_A_TIME: usize = 512;
 /// How often moved cursors of a connected persistent session are stored.
 pub const CURSOR_INTERVAL: Duration = Duration::from_secs(5);
-/// Batches of state changes that wait for the state's writer.
-pub const STATE_QUEUE: usize = 4096;
-/// State changes that share one commit.
-pub const STATE_BATCH: usize = 1024;
-/// Bytes of state changes that share one commit; one change always fits.
-pub const STATE_BATCH_BYTES: usize = 256 << 10;
 /// Bytes that a tailer or a catch-up reads from the log at once.
 pub const DELIVERY_READ_BYTES: usize = 256 << 10;
 /// Retained messages fetched at once for a new subscription.
 pub const RETAINED_PAGE: usize = 64;
-/// Retained messages a new subscription of one connection may still be waiting for, counted in filters.
-pub const MAX_RETAINED_SCANS: usize = MAX_SUBSCRIPTIONS_PER_CLIENT;
 /// Reads of a data stream that wait for the session.
 pub const STREAM_QUEUE: usize = 16;
 /// Data streams of one connection.

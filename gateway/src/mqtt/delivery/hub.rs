@@ -88,8 +88,8 @@ impl Hub {
 
     /// Follows partitions that were made since; they are read from their beginning.
     fn find_partitions(self: &Arc<Self>) {
-        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         let begun = !self.read_trie().is_empty();
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         for name in self.router.topics() {
             let Some(topic) = self.log.topic(name) else { continue };
             for partition in &topic.partitions {
@@ -199,9 +199,8 @@ impl Hub {
         for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
             let position = *part.position();
             let lane = receiving.subscriber.lane(part.id, |lane| *lane);
-            let live = lane.behind.is_none();
-            if live && receiving.is_drained() {
-                next.insert(part.id, position.max(lane.from));
+            if receiving.is_drained() {
+                next.insert(part.id, lane.behind.map_or(position.max(lane.from), |behind| behind.next));
             } else if let Some(taken) = receiving.taken().get(&part.id) {
                 next.insert(part.id, *taken);
             }

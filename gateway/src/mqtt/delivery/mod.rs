@@ -9,13 +9,15 @@ mod trie;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use forebay_log::{Millis, Offset};
 
 pub use catchup::Page;
-pub use hub::{Delivered, Hub, HubFull};
-pub use subscriber::{Receiving, Subscriber};
+pub use hub::Hub;
+pub use subscriber::Receiving;
+use subscriber::Subscriber;
 
-use super::packet::{Message, Publish, Qos, Text};
+use super::packet::{Message, MessageProperties, Publish, Qos, Text};
 
 /// A partition of the topics that delivery reads, numbered as delivery met it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +37,35 @@ pub struct Published {
     pub client_id: Text,
     /// When the Message Expiry Interval has run out.
     pub expires_at: Option<Millis>,
+}
+
+impl Published {
+    /// A message to be kept; copied, so that it does not hold the buffer it was read into.
+    #[must_use]
+    pub fn kept(message: &Message, client_id: &Text, now: Millis) -> Published {
+        let copy = |text: &Text| Text::from(text.as_str());
+        let properties = &message.properties;
+        let expiry = properties.message_expiry_interval;
+        Published {
+            message: Message {
+                topic: copy(&message.topic),
+                payload: Bytes::copy_from_slice(&message.payload),
+                qos: message.qos,
+                retain: message.retain,
+                properties: MessageProperties {
+                    payload_format_indicator: properties.payload_format_indicator,
+                    message_expiry_interval: None,
+                    content_type: properties.content_type.as_ref().map(copy),
+                    response_topic: properties.response_topic.as_ref().map(copy),
+                    correlation_data: properties.correlation_data.as_deref().map(Bytes::copy_from_slice),
+                    user_properties: properties.user_properties.iter().map(|(n, v)| (copy(n), copy(v))).collect(),
+                    subscription_identifiers: Vec::new(),
+                },
+            },
+            client_id: client_id.clone(),
+            expires_at: expiry.map(|seconds| Millis(now.0 + i64::from(seconds) * 1000)),
+        }
+    }
 }
 
 /// One message for one subscriber.

@@ -1,8 +1,7 @@
 //! The stored form of a session in `_mqtt_sessions`: its entry, its cursors and the marks of exactly-once publishes.
 //!
 //! Keys: `s/<client>` the entry, `c/<client>` the cursors, `q2/<client>/<packet id>` an exactly-once publish (with
-//! `@<stream>` behind the packet id when it came on a data stream). Every value begins with a version byte; integers are
-//! big-endian, texts carry a u16 length.
+//! `@<stream>` behind the packet id when it came on a data stream).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,19 +9,9 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_log::{Millis, Offset};
 
+use super::stored::{EntryProblem, expect_format, put_format, put_text, take_text};
 use super::{CONTROL, Subscription, Subscriptions};
 use crate::mqtt::packet::{Qos, Text, Version};
-
-const FORMAT: u8 = 1;
-
-/// A stored value that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EntryProblem {
-    #[error("format {0} is not known to this version")]
-    Format(u8),
-    #[error("it is cut off or damaged")]
-    Damaged,
-}
 
 /// What is stored of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,33 +55,6 @@ pub fn parse_intent_key(key: &[u8]) -> Option<(&str, u64, u16)> {
         None => (id, CONTROL),
     };
     Some((client, stream, packet_id.parse().ok()?))
-}
-
-pub(crate) fn put_text(text: &str, out: &mut BytesMut) {
-    let bytes = &text.as_bytes()[..text.len().min(usize::from(u16::MAX))];
-    out.put_u16(bytes.len() as u16);
-    out.put_slice(bytes);
-}
-
-pub(crate) fn take_text(value: &mut Bytes) -> Result<Text, EntryProblem> {
-    let length = usize::from(value.try_get_u16().map_err(|_| EntryProblem::Damaged)?);
-    if value.len() < length {
-        return Err(EntryProblem::Damaged);
-    }
-    Text::new(Bytes::copy_from_slice(&value.split_to(length))).ok_or(EntryProblem::Damaged)
-}
-
-/// Takes the version byte.
-pub(crate) fn expect_format(value: &mut Bytes) -> Result<(), EntryProblem> {
-    match value.try_get_u8() {
-        Ok(FORMAT) => Ok(()),
-        Ok(other) => Err(EntryProblem::Format(other)),
-        Err(_) => Err(EntryProblem::Damaged),
-    }
-}
-
-pub(crate) fn put_format(out: &mut BytesMut) {
-    out.put_u8(FORMAT);
 }
 
 impl Entry {

@@ -107,6 +107,11 @@ impl Inbound {
         }
     }
 
+    /// Whether publishes of a data stream still wait for their acknowledgement.
+    pub fn awaits(&self, stream: u64) -> bool {
+        self.streams.contains_key(&stream)
+    }
+
     /// Takes a PUBLISH; `Err` is the reason code that ends the connection.
     pub(super) fn publish(
         &mut self,

@@ -8,15 +8,14 @@ mod connect;
 mod entry;
 mod inbound;
 mod outbound;
+pub mod stored;
 mod subscribe;
-#[cfg(test)]
-mod tests;
 
 use bytes::Bytes;
 use forebay_log::{AppendError, Millis};
 
 pub use connect::{Accepted, Limits, Refusal, judge};
-pub use entry::{Cursors, Entry, EntryProblem, cursor_key, intent_key, parse_intent_key, session_key};
+pub use entry::{Cursors, Entry, cursor_key, intent_key, parse_intent_key, session_key};
 pub use inbound::{Inbound, ReceivedState};
 pub use outbound::{Outbound, Outgone};
 pub use subscribe::{Subscription, Subscriptions};

@@ -38,6 +38,17 @@ impl Outbound {
         self.inflight.len()
     }
 
+    /// Bytes of the messages not acknowledged.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets what was sent: it will be read from the log again.
+    pub fn forget(&mut self) {
+        self.inflight.clear();
+        self.bytes = 0;
+    }
+
     /// The places in the log of what the client has not acknowledged: cursors must not pass them.
     pub fn unacknowledged(&self) -> impl Iterator<Item = Place> + '_ {
         self.inflight.iter().filter_map(|gone| gone.delivery.place)
