@@ -4,4 +4,4 @@ mod gather;
 mod router;
 
 pub use gather::{Gather, Publish, Tickets};
-pub use router::{RouteError, Routed, Router};
+pub use router::{DEFAULT_TOPIC, RouteError, Routed, Router};

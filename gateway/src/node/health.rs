@@ -1,0 +1,25 @@
+//! Whether a node is ready to take readings, and if not, why.
+
+use super::Gateway;
+
+impl Gateway {
+    /// Why the node should get no traffic now; empty when it is ready.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.shutdown.is_cancelled() {
+            reasons.push("draining".to_owned());
+        }
+        if self.log.disk_full() {
+            reasons.push("the disk is full: readings are refused until there is room".to_owned());
+        }
+        for topic in self.log.topics().values() {
+            for partition in &topic.partitions {
+                if let Some(why) = partition.offline() {
+                    reasons.push(format!("{}-{} is offline: {why}", topic.name, partition.index()));
+                }
+            }
+        }
+        reasons
+    }
+}
