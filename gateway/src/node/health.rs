@@ -13,13 +13,25 @@ impl Gateway {
         if self.log.disk_full() {
             reasons.push("the disk is full: readings are refused until there is room".to_owned());
         }
+        reasons
+    }
+
+    /// What is wrong with a part of the node while the rest goes on.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
         for topic in self.log.topics().values() {
             for partition in &topic.partitions {
                 if let Some(why) = partition.offline() {
-                    reasons.push(format!("{}-{} is offline: {why}", topic.name, partition.index()));
+                    problems.push(format!("{}-{} is offline: {why}", topic.name, partition.index()));
                 }
             }
         }
-        reasons
+        for topic in self.lake.iter().flat_map(|lake| lake.status()) {
+            if let Some(why) = topic.error {
+                problems.push(format!("the lake of {}: {why}", topic.topic));
+            }
+        }
+        problems
     }
 }

@@ -113,7 +113,7 @@ impl Node {
             .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
         topics::create_configured(&log, &config).await?;
 
-        let metrics = Arc::new(Metrics::new(Some(log.clone())));
+        let metrics = Metrics::of_node(&log);
         let lake = Lake::start(log.clone(), config.clone(), metrics.clone(), services.clone()).await?;
         let lake = Some(lake);
         let reader = Reader::new(lake.clone());
