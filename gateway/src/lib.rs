@@ -6,6 +6,7 @@ pub mod http;
 pub mod ingest;
 pub mod kafka;
 pub mod lake;
+pub mod log_limit;
 pub mod metrics;
 pub mod mqtt;
 pub mod node;

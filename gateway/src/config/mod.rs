@@ -1,5 +1,32 @@
 //! The configuration: TOML file, `--set`, environment, defaults; every key with type, unit and default.
 
+mod build;
+mod error;
+mod key;
+mod keys;
+mod print;
+mod settings;
+mod source;
+mod suggest;
+pub mod topic_config;
 mod types;
+mod value;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigError, Origin, Problem};
+pub use print::{docs, show};
+pub use settings::Settings;
+pub use source::{ENV_PREFIX, Sources};
 pub use types::*;
+
+impl Config {
+    /// Reads and checks all sources.
+    ///
+    /// # Errors
+    /// Every mistake found, with file, line and key.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+        Settings::read(sources)?.build()
+    }
+}

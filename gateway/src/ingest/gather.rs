@@ -3,10 +3,23 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_disk::{Log, Ticket};
+use forebay_disk::{AppendData, Log, Partition, Ticket, Topic};
+use forebay_log::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS};
+use forebay_log::partitioner::partition_for_key;
+use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Millis};
+use tokio::sync::watch;
 
 use super::Router;
+
+/// Bytes that a record may take beyond its key, value and headers: lengths and deltas.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+/// As [`RECORD_OVERHEAD_BYTES`], for each header.
+const HEADER_OVERHEAD_BYTES: usize = 8;
+/// Headers that a record has at most without user properties and the caller's own, so that they fit on the stack.
+const PLAIN_HEADERS: usize = 5;
+/// Decimal digits of a packet id.
+const PACKET_ID_DIGITS: usize = 5;
 
 /// One message to be appended. Slices borrow from the connection's read buffer.
 pub struct Publish<'a> {
@@ -19,14 +32,33 @@ pub struct Publish<'a> {
     pub content_type: Option<&'a str>,
     /// Set for QoS 2 of a persistent session: recovery finds the record by it (header `mqtt.packet_id`).
     pub packet_id: Option<u16>,
+    /// The program's own further headers (`mqtt.retain`, `mqtt.response_topic` ...), written before the user properties.
+    pub headers: &'a [(&'static str, &'a [u8])],
 }
 
 /// Collects publishes; one per connection, reused.
 pub struct Gather {
-    #[allow(dead_code)]
     log: Log,
-    #[allow(dead_code)]
     router: Arc<Router>,
+    changes: watch::Receiver<u64>,
+    topics: Vec<CachedTopic>,
+    /// Chunks in the order in which they were begun; a partition has several when one grows full.
+    slots: Vec<Slot>,
+    by_publish: Vec<u32>,
+    bytes: usize,
+}
+
+/// A topic that was looked up, and the open slot of each of its partitions.
+struct CachedTopic {
+    name: Arc<str>,
+    topic: Arc<Topic>,
+    max_message_bytes: usize,
+    open: Vec<Option<u32>>,
+}
+
+struct Slot {
+    partition: Arc<Partition>,
+    chunk: RecordChunk,
 }
 
 /// Which ticket covers the n-th publish of a gather (several share one).
@@ -38,21 +70,180 @@ pub struct Tickets {
 
 impl Gather {
     pub fn new(log: Log, router: Arc<Router>) -> Gather {
-        Gather { log, router }
+        let changes = log.topics_changed();
+        Gather { log, router, changes, topics: Vec::new(), slots: Vec::new(), by_publish: Vec::new(), bytes: 0 }
     }
-    /// Adds a publish that arrived at `now`; returns its partition (log topic, index) for those who must know.
+
+    /// Adds a publish that arrived at `now`; returns its partition (log topic, index) for those who must know. One that is
+    /// refused here is not part of the gather: `Tickets::by_publish` does not count it.
+    ///
+    /// # Errors
+    /// [`AppendError::TooLarge`], and [`AppendError::Offline`] when the log has no such topic.
     pub fn push(&mut self, now: Millis, publish: &Publish<'_>) -> Result<(Arc<str>, u32), AppendError> {
-        let _ = (now, publish);
-        todo!()
+        let routed = self.router.route(publish.topic, publish.client_id, publish.payload);
+        let bytes = record_bytes(publish, routed.key.len());
+        if self.slots.is_empty() && self.changes.has_changed().unwrap_or(false) {
+            self.changes.mark_unchanged();
+            self.topics.clear();
+        }
+        let topic = find_topic(&mut self.topics, &self.log, routed.topic)?;
+        if bytes + BATCH_HEADER_BYTES > topic.max_message_bytes {
+            return Err(AppendError::TooLarge { bytes, limit: topic.max_message_bytes });
+        }
+        let partitions = u32::try_from(topic.open.len()).unwrap_or(u32::MAX);
+        let index = partition_for_key(&routed.key, partitions);
+        let slot = open_slot(&mut self.slots, topic, index, bytes)?;
+        let chunk = &mut self.slots[slot as usize].chunk;
+        let timestamp = routed.timestamp.unwrap_or(now);
+        with_headers(publish, |headers| chunk.push(timestamp, Some(&routed.key), Some(publish.payload), headers));
+        self.by_publish.push(slot);
+        self.bytes += bytes;
+        Ok((topic.name.clone(), index))
     }
+
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.slots.is_empty()
     }
+
+    /// Bytes gathered, encoding included.
     pub fn bytes(&self) -> usize {
-        todo!()
+        self.bytes
     }
+
     /// Submits all that was gathered, waiting under back-pressure. Order within a partition is kept.
     pub async fn submit(&mut self) -> Tickets {
-        todo!()
+        for topic in &mut self.topics {
+            topic.open.fill(None);
+        }
+        self.bytes = 0;
+        let mut tickets = Vec::with_capacity(self.slots.len());
+        for slot in self.slots.drain(..) {
+            tickets.push(slot.partition.submit(AppendData::Chunk(slot.chunk)).await);
+        }
+        Tickets { tickets, by_publish: std::mem::take(&mut self.by_publish) }
+    }
+}
+
+fn find_topic<'c>(cache: &'c mut Vec<CachedTopic>, log: &Log, name: &str) -> Result<&'c mut CachedTopic, AppendError> {
+    // Few topics take MQTT messages, so a walk beats a hash.
+    let index = match cache.iter().position(|cached| &*cached.name == name) {
+        Some(index) => index,
+        None => {
+            let topic = log.topic(name).ok_or_else(|| AppendError::Offline(format!("topic {name} does not exist")))?;
+            cache.push(CachedTopic {
+                name: name.into(),
+                max_message_bytes: topic.config().max_message_bytes,
+                open: vec![None; topic.partitions.len()],
+                topic,
+            });
+            cache.len() - 1
+        }
+    };
+    Ok(&mut cache[index])
+}
+
+/// The slot that takes `bytes` more for a partition: its open one, or a new one when that is full.
+fn open_slot(slots: &mut Vec<Slot>, topic: &mut CachedTopic, index: u32, bytes: usize) -> Result<u32, AppendError> {
+    let missing = || AppendError::Offline(format!("topic {} has no partition {index}", topic.name));
+    let partition = topic.topic.partitions.get(index as usize).ok_or_else(missing)?;
+    let open = topic.open.get_mut(index as usize).ok_or_else(missing)?;
+    if let Some(slot) = *open {
+        let chunk = &slots[slot as usize].chunk;
+        if chunk.bytes() + bytes <= GATHER_BATCH_BYTES && chunk.len() < GATHER_BATCH_RECORDS {
+            return Ok(slot);
+        }
+    }
+    let slot = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+    slots.push(Slot { partition: partition.clone(), chunk: RecordChunk::new() });
+    *open = Some(slot);
+    Ok(slot)
+}
+
+/// At least the bytes that the record will take.
+fn record_bytes(publish: &Publish<'_>, key: usize) -> usize {
+    let own = publish.headers.iter().map(|(name, value)| name.len() + value.len());
+    let user = publish.user_properties.iter().map(|(name, value)| name.len() + value.len());
+    let headers: usize = own.chain(user).map(|bytes| bytes + HEADER_OVERHEAD_BYTES).sum();
+    let fixed = publish.topic.len() + publish.client_id.len() + publish.content_type.map_or(0, str::len);
+    // The names of the fixed headers are shorter than this.
+    let names = PLAIN_HEADERS * 24;
+    publish.payload.len() + key + headers + fixed + names + RECORD_OVERHEAD_BYTES
+}
+
+/// Calls `push` with the record's headers; they lie on the stack unless the message brings its own.
+fn with_headers(publish: &Publish<'_>, push: impl FnOnce(&[(&str, &[u8])])) {
+    let qos = [b'0' + publish.qos.min(2)];
+    let mut digits = [0; PACKET_ID_DIGITS];
+    let mut plain: [(&str, &[u8]); PLAIN_HEADERS] = [("", b""); PLAIN_HEADERS];
+    let mut count = 0;
+    let mut add = |name, value| {
+        plain[count] = (name, value);
+        count += 1;
+    };
+    add("mqtt.topic", publish.topic.as_bytes());
+    add("mqtt.client", publish.client_id.as_bytes());
+    add("mqtt.qos", &qos);
+    if let Some(id) = publish.packet_id {
+        add("mqtt.packet_id", decimal(id, &mut digits));
+    }
+    let content_type = publish.content_type.map(|text| ("mqtt.content_type", text.as_bytes()));
+    if publish.headers.is_empty() && publish.user_properties.is_empty() {
+        if let Some((name, value)) = content_type {
+            add(name, value);
+        }
+        return push(&plain[..count]);
+    }
+    let user = publish.user_properties.iter().map(|(name, value)| {
+        // The codec checked that it is UTF-8.
+        (std::str::from_utf8(name).unwrap_or_default(), &value[..])
+    });
+    let own = publish.headers.iter().copied();
+    let all: Vec<(&str, &[u8])> = plain[..count].iter().copied().chain(own).chain(user).chain(content_type).collect();
+    push(&all);
+}
+
+fn decimal(mut number: u16, digits: &mut [u8; PACKET_ID_DIGITS]) -> &[u8] {
+    let mut start = PACKET_ID_DIGITS;
+    loop {
+        start -= 1;
+        digits[start] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        if number == 0 || start == 0 {
+            return &digits[start..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_ids_are_written_in_decimal() {
+        for id in [0, 7, 10, 65535] {
+            assert_eq!(decimal(id, &mut [0; 5]), id.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn headers_stand_in_their_order_and_user_properties_keep_theirs() {
+        let user = [(Bytes::from("b"), Bytes::from("1")), (Bytes::from("a"), Bytes::from("2"))];
+        let publish = Publish {
+            topic: "meters/m1",
+            payload: b"x",
+            client_id: "c",
+            qos: 2,
+            user_properties: &user,
+            content_type: Some("application/json"),
+            packet_id: Some(12),
+            headers: &[("mqtt.retain", b"1")],
+        };
+        let mut names = Vec::new();
+        with_headers(&publish, |headers| {
+            names = headers.iter().map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v))).collect();
+        });
+        let expected = "mqtt.topic=meters/m1 mqtt.client=c mqtt.qos=2 mqtt.packet_id=12 mqtt.retain=1 b=1 a=2 \
+                        mqtt.content_type=application/json";
+        assert_eq!(names.join(" "), expected);
     }
 }

@@ -1,6 +1,9 @@
 //! The MQTT doors: codec, sessions, delivery to subscribers, and the connection loop that TCP, TLS and QUIC share.
 
+pub mod codec;
+pub mod connection;
 pub mod packet;
+pub mod topic;
 
 use std::sync::Arc;
 

@@ -3,7 +3,32 @@
 use bytes::Bytes;
 
 use super::Compression;
+use crate::limits::{BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, MAX_BATCH_BYTES};
 use crate::units::{Epoch, Millis, Offset};
+
+/// Where the fields stand in the header.
+mod at {
+    pub(super) const BASE_OFFSET: usize = 0;
+    pub(super) const LENGTH: usize = 8;
+    pub(super) const LEADER_EPOCH: usize = 12;
+    pub(super) const MAGIC: usize = 16;
+    pub(super) const CRC: usize = 17;
+    pub(super) const ATTRIBUTES: usize = 21;
+    pub(super) const LAST_OFFSET_DELTA: usize = 23;
+    pub(super) const BASE_TIMESTAMP: usize = 27;
+    pub(super) const MAX_TIMESTAMP: usize = 35;
+    pub(super) const PRODUCER_ID: usize = 43;
+    pub(super) const PRODUCER_EPOCH: usize = 51;
+    pub(super) const BASE_SEQUENCE: usize = 53;
+    pub(super) const RECORD_COUNT: usize = 57;
+}
+
+/// Bits 0 to 2 of the attributes: the codec.
+const CODEC_BITS: i16 = 0x07;
+/// Bit 3: timestamps are the broker's (`message.timestamp.type=LogAppendTime`).
+const LOG_APPEND_TIME_BIT: i16 = 0x08;
+const TRANSACTIONAL_BIT: i16 = 0x10;
+const CONTROL_BIT: i16 = 0x20;
 
 /// What is wrong with bytes that should be a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,16 +65,55 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Parses the header at the start of `bytes`; checks magic and length, not the checksum.
+    /// Parses the header at the start of `bytes`; checks magic, length and that the offsets are countable, not the
+    /// checksum, nor that the rest of the batch is there.
+    ///
+    /// # Errors
+    /// [`BatchProblem::Incomplete`] below 61 bytes, otherwise what is out of range.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchProblem> {
-        let _ = bytes;
-        todo!()
+        let magic = i8::from_be_bytes(field(bytes, at::MAGIC)?);
+        if magic != 2 {
+            return Err(BatchProblem::Magic(magic));
+        }
+        let length = i32::from_be_bytes(field(bytes, at::LENGTH)?);
+        let size = match usize::try_from(length) {
+            Ok(rest) if (BATCH_HEADER_BYTES..=MAX_BATCH_BYTES).contains(&(rest + BATCH_PREFIX_BYTES)) => {
+                rest + BATCH_PREFIX_BYTES
+            }
+            _ => return Err(BatchProblem::Length(length)),
+        };
+        let header = BatchHeader {
+            base_offset: Offset(i64::from_be_bytes(field(bytes, at::BASE_OFFSET)?)),
+            size,
+            leader_epoch: Epoch(i32::from_be_bytes(field(bytes, at::LEADER_EPOCH)?)),
+            crc: u32::from_be_bytes(field(bytes, at::CRC)?),
+            attributes: i16::from_be_bytes(field(bytes, at::ATTRIBUTES)?),
+            last_offset_delta: i32::from_be_bytes(field(bytes, at::LAST_OFFSET_DELTA)?),
+            base_timestamp: Millis(i64::from_be_bytes(field(bytes, at::BASE_TIMESTAMP)?)),
+            max_timestamp: Millis(i64::from_be_bytes(field(bytes, at::MAX_TIMESTAMP)?)),
+            producer_id: i64::from_be_bytes(field(bytes, at::PRODUCER_ID)?),
+            producer_epoch: i16::from_be_bytes(field(bytes, at::PRODUCER_EPOCH)?),
+            base_sequence: i32::from_be_bytes(field(bytes, at::BASE_SEQUENCE)?),
+            record_count: i32::from_be_bytes(field(bytes, at::RECORD_COUNT)?),
+        };
+        if header.record_count < 0 || header.last_offset_delta < 0 {
+            return Err(BatchProblem::Malformed("negative record count or last offset delta"));
+        }
+        if header.base_offset.0.checked_add(i64::from(header.last_offset_delta) + 1).is_none() {
+            return Err(BatchProblem::Malformed("offsets overflow"));
+        }
+        Ok(header)
     }
 
     /// Checks the CRC-32C of the whole batch in `batch` (exactly `self.size` bytes).
+    ///
+    /// # Errors
+    /// [`BatchProblem::Incomplete`] when `batch` has another size, [`BatchProblem::Checksum`].
     pub fn check_crc(&self, batch: &[u8]) -> Result<(), BatchProblem> {
-        let _ = batch;
-        todo!()
+        if batch.len() != self.size || batch.len() < BATCH_HEADER_BYTES {
+            return Err(BatchProblem::Incomplete);
+        }
+        if crc32c::crc32c(&batch[at::ATTRIBUTES..]) == self.crc { Ok(()) } else { Err(BatchProblem::Checksum) }
     }
 
     pub fn last_offset(&self) -> Offset {
@@ -58,26 +122,62 @@ impl BatchHeader {
     pub fn next_offset(&self) -> Offset {
         self.last_offset().next()
     }
+    /// # Errors
+    /// An unassigned codec number.
     pub fn compression(&self) -> Result<Compression, BatchProblem> {
-        todo!()
+        Compression::from_id(self.attributes & CODEC_BITS)
     }
     pub fn is_control(&self) -> bool {
-        self.attributes & 0x20 != 0
+        self.attributes & CONTROL_BIT != 0
     }
     pub fn is_transactional(&self) -> bool {
-        self.attributes & 0x10 != 0
+        self.attributes & TRANSACTIONAL_BIT != 0
     }
-    /// Writes base offset and leader epoch into a stored batch; the checksum does not cover them.
+    /// Whether all records have the time of their append, `max_timestamp`.
+    pub fn is_log_append_time(&self) -> bool {
+        self.attributes & LOG_APPEND_TIME_BIT != 0
+    }
+
+    /// Writes base offset and leader epoch into a stored batch; the checksum does not cover them. Does nothing to
+    /// fewer bytes than a header has.
     pub fn patch(batch: &mut [u8], base_offset: Offset, epoch: Epoch) {
-        let _ = (batch, base_offset, epoch);
-        todo!()
+        if batch.len() >= BATCH_HEADER_BYTES {
+            put(batch, at::BASE_OFFSET, &base_offset.0.to_be_bytes());
+            put(batch, at::LEADER_EPOCH, &epoch.0.to_be_bytes());
+        }
     }
+
+    /// Writes all fields but size and checksum, which come from the bytes themselves: `batch` is whole, its first 61
+    /// bytes are overwritten.
+    pub(super) fn write(&self, batch: &mut [u8]) {
+        let length = i32::try_from(batch.len() - BATCH_PREFIX_BYTES).unwrap_or(i32::MAX);
+        put(batch, at::LENGTH, &length.to_be_bytes());
+        put(batch, at::MAGIC, &[2]);
+        put(batch, at::ATTRIBUTES, &self.attributes.to_be_bytes());
+        put(batch, at::LAST_OFFSET_DELTA, &self.last_offset_delta.to_be_bytes());
+        put(batch, at::BASE_TIMESTAMP, &self.base_timestamp.0.to_be_bytes());
+        put(batch, at::MAX_TIMESTAMP, &self.max_timestamp.0.to_be_bytes());
+        put(batch, at::PRODUCER_ID, &self.producer_id.to_be_bytes());
+        put(batch, at::PRODUCER_EPOCH, &self.producer_epoch.to_be_bytes());
+        put(batch, at::BASE_SEQUENCE, &self.base_sequence.to_be_bytes());
+        put(batch, at::RECORD_COUNT, &self.record_count.to_be_bytes());
+        let crc = crc32c::crc32c(&batch[at::ATTRIBUTES..]);
+        put(batch, at::CRC, &crc.to_be_bytes());
+        BatchHeader::patch(batch, self.base_offset, self.leader_epoch);
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], BatchProblem> {
+    bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or(BatchProblem::Incomplete)
+}
+
+fn put(batch: &mut [u8], at: usize, value: &[u8]) {
+    batch[at..at + value.len()].copy_from_slice(value);
 }
 
 /// Walks the batches in a buffer: each item is a header and its whole batch, sharing the buffer.
 /// Stops at the first problem (yielded once). The checksum is not checked here.
 pub struct Batches {
-    #[allow(dead_code)]
     rest: Bytes,
 }
 
@@ -89,7 +189,19 @@ impl Batches {
 
 impl Iterator for Batches {
     type Item = Result<(BatchHeader, Bytes), BatchProblem>;
+
     fn next(&mut self) -> Option<Self::Item> {
-        todo!()
+        if self.rest.is_empty() {
+            return None;
+        }
+        let header = BatchHeader::parse(&self.rest)
+            .and_then(|header| if self.rest.len() < header.size { Err(BatchProblem::Incomplete) } else { Ok(header) });
+        Some(match header {
+            Ok(header) => Ok((header, self.rest.split_to(header.size))),
+            Err(problem) => {
+                self.rest.clear();
+                Err(problem)
+            }
+        })
     }
 }

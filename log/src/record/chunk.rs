@@ -1,7 +1,8 @@
 //! Records on their way into a batch: encoded once, so that the batch builder only copies.
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
+use super::varint;
 use crate::units::Millis;
 
 /// A run of records for one partition, appended all or none and given consecutive offsets.
@@ -10,10 +11,9 @@ use crate::units::Millis;
 /// batch, are missing. One buffer for all: no allocation per record.
 #[derive(Debug, Default)]
 pub struct RecordChunk {
-    #[allow(dead_code)]
     bodies: BytesMut,
-    #[allow(dead_code)]
-    records: Vec<(Millis, u32)>,
+    /// Timestamp and body length of each record.
+    records: Vec<(Millis, usize)>,
 }
 
 impl RecordChunk {
@@ -23,9 +23,11 @@ impl RecordChunk {
 
     /// Adds a record. `headers` are name and value pairs, in order; duplicates are kept.
     pub fn push(&mut self, timestamp: Millis, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) {
-        let _ = (timestamp, key, value, headers);
-        todo!()
+        let before = self.bodies.len();
+        put_body(&mut self.bodies, key, value, headers.iter().map(|(name, value)| (name.as_bytes(), Some(*value))));
+        self.records.push((timestamp, self.bodies.len() - before));
     }
+
     /// Records in the chunk.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -36,5 +38,42 @@ impl RecordChunk {
     /// Encoded bytes, for admission and batch limits.
     pub fn bytes(&self) -> usize {
         self.bodies.len()
+    }
+
+    /// Timestamp and encoded body of each record, in order.
+    pub(super) fn bodies(&self) -> impl Iterator<Item = (Millis, &[u8])> {
+        let mut at = 0;
+        self.records.iter().map(move |&(timestamp, length)| {
+            let body = &self.bodies[at..at + length];
+            at += length;
+            (timestamp, body)
+        })
+    }
+}
+
+/// Encodes what follows the offset delta of a record: key, value and headers.
+pub(super) fn put_body<'a>(
+    buffer: &mut BytesMut,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+) {
+    buffer.reserve(key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + 16);
+    put_bytes(buffer, key);
+    put_bytes(buffer, value);
+    varint::put(buffer, i64::try_from(headers.len()).unwrap_or(i64::MAX));
+    for (name, value) in headers {
+        put_bytes(buffer, Some(name));
+        put_bytes(buffer, value);
+    }
+}
+
+fn put_bytes(buffer: &mut BytesMut, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            varint::put(buffer, i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+            buffer.put_slice(bytes);
+        }
+        None => varint::put(buffer, -1),
     }
 }

@@ -7,6 +7,7 @@ mod builder;
 mod chunk;
 mod compression;
 mod reader;
+mod validate;
 mod varint;
 
 pub use batch::{BatchHeader, BatchProblem, Batches};
@@ -14,3 +15,7 @@ pub use builder::BatchBuilder;
 pub use chunk::RecordChunk;
 pub use compression::Compression;
 pub use reader::{Record, RecordHeader, RecordReader};
+pub use validate::{validate, validate_records};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! Every key of the configuration in one table: parsing, `config docs`, defaults and suggestions all come from it.
+
+use forebay_log::limits;
+
+use super::key::{Key, Kind, TimeUnit};
+
+const NO_LIMIT: (i64, &str) = (-1, "no limit");
+const DAY_MS: i64 = 86_400_000;
+/// The longest time any key may hold: a hundred years.
+const LONGEST_MS: i64 = 36_525 * DAY_MS;
+/// The largest size any key may hold, bytes.
+const LARGEST: i64 = 1 << 50;
+
+const fn key(section: &'static str, name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { section, name, kind, default, doc }
+}
+
+const fn number(min: i64, max: i64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const fn size(min: i64, max: i64) -> Kind {
+    Kind::Size { min, max, special: &[] }
+}
+
+const fn millis(min: i64) -> Kind {
+    Kind::Time { unit: TimeUnit::Milliseconds, min, max: LONGEST_MS, special: &[] }
+}
+
+const fn seconds(min: i64, max: i64) -> Kind {
+    Kind::Time { unit: TimeUnit::Seconds, min, max, special: &[] }
+}
+
+/// The section whose keys are topic configs for all topics; `[topics.NAME]` takes the same keys for one.
+pub const TOPIC_DEFAULTS: &str = "topic_defaults";
+/// The section of `[topics.NAME]` tables.
+pub const TOPICS: &str = "topics";
+/// The section whose further keys `object_store` names.
+pub const OBJECT_STORE: &str = "object_store";
+
+/// All keys, in the order in which they are documented. One row a key, so kept from the formatter.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("", "allow_anonymous", Kind::Bool, "false",
+        "accept clients that do not authenticate on addresses other than loopback"),
+    key("node", "id", number(1, 0x7fff_ffff), "1", "this node's number, its broker id for Kafka clients"),
+    key("node", "data_dir", Kind::Path, "forebay-data", "where log, state and certificates are kept"),
+    key("node", "advertised_host", Kind::Text, "127.0.0.1", "the name or address that Kafka clients are told to connect to"),
+    key("listeners", "mqtt", Kind::Address, "127.0.0.1:1883", "MQTT 3.1.1 and 5.0"),
+    key("listeners", "mqtts", Kind::Address, "off", "MQTT over TLS; needs tls.certfile and tls.keyfile (8883 by custom)"),
+    key("listeners", "ws", Kind::Address, "off", "MQTT over WebSocket: not supported in this release"),
+    key("listeners", "wss", Kind::Address, "off", "MQTT over WebSocket and TLS: not supported in this release"),
+    key("listeners", "quic", Kind::Address, "127.0.0.1:14567", "MQTT over QUIC (UDP), ALPN mqtt"),
+    key("listeners", "kafka", Kind::Address, "127.0.0.1:9092", "the Kafka protocol"),
+    key("listeners", "http", Kind::Address, "127.0.0.1:8080", "console, JSON API, metrics, health"),
+    key("tls", "certfile", Kind::Path, "", "PEM certificate chain of mqtts and quic; quic makes its own if there is none"),
+    key("tls", "keyfile", Kind::Path, "", "PEM private key of certfile"),
+    key("tls", "cafile", Kind::Path, "", "PEM authorities whose client certificates are accepted"),
+    key("tls", "require_certificate", Kind::Bool, "false", "clients of mqtts and quic must show a certificate of cafile"),
+    key("tls", "tls_version", Kind::Choice(&["tlsv1.3", "tlsv1.2"]), "tlsv1.3", "the oldest TLS version accepted"),
+    key("mqtt", "max_packet_size", size(1024, 256 << 20), "1MiB", "largest packet accepted from a client"),
+    key("mqtt", "max_connections", number(1, 10_000_000), "100000", "MQTT connections, over all listeners"),
+    key("mqtt", "max_inflight_messages", number(1, 65_535), "1024",
+        "QoS 1 and 2 publishes one client may have unacknowledged (the v5 Receive Maximum)"),
+    key("mqtt", "max_queued_messages", number(1, 1_000_000), "1000",
+        "messages to one subscriber that may wait in memory for its socket"),
+    key("mqtt", "max_keepalive", seconds(1, 65_535), "65535", "longest keep-alive; a v5 client is told when its own is longer"),
+    key("mqtt", "max_session_expiry", seconds(0, 0xffff_ffff), "7d", "longest that a session outlives its connection"),
+    key("mqtt", "connect_timeout", millis(100), "10s", "time in which a new connection must send CONNECT"),
+    key("mqtt", "max_topic_alias", number(0, 65_535), "16", "topic aliases one v5 client may use"),
+    key("mqtt", "max_retained_messages", number(0, 100_000_000), "100000", "retained messages kept, over all topics"),
+    key(OBJECT_STORE, "url", Kind::Text, "file:forebay-data/lake",
+        "where the lake is: file:PATH or s3://bucket/prefix; the default lies in node.data_dir"),
+    key(OBJECT_STORE, "endpoint", Kind::Text, "", "address of an S3-compatible store; default: AWS"),
+    key(OBJECT_STORE, "region", Kind::Text, "", "S3 region"),
+    key(OBJECT_STORE, "access_key_id", Kind::Secret, "", "S3 access key"),
+    key(OBJECT_STORE, "secret_access_key", Kind::Secret, "", "S3 secret key"),
+    key(OBJECT_STORE, "session_token", Kind::Secret, "", "S3 session token"),
+    key(OBJECT_STORE, "allow_http", Kind::Bool, "", "speak to the endpoint without TLS"),
+    key(OBJECT_STORE, "virtual_hosted_style_request", Kind::Bool, "", "put the bucket into the host name"),
+    key("durability", "acks", Kind::Choice(&["all", "leader"]), "all",
+        "what a device's PUBACK waits for: every in-sync replica, or the leader alone"),
+    key("durability", "fsync", Kind::Bool, "true", "group commit to disk before the ack; false leaves it to the page cache"),
+    key(TOPIC_DEFAULTS, "num.partitions", number(1, limits::MAX_PARTITIONS_PER_TOPIC as i64), "4", "partitions of a new topic"),
+    key(TOPIC_DEFAULTS, "segment.bytes", size(16 << 10, 2 << 30), "64MiB", "size at which a segment is closed"),
+    key(TOPIC_DEFAULTS, "segment.ms", millis(1), "10m", "age at which a segment is closed"),
+    key(TOPIC_DEFAULTS, "retention.ms",
+        Kind::Time { unit: TimeUnit::Milliseconds, min: 0, max: LONGEST_MS, special: &[NO_LIMIT] }, "7d",
+        "how long the whole log is kept, cold tier included"),
+    key(TOPIC_DEFAULTS, "retention.bytes", Kind::Size { min: 0, max: LARGEST, special: &[NO_LIMIT] }, "-1",
+        "how much of each partition is kept, cold tier included"),
+    key(TOPIC_DEFAULTS, "local.retention.ms",
+        Kind::Time { unit: TimeUnit::Milliseconds, min: 0, max: LONGEST_MS, special: &[NO_LIMIT, (-2, "as retention.ms")] },
+        "1d", "how long the local copy is kept, once the segment is in the lake"),
+    key(TOPIC_DEFAULTS, "local.retention.bytes",
+        Kind::Size { min: 0, max: LARGEST, special: &[NO_LIMIT, (-2, "as retention.bytes")] }, "10GiB",
+        "how much of each partition is kept locally, once it is in the lake"),
+    key(TOPIC_DEFAULTS, "remote.storage.enable", Kind::Bool, "true", "offload closed segments to the lake"),
+    key(TOPIC_DEFAULTS, "compression.type", Kind::Choice(&["none", "gzip", "snappy", "lz4", "zstd", "producer"]), "zstd",
+        "what gathered batches are compressed with; batches of Kafka producers stay as sent"),
+    key(TOPIC_DEFAULTS, "max.message.bytes", size(1024, limits::MAX_BATCH_BYTES as i64), "1048588", "largest record batch, as stored"),
+    key(TOPIC_DEFAULTS, "cleanup.policy", Kind::Choice(&["delete"]), "delete", "what happens to old records"),
+    key(TOPIC_DEFAULTS, "message.timestamp.type", Kind::Choice(&["CreateTime"]), "CreateTime",
+        "whose clock a record's timestamp is"),
+    key(TOPIC_DEFAULTS, "default.replication.factor", number(1, 1), "1", "copies of each partition; one node holds one"),
+    key(TOPIC_DEFAULTS, "min.insync.replicas", number(1, 1), "1", "replicas that must hold a record before its ack"),
+    key(TOPIC_DEFAULTS, "lake.format", Kind::Choice(&["delta", "none"]), "delta", "table format of the cold tier"),
+    key(TOPIC_DEFAULTS, "lake.commit.interval.ms", millis(100), "60s", "time between two commits of the table"),
+    key("", "routes", Kind::Routes, "", "MQTT topic to log topic, [[routes]]; the first match wins"),
+    key("alerts", "rules", Kind::Paths, "", "alert rule files"),
+];
+
+/// The keys of one `[[routes]]` table: name and documentation.
+pub const ROUTE_KEYS: &[(&str, &str)] = &[
+    ("filter", "MQTT topic filter; {1}, {2} are the values of its wildcards"),
+    ("topic", "log topic"),
+    ("key", "record key, a template such as \"{1}\"; default: the client id"),
+    ("timestamp", "JSON pointer to the reading's own time, such as \"/ts\"; default: arrival"),
+];
+
+/// Kafka's topic configs that exist there but are not honoured here yet.
+pub const KAFKA_ONLY: &[&str] = &[
+    "delete.retention.ms",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "follower.replication.throttled.replicas",
+    "index.interval.bytes",
+    "leader.replication.throttled.replicas",
+    "max.compaction.lag.ms",
+    "message.downconversion.enable",
+    "message.format.version",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.difference.max.ms",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "preallocate",
+    "remote.copy.disable",
+    "remote.log.delete.on.disable",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+    "unclean.leader.election.enable",
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.zstd.level",
+];
+
+/// The key that stands at `section` and `name`.
+#[must_use]
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}

@@ -1,0 +1,42 @@
+//! What a producer's batch must be before it may be stored as it came.
+
+use bytes::Bytes;
+
+use super::{BatchHeader, BatchProblem, RecordReader};
+
+/// Checks what the header tells: magic, size (`batch` is exactly one batch), checksum, a known codec, and that its
+/// records take consecutive offsets. Cheap: one pass for the checksum.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn validate(batch: &[u8]) -> Result<BatchHeader, BatchProblem> {
+    let header = BatchHeader::parse(batch)?;
+    header.check_crc(batch)?;
+    header.compression()?;
+    if header.record_count < 1 {
+        return Err(BatchProblem::Malformed("batch without records"));
+    }
+    if header.last_offset_delta != header.record_count - 1 {
+        return Err(BatchProblem::Malformed("last offset delta is not record count - 1"));
+    }
+    if header.is_control() {
+        return Err(BatchProblem::Malformed("clients may not write control batches"));
+    }
+    Ok(header)
+}
+
+/// Decompresses the batch and walks its records: all that the header promises is inside, and nothing else. A batch that
+/// fails this would be unreadable at its offset for ever.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn validate_records(header: &BatchHeader, batch: &Bytes) -> Result<(), BatchProblem> {
+    let mut next_delta = 0;
+    for record in RecordReader::new(header, batch)? {
+        if record?.offset != header.base_offset.plus(next_delta) {
+            return Err(BatchProblem::Malformed("offset deltas are not consecutive"));
+        }
+        next_delta += 1;
+    }
+    Ok(())
+}

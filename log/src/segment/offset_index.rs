@@ -1,0 +1,138 @@
+//! The offset index: sparse pairs of offset and file position, big endian, eight bytes each.
+
+use super::IndexProblem;
+use crate::units::Offset;
+
+/// Bytes of one entry in the file.
+const ENTRY_BYTES: usize = 8;
+
+/// One entry: the last offset of a batch, less the segment's base, and where that batch starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetEntry {
+    pub relative_offset: u32,
+    pub position: u32,
+}
+
+/// The offset index of one segment, in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetIndex {
+    base: Offset,
+    entries: Vec<OffsetEntry>,
+}
+
+impl OffsetIndex {
+    #[must_use]
+    pub fn new(base: Offset) -> OffsetIndex {
+        OffsetIndex { base, entries: Vec::new() }
+    }
+
+    /// Adds the batch that starts at `position` and ends with `last_offset`. An offset or position that does not fit
+    /// or does not rise is left out: the index is sparse anyway.
+    pub fn append(&mut self, last_offset: Offset, position: u64) {
+        let (Ok(relative_offset), Ok(position)) = (u32::try_from(last_offset.0 - self.base.0), u32::try_from(position))
+        else {
+            return;
+        };
+        let entry = OffsetEntry { relative_offset, position };
+        if self.entries.last().is_none_or(|last| last.relative_offset < relative_offset && last.position < position) {
+            self.entries.push(entry);
+        }
+    }
+
+    /// A position at or before the batch that holds `offset`: where to start looking for it.
+    #[must_use]
+    pub fn lookup(&self, offset: Offset) -> u64 {
+        let after = self.entries.partition_point(|e| self.base.plus(i64::from(e.relative_offset)) <= offset);
+        after.checked_sub(1).map_or(0, |i| u64::from(self.entries[i].position))
+    }
+
+    /// Forgets all entries of batches that start at or behind `position` (truncation of the log file).
+    pub fn truncate(&mut self, position: u64) {
+        let keep = self.entries.partition_point(|e| u64::from(e.position) < position);
+        self.entries.truncate(keep);
+    }
+
+    #[must_use]
+    pub fn entries(&self) -> &[OffsetEntry] {
+        &self.entries
+    }
+
+    /// The file's bytes from entry number `from` on, so that a file is extended by what is new.
+    #[must_use]
+    pub fn encode(&self, from: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity((self.entries.len() - from.min(self.entries.len())) * ENTRY_BYTES);
+        for entry in self.entries.iter().skip(from) {
+            bytes.extend_from_slice(&entry.relative_offset.to_be_bytes());
+            bytes.extend_from_slice(&entry.position.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Reads a file's bytes; `log_bytes` is the size of the log file it points into.
+    ///
+    /// # Errors
+    /// What shows that the file does not belong to that log file.
+    pub fn decode(base: Offset, bytes: &[u8], log_bytes: u64) -> Result<OffsetIndex, IndexProblem> {
+        let (words, []) = bytes.as_chunks::<ENTRY_BYTES>() else { return Err(IndexProblem::Size) };
+        let mut entries: Vec<OffsetEntry> = Vec::with_capacity(words.len());
+        for &[a, b, c, d, e, f, g, h] in words {
+            let entry = OffsetEntry {
+                relative_offset: u32::from_be_bytes([a, b, c, d]),
+                position: u32::from_be_bytes([e, f, g, h]),
+            };
+            if let Some(last) = entries.last()
+                && (last.relative_offset >= entry.relative_offset || last.position >= entry.position)
+            {
+                return Err(IndexProblem::Order);
+            }
+            if u64::from(entry.position) >= log_bytes {
+                return Err(IndexProblem::Position);
+            }
+            entries.push(entry);
+        }
+        Ok(OffsetIndex { base, entries })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index() -> OffsetIndex {
+        let mut index = OffsetIndex::new(Offset(100));
+        index.append(Offset(109), 5000);
+        index.append(Offset(119), 10_000);
+        index
+    }
+
+    #[test]
+    fn lookup_starts_at_or_before_the_batch_asked_for() {
+        for (offset, position) in [(100, 0), (108, 0), (109, 5000), (118, 5000), (119, 10_000), (500, 10_000)] {
+            assert_eq!(index().lookup(Offset(offset)), position, "{offset}");
+        }
+    }
+
+    #[test]
+    fn the_file_holds_big_endian_pairs_and_comes_back() {
+        let bytes = index().encode(0);
+        assert_eq!(bytes[..8], [0, 0, 0, 9, 0, 0, 0x13, 0x88]);
+        assert_eq!(OffsetIndex::decode(Offset(100), &bytes, 20_000), Ok(index()));
+        assert_eq!(index().encode(1), bytes[8..]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_noticed() {
+        let bytes = index().encode(0);
+        let swapped: Vec<u8> = [&bytes[8..], &bytes[..8]].concat();
+        assert_eq!(OffsetIndex::decode(Offset(100), &bytes[..9], 20_000), Err(IndexProblem::Size));
+        assert_eq!(OffsetIndex::decode(Offset(100), &swapped, 20_000), Err(IndexProblem::Order));
+        assert_eq!(OffsetIndex::decode(Offset(100), &bytes, 10_000), Err(IndexProblem::Position));
+    }
+
+    #[test]
+    fn truncation_forgets_what_was_cut_off() {
+        let mut index = index();
+        index.truncate(10_000);
+        assert_eq!(index.lookup(Offset(500)), 5000);
+    }
+}

@@ -1,0 +1,420 @@
+//! A strict, borrowing JSON reader: hands out tokens of one payload in place, so that columns are filled in one pass.
+//!
+//! Source: RFC 8259. Stricter than most in one thing: nesting is bounded.
+
+use std::borrow::Cow;
+
+/// Objects and arrays may nest this deep; more is refused, so that recursion is bounded.
+pub const MAX_DEPTH: usize = 64;
+
+/// Why a payload is not JSON, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {position}")]
+pub(super) struct Syntax {
+    pub what: &'static str,
+    pub position: usize,
+}
+
+/// The type of the value that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Object,
+    Array,
+    Text,
+    Number,
+    Bool,
+    Null,
+}
+
+impl Next {
+    /// The type's name for people.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Next::Object => "object",
+            Next::Array => "array",
+            Next::Text => "string",
+            Next::Number => "number",
+            Next::Bool => "boolean",
+            Next::Null => "null",
+        }
+    }
+}
+
+/// The text between two quotes, escapes untouched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quoted<'a> {
+    pub(super) raw: &'a str,
+    pub(super) escaped: bool,
+}
+
+impl<'a> Quoted<'a> {
+    /// The text meant; `None` if it is no Unicode text (a lone surrogate).
+    pub(super) fn text(self) -> Option<Cow<'a, str>> {
+        if !self.escaped {
+            return Some(Cow::Borrowed(self.raw));
+        }
+        let mut out = String::with_capacity(self.raw.len());
+        let mut rest = self.raw;
+        while let Some(at) = rest.find('\\') {
+            out.push_str(&rest[..at]);
+            let escape = *rest.as_bytes().get(at + 1)?;
+            rest = &rest[at + 2..];
+            let plain = match escape {
+                b'b' => '\u{8}',
+                b'f' => '\u{c}',
+                b'n' => '\n',
+                b'r' => '\r',
+                b't' => '\t',
+                b'u' => {
+                    let high = hex4(rest)?;
+                    rest = &rest[4..];
+                    if (0xd800..0xdc00).contains(&high) {
+                        let low = hex4(rest.strip_prefix("\\u")?)?;
+                        rest = &rest[6..];
+                        if !(0xdc00..0xe000).contains(&low) {
+                            return None;
+                        }
+                        char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))?
+                    } else {
+                        char::from_u32(high)?
+                    }
+                }
+                same => char::from(same),
+            };
+            out.push(plain);
+        }
+        out.push_str(rest);
+        Some(Cow::Owned(out))
+    }
+}
+
+fn hex4(text: &str) -> Option<u32> {
+    let digits = text.get(..4)?;
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+/// A number as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Number<'a> {
+    pub(super) text: &'a str,
+    /// Neither fraction nor exponent.
+    pub(super) integral: bool,
+}
+
+impl Number<'_> {
+    pub(super) fn bigint(self) -> Option<i64> {
+        if self.integral { self.text.parse().ok() } else { None }
+    }
+    pub(super) fn double(self) -> Option<f64> {
+        self.text.parse().ok().filter(|value: &f64| value.is_finite())
+    }
+}
+
+/// Reads one payload from front to back.
+pub(super) struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    pub(super) fn new(payload: &'a [u8]) -> Result<Parser<'a>, Syntax> {
+        let text = std::str::from_utf8(payload)
+            .map_err(|error| Syntax { what: "not UTF-8", position: error.valid_up_to() })?;
+        Ok(Parser { text, at: 0 })
+    }
+
+    fn fail<T>(&self, what: &'static str) -> Result<T, Syntax> {
+        Err(Syntax { what, position: self.at })
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
+            self.at += 1;
+        }
+    }
+
+    /// The type of the next value.
+    pub(super) fn peek(&mut self) -> Result<Next, Syntax> {
+        self.skip_space();
+        match self.byte() {
+            Some(b'{') => Ok(Next::Object),
+            Some(b'[') => Ok(Next::Array),
+            Some(b'"') => Ok(Next::Text),
+            Some(b'-' | b'0'..=b'9') => Ok(Next::Number),
+            Some(b't' | b'f') => Ok(Next::Bool),
+            Some(b'n') => Ok(Next::Null),
+            Some(_) => self.fail("not a JSON value"),
+            None => self.fail("the payload ends too early"),
+        }
+    }
+
+    /// Enters the object or array whose bracket comes next.
+    pub(super) fn enter(&mut self) {
+        self.at += 1;
+    }
+
+    /// In an object: the next key, its colon taken; `None` at the end, the brace taken.
+    pub(super) fn key(&mut self, first: bool) -> Result<Option<Quoted<'a>>, Syntax> {
+        if !self.more(first, b'}')? {
+            return Ok(None);
+        }
+        if self.byte() != Some(b'"') {
+            return self.fail("expected a key");
+        }
+        let key = self.quoted()?;
+        self.skip_space();
+        if self.byte() != Some(b':') {
+            return self.fail("expected ':'");
+        }
+        self.at += 1;
+        Ok(Some(key))
+    }
+
+    /// In an array: whether an element follows; at the end the bracket is taken.
+    pub(super) fn element(&mut self, first: bool) -> Result<bool, Syntax> {
+        self.more(first, b']')
+    }
+
+    fn more(&mut self, first: bool, close: u8) -> Result<bool, Syntax> {
+        self.skip_space();
+        match self.byte() {
+            Some(byte) if byte == close => {
+                self.at += 1;
+                return Ok(false);
+            }
+            Some(b',') if !first => {
+                self.at += 1;
+                self.skip_space();
+            }
+            Some(_) if first => {}
+            Some(_) => return self.fail("expected ',' or the end"),
+            None => return self.fail("the payload ends too early"),
+        }
+        Ok(true)
+    }
+
+    /// The string whose quote comes next.
+    pub(super) fn quoted(&mut self) -> Result<Quoted<'a>, Syntax> {
+        self.at += 1;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            match self.byte() {
+                Some(b'"') => {
+                    let raw = &self.text[start..self.at];
+                    self.at += 1;
+                    return Ok(Quoted { raw, escaped });
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.at += 1;
+                    match self.byte() {
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+                        Some(b'u') if self.text.get(self.at + 1..).and_then(hex4).is_some() => self.at += 5,
+                        _ => return self.fail("bad escape"),
+                    }
+                }
+                Some(0..=0x1f) => return self.fail("control character in a string"),
+                Some(_) => self.at += 1,
+                None => return self.fail("the payload ends in a string"),
+            }
+        }
+    }
+
+    fn digits(&mut self) -> Result<(), Syntax> {
+        if !self.byte().is_some_and(|b| b.is_ascii_digit()) {
+            return self.fail("bad number");
+        }
+        while self.byte().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn number(&mut self) -> Result<Number<'a>, Syntax> {
+        let start = self.at;
+        let mut integral = true;
+        if self.byte() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.byte() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.byte() == Some(b'.') {
+            integral = false;
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.byte() {
+            integral = false;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.byte() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(Number { text: &self.text[start..self.at], integral })
+    }
+
+    fn word(&mut self, word: &'static str) -> Result<(), Syntax> {
+        if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            self.at += word.len();
+            return Ok(());
+        }
+        self.fail("not a JSON value")
+    }
+
+    pub(super) fn bool(&mut self) -> Result<bool, Syntax> {
+        if self.byte() == Some(b't') { self.word("true").map(|()| true) } else { self.word("false").map(|()| false) }
+    }
+
+    pub(super) fn null(&mut self) -> Result<(), Syntax> {
+        self.word("null")
+    }
+
+    /// Takes the next value, whatever it is; tells whether it holds any scalar but null.
+    pub(super) fn skip(&mut self) -> Result<bool, Syntax> {
+        self.skip_nested(0)
+    }
+
+    fn skip_nested(&mut self, depth: usize) -> Result<bool, Syntax> {
+        if depth > MAX_DEPTH {
+            return self.fail("nested too deep");
+        }
+        let mut holds = false;
+        match self.peek()? {
+            Next::Object => {
+                self.enter();
+                let mut first = true;
+                while self.key(first)?.is_some() {
+                    first = false;
+                    holds |= self.skip_nested(depth + 1)?;
+                }
+            }
+            Next::Array => {
+                self.enter();
+                let mut first = true;
+                while self.element(first)? {
+                    first = false;
+                    holds |= self.skip_nested(depth + 1)?;
+                }
+            }
+            Next::Text => {
+                self.quoted()?;
+                holds = true;
+            }
+            Next::Number => {
+                self.number()?;
+                holds = true;
+            }
+            Next::Bool => {
+                self.bool()?;
+                holds = true;
+            }
+            Next::Null => self.null()?,
+        }
+        Ok(holds)
+    }
+
+    /// Nothing but space may follow the payload's value.
+    pub(super) fn end(&mut self) -> Result<(), Syntax> {
+        self.skip_space();
+        if self.at == self.text.len() { Ok(()) } else { self.fail("more after the end of the value") }
+    }
+
+    /// Whether the byte that comes next is a space: how the writer of this payload sets its separators.
+    pub(super) fn at_space(&self) -> bool {
+        self.byte() == Some(b' ')
+    }
+}
+
+/// Checks that `payload` is one JSON object, nothing more.
+pub(super) fn check_object(payload: &[u8]) -> Result<(), String> {
+    if payload.is_empty() {
+        return Err("empty payload".to_owned());
+    }
+    let mut parser = Parser::new(payload).map_err(|error| format!("not JSON: {error}"))?;
+    let mut check = || -> Result<Next, Syntax> {
+        let next = parser.peek()?;
+        parser.skip()?;
+        parser.end()?;
+        Ok(next)
+    };
+    match check() {
+        Ok(Next::Object) => Ok(()),
+        Ok(other) => Err(format!("not a JSON object: {}", other.name())),
+        Err(error) => Err(format!("not JSON: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn accepts_and_refuses_what_serde_json_does() {
+        for text in [
+            "{}",
+            "{\"a\":1}",
+            " { \"a\" : [ 1 , 2.5e-3 , true , null ] } ",
+            "{\"a\":\"\\u00e9\\n\"}",
+            "{\"a\":01}",
+            "{\"a\":1,}",
+            "{\"a\":.5}",
+            "{\"a\":+1}",
+            "{\"a\":1}x",
+            "{\"a\":\"\u{1}\"}",
+            "{\"a\":nul}",
+            "{'a':1}",
+            "{\"a\"}",
+            "{\"a\":",
+            "{",
+            "{\"a\":\"\\x\"}",
+            "{\"a\":-}",
+            "{\"a\":1.}",
+            "{\"a\":\"\\ud83d\\ude00\"}",
+        ] {
+            let theirs = serde_json::from_str::<serde_json::Value>(text).is_ok();
+            assert_eq!(check_object(text.as_bytes()).is_ok(), theirs, "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(check_object(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn escapes_become_the_text_they_mean() {
+        let text = |raw| Quoted { raw, escaped: true }.text().map(Cow::into_owned);
+        assert_eq!(text("a\\u00e9\\ud83d\\ude00\\n\\/").as_deref(), Some("aé😀\n/"));
+        assert_eq!(text("\\ud800"), None);
+        assert_eq!(text("\\ud800\\u0041"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let _ = check_object(&bytes);
+        }
+
+        #[test]
+        fn near_json_is_judged_as_serde_json_judges_it(text in "[{}\\[\\]\",:0-9a-e.+\\-tfn\\\\ ]{0,24}") {
+            let text = format!("{{\"k\":{text}}}");
+            let theirs = serde_json::from_str::<serde_json::Value>(&text);
+            // serde_json refuses numbers beyond f64 and lone surrogates; the grammar does not.
+            if theirs.is_ok() {
+                prop_assert!(check_object(text.as_bytes()).is_ok());
+            }
+        }
+    }
+}
