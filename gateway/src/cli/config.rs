@@ -10,7 +10,7 @@ use crate::config::{Settings, docs, show};
 
 /// Arguments of `forebay config`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -29,7 +29,7 @@ enum Command {
 ///
 /// # Errors
 /// Mistakes in the configuration.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let text = match args.command {
         Command::Check(start) => {
             let config = start.load()?;

@@ -51,7 +51,9 @@ impl Command {
     /// What is logged when `RUST_LOG` does not say.
     fn default_log(&self) -> &'static str {
         match self {
-            Command::Serve(_) => "info,quinn=warn,quinn_proto=warn,delta_kernel=warn,deltalake_core=warn,buoyant_kernel=warn",
+            Command::Serve(_) => {
+                "info,quinn=warn,quinn_proto=warn,delta_kernel=warn,deltalake_core=warn,buoyant_kernel=warn"
+            }
             _ => "error",
         }
     }

@@ -14,7 +14,7 @@ const DRAIN: Duration = Duration::from_secs(9);
 
 /// Arguments of `forebay serve`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     start: StartArgs,
 }
@@ -57,7 +57,7 @@ impl Signals {
 ///
 /// # Errors
 /// A bad configuration, a listener that cannot be bound, a data directory that cannot be used.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.start.load()?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let files = open_data_dir(&config)?;

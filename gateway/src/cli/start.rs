@@ -22,7 +22,8 @@ impl StartArgs {
     /// These arguments with the process's environment.
     #[must_use]
     pub fn sources(&self) -> Sources {
-        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let env =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Sources {
             file: self.config.clone(),
             set: self.set.clone(),

@@ -67,7 +67,9 @@ fn router(front: Arc<Front>) -> axum::Router {
         router = router.route(path, answer);
     }
     router
-        .fallback(async || ApiError::not_found("there is nothing at this path; /api/v1/openapi.json lists what there is"))
+        .fallback(async || {
+            ApiError::not_found("there is nothing at this path; /api/v1/openapi.json lists what there is")
+        })
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn_with_state(front.clone(), guard))
         .with_state(front)
@@ -99,7 +101,8 @@ async fn guard(State(front): State<Arc<Front>>, request: Request, next: Next) ->
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
     let response = if request.method() != Method::GET && is_cross_site(&request) {
-        ApiError::forbidden("requests that change something are not accepted from pages of another site").into_response()
+        ApiError::forbidden("requests that change something are not accepted from pages of another site")
+            .into_response()
     } else {
         match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(response) => response,

@@ -18,8 +18,6 @@ pub(super) async fn list(Opened(gateway): Opened) -> Json<Value> {
 pub(super) async fn reload(Opened(gateway): Opened) -> Result<Json<Value>, ApiError> {
     match gateway.alerts.reload().await {
         Ok(()) => Ok(Json(json!({ "rules": gateway.alerts.rules() }))),
-        Err(error) => {
-            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the old rules stay: {error:#}")))
-        }
+        Err(error) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the old rules stay: {error:#}"))),
     }
 }

@@ -65,6 +65,7 @@ pub(super) async fn describe(Opened(gateway): Opened, Path(name): Path<String>) 
     let topic = gateway.log.topic(&name).ok_or_else(|| ApiError::unknown_topic(&name))?;
     let mut view = view(gateway.config.node.id, &topic);
     let configs = topic_config::list(&topic.config()).into_iter();
-    view["config"] = Value::Object(configs.map(|entry| (entry.name.to_owned(), entry.value.into())).collect::<Map<_, _>>());
+    view["config"] =
+        Value::Object(configs.map(|entry| (entry.name.to_owned(), entry.value.into())).collect::<Map<_, _>>());
     Ok(Json(view))
 }

@@ -60,7 +60,9 @@ impl Live {
     /// The rates now.
     pub fn rates(&self) -> Rates {
         let samples = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(first), Some(last)) = (samples.recent.front(), samples.recent.back()) else { return Rates::default() };
+        let (Some(first), Some(last)) = (samples.recent.front(), samples.recent.back()) else {
+            return Rates::default();
+        };
         let seconds = last.at.duration_since(first.at).as_secs_f64();
         if seconds <= 0.0 {
             return Rates::default();

@@ -79,9 +79,8 @@ pub struct Node {
 /// It cannot be made or written, or another process has it.
 pub fn open_data_dir(config: &Config) -> anyhow::Result<Arc<dyn Files>> {
     let path = &config.node.data_dir;
-    let files = RealFiles::open(path).with_context(|| {
-        format!("cannot use the data directory {} (node.data_dir, --data-dir)", path.display())
-    })?;
+    let files = RealFiles::open(path)
+        .with_context(|| format!("cannot use the data directory {} (node.data_dir, --data-dir)", path.display()))?;
     Ok(files)
 }
 

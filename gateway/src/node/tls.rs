@@ -48,9 +48,7 @@ pub fn load(config: &Config) -> anyhow::Result<TlsSettings> {
 /// As [`load`].
 pub fn check(config: &Config) -> anyhow::Result<()> {
     match configured(&config.tls)? {
-        Some((certificates, key)) => {
-            server_config(&config.tls, config.tls.allow_tls12, certificates, key).map(drop)
-        }
+        Some((certificates, key)) => server_config(&config.tls, config.tls.allow_tls12, certificates, key).map(drop),
         None => client_authorities(&config.tls).map(drop),
     }
 }
@@ -184,8 +182,7 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         fs::write(folder.path().join("c"), made.cert.pem()).unwrap();
         fs::write(folder.path().join("k"), made.signing_key.serialize_pem()).unwrap();
-        let set =
-            ["tls.certfile=DIR/c", "tls.keyfile=DIR/k", "tls.cafile=DIR/c", "tls.require_certificate=true"];
+        let set = ["tls.certfile=DIR/c", "tls.keyfile=DIR/k", "tls.cafile=DIR/c", "tls.require_certificate=true"];
         let config = config(folder.path(), &set);
         check(&config).unwrap();
         assert!(load(&config).unwrap().tcp.is_some());
