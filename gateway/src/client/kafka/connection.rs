@@ -110,7 +110,8 @@ impl Connection {
     async fn read_frame(&mut self) -> anyhow::Result<Bytes> {
         let length = self.stream.read_i32().await?;
         let size = usize::try_from(length).ok().filter(|size| *size <= MAX_ANSWER_BYTES);
-        let size = size.with_context(|| format!("a frame of {length} bytes is not an answer; is this a Kafka port?"))?;
+        let size =
+            size.with_context(|| format!("a frame of {length} bytes is not an answer; is this a Kafka port?"))?;
         let mut frame = BytesMut::new();
         while frame.len() < size {
             frame.reserve((size - frame.len()).min(1 << 20));
