@@ -1,9 +1,12 @@
 //! The command line: one file for each command, and what they share: help, logs, runtime, exit codes.
 
 mod config;
+mod consume;
 mod failure;
+mod produce;
 mod serve;
 mod start;
+mod topic;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,6 +46,12 @@ enum LogFormat {
 enum Command {
     /// Run a node
     Serve(serve::Args),
+    /// List, make, describe, alter and delete topics
+    Topic(topic::Args),
+    /// Write lines from stdin as records
+    Produce(produce::Args),
+    /// Print the records of a topic, hot and cold alike
+    Consume(consume::Args),
     /// Check, show and document the configuration
     Config(config::Args),
 }
@@ -61,6 +70,9 @@ impl Command {
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Serve(args) => serve::run(args).await,
+            Command::Topic(args) => topic::run(args).await,
+            Command::Produce(args) => produce::run(args).await,
+            Command::Consume(args) => consume::run(args).await,
             Command::Config(args) => config::run(args).await,
         }
     }
