@@ -51,7 +51,7 @@ pub(super) type Special = &'static [(i64, &'static str)];
 
 /// What a plain number of a time means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TimeUnit {
+pub enum TimeUnit {
     Milliseconds,
     Seconds,
 }

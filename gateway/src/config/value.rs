@@ -161,7 +161,7 @@ pub(super) fn parse_size(text: &str) -> Result<i64, String> {
 ///
 /// # Errors
 /// What is wrong, for a person.
-pub(super) fn parse_time(text: &str, unit: TimeUnit) -> Result<i64, String> {
+pub fn parse_time(text: &str, unit: TimeUnit) -> Result<i64, String> {
     let (number, suffix) = split_number(text)?;
     let factor: i64 = match suffix {
         "" => return Ok(number),
