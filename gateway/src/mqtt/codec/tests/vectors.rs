@@ -102,7 +102,7 @@ fn answers_are_written_as_the_specification_draws_them() {
     assert_eq!(written(Version::V4, &unsuback), [0xB0, 2, 0, 10]);
     assert_eq!(written(Version::V5, &unsuback), [0xB0, 4, 0, 10, 0, 0x11]);
     let disconnect = Outgoing::Disconnect { reason: 0x8E, reason_string: None };
-    assert_eq!(written(Version::V4, &disconnect), []);
+    assert!(written(Version::V4, &disconnect).is_empty());
     assert_eq!(written(Version::V5, &disconnect), [0xE0, 2, 0x8E, 0]);
     assert_eq!(written(Version::V5, &Outgoing::PubRel(Ack { packet_id: 1, reason: 0 })), [0x62, 2, 0, 1]);
     assert_eq!(written(Version::V5, &Outgoing::PubAck(Ack { packet_id: 1, reason: 0x97 })), [0x40, 3, 0, 1, 0x97]);
