@@ -69,7 +69,11 @@ impl MqttMetrics {
         registry.register("publishes", "PUBLISH packets from clients", by_qos);
         registry.register("acks", "Publishes acknowledged to clients", metrics.acks.clone());
         registry.register("publishes_refused", "Publishes not stored, by reason code", metrics.refused.clone());
-        registry.register("disconnects", "Connections closed by the node, by reason code", metrics.disconnected.clone());
+        registry.register(
+            "disconnects",
+            "Connections closed by the node, by reason code",
+            metrics.disconnected.clone(),
+        );
         registry.register("deliveries", "PUBLISH packets to subscribers", metrics.deliveries.clone());
         registry.register(
             "deliveries_dropped",

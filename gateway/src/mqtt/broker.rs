@@ -282,7 +282,11 @@ impl Broker {
         static LIMIT: LogLimit = LogLimit::new(1);
         let full = !message.payload.is_empty() && self.retained.is_full_for(&message.topic);
         if full && let Some(suppressed) = LIMIT.admit() {
-            tracing::warn!(topic = message.topic.as_str(), suppressed, "message not retained: max_retained_messages is reached");
+            tracing::warn!(
+                topic = message.topic.as_str(),
+                suppressed,
+                "message not retained: max_retained_messages is reached"
+            );
         }
         !full
     }

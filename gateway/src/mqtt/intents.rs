@@ -95,8 +95,14 @@ pub async fn resolve(
     }
     for ((topic, partition), (from, wanted)) in open {
         let found = search(log, reader, &topic, partition, from, &wanted).await;
-        info!(topic, partition, from = from.0, marks = wanted.len(), found = found.len(),
-            "looked for exactly-once publishes that a stop interrupted");
+        info!(
+            topic,
+            partition,
+            from = from.0,
+            marks = wanted.len(),
+            found = found.len(),
+            "looked for exactly-once publishes that a stop interrupted"
+        );
         for mark in wanted {
             let received = found.contains(&mark);
             if let Some(key) = keys.remove(&mark) {

@@ -14,6 +14,8 @@ mod record;
 mod registry;
 mod retained;
 mod session;
+#[cfg(test)]
+mod tests;
 pub mod topic;
 
 pub use broker::{Broker, ClientInfo};

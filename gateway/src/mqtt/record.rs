@@ -25,7 +25,16 @@ const PAYLOAD_FORMAT: &str = "mqtt.payload_format";
 
 /// Every header name that is ours; the first header of such a name is not a user property.
 const OWN: [&str; 11] = [
-    TOPIC, CLIENT, QOS, PACKET_ID, CONTENT_TYPE, RETAIN, STREAM, EXPIRES_AT, RESPONSE_TOPIC, CORRELATION_DATA,
+    TOPIC,
+    CLIENT,
+    QOS,
+    PACKET_ID,
+    CONTENT_TYPE,
+    RETAIN,
+    STREAM,
+    EXPIRES_AT,
+    RESPONSE_TOPIC,
+    CORRELATION_DATA,
     PAYLOAD_FORMAT,
 ];
 
@@ -152,10 +161,6 @@ pub fn published(record: &Record) -> Option<Published> {
             properties,
         },
         client_id: text(CLIENT).unwrap_or_else(|| Text::from("")),
-        expires_at: record
-            .header(EXPIRES_AT)
-            .and_then(number)
-            .and_then(|at| i64::try_from(at).ok())
-            .map(Millis),
+        expires_at: record.header(EXPIRES_AT).and_then(number).and_then(|at| i64::try_from(at).ok()).map(Millis),
     })
 }

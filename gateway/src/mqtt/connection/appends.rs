@@ -216,8 +216,8 @@ impl Appends {
                 }
             };
             let keep = gather.is_some() && !retained.is_empty();
-            let kept: Option<BoxFuture<'static, _>> =
-                keep.then(|| -> BoxFuture<'static, _> { Box::pin(async move { broker.retained.keep(retained).await }) });
+            let kept: Option<BoxFuture<'static, _>> = keep
+                .then(|| -> BoxFuture<'static, _> { Box::pin(async move { broker.retained.keep(retained).await }) });
             let results = vec![None; tickets.len()];
             let group = Group { items, tickets, results, retained: kept, retained_result: Ok(()), since, bytes };
             Submitted { gather, group }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use forebay_log::{AppendError, Millis};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,10 @@ pub(super) enum End {
     /// The session wants it; a v5 client is told.
     Closing(u8),
     /// Bytes that are no MQTT packet.
-    Malformed { reason: u8, what: String },
+    Malformed {
+        reason: u8,
+        what: String,
+    },
     TakenOver,
     Shutdown,
 }

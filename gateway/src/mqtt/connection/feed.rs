@@ -94,10 +94,8 @@ impl Feed {
     }
 
     fn read_page(&mut self, broker: &Broker, session: &Session, part: PartId, from: Offset) {
-        let subscriptions = self
-            .subscriptions
-            .get_or_insert_with(|| session.kept.subscriptions.iter().cloned().collect())
-            .clone();
+        let subscriptions =
+            self.subscriptions.get_or_insert_with(|| session.kept.subscriptions.iter().cloned().collect()).clone();
         let page = broker.hub.clone().read_page(session.client_id.clone(), subscriptions, part, from);
         self.page = Some(Box::pin(page));
     }

@@ -84,8 +84,14 @@ fn log_end(peer: &Peer, live: &Live, end: &End) {
         }
     };
     if let Some(suppressed) = LIMIT.admit() {
-        warn!(client, transport = peer.transport, address = peer.address, code = format!("0x{code:02x}"), suppressed,
-            "connection closed: {what}");
+        warn!(
+            client,
+            transport = peer.transport,
+            address = peer.address,
+            code = format!("0x{code:02x}"),
+            suppressed,
+            "connection closed: {what}"
+        );
     }
 }
 

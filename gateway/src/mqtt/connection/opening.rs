@@ -220,8 +220,13 @@ fn log_refusal(broker: &Broker, peer: &Peer, code: u8, why: &str) {
     static LIMIT: LogLimit = LogLimit::new(LOG_LINES);
     broker.metrics.mqtt.disconnected(code);
     if let Some(suppressed) = LIMIT.admit() {
-        warn!(transport = peer.transport, address = peer.address, code = format!("0x{code:02x}"), suppressed,
-            "connection refused: {why}");
+        warn!(
+            transport = peer.transport,
+            address = peer.address,
+            code = format!("0x{code:02x}"),
+            suppressed,
+            "connection refused: {why}"
+        );
     }
 }
 

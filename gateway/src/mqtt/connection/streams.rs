@@ -9,17 +9,30 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::mqtt::codec::Codec;
-use crate::mqtt::limits::{CLOSE_TIMEOUT, MAX_STREAMS, READ_BUFFER_MAX, STREAM_OUTPUT_QUEUE, STREAM_QUEUE, WRITE_TIMEOUT};
+use crate::mqtt::limits::{
+    CLOSE_TIMEOUT, MAX_STREAMS, READ_BUFFER_MAX, STREAM_OUTPUT_QUEUE, STREAM_QUEUE, WRITE_TIMEOUT,
+};
 use crate::mqtt::packet::{Incoming, Outgoing, Version};
 
 /// What a data stream tells its session.
 pub(super) enum StreamInput {
-    Opened { stream: u64, output: mpsc::Sender<Bytes> },
+    Opened {
+        stream: u64,
+        output: mpsc::Sender<Bytes>,
+    },
     /// Packets of one read, each with its size in bytes.
-    Packets { stream: u64, packets: Vec<(Incoming, usize)> },
-    Malformed { reason: u8, what: String },
+    Packets {
+        stream: u64,
+        packets: Vec<(Incoming, usize)>,
+    },
+    Malformed {
+        reason: u8,
+        what: String,
+    },
     /// Nothing more comes; acks that are due still go out.
-    Closed { stream: u64 },
+    Closed {
+        stream: u64,
+    },
 }
 
 /// An accepted session to which further streams of the same connection may attach. Cheap to clone.

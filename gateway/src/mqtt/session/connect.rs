@@ -2,7 +2,7 @@
 
 use crate::config::MqttConfig;
 use crate::mqtt::limits::{MAX_CLIENT_ID_BYTES, MAX_OUTGOING_INFLIGHT};
-use crate::mqtt::packet::{Connect, ConnAckProperties, Text, Version, Will};
+use crate::mqtt::packet::{ConnAckProperties, Connect, Text, Version, Will};
 use crate::mqtt::{reason, topic};
 
 /// The limits a session is held to, from the configuration.

@@ -237,7 +237,8 @@ impl Session {
             // The packet id is free again [MQTT-4.3.3-9].
             inbound.received.remove(&(stream, packet_id));
             if persistent {
-                effects.push(Effect::Persist { change: Change::ForgetIntent { stream, packet_id }, then: Then::Nothing });
+                effects
+                    .push(Effect::Persist { change: Change::ForgetIntent { stream, packet_id }, then: Then::Nothing });
             }
         } else if exactly_once {
             inbound.received.insert((stream, packet_id), ReceivedState::Received);

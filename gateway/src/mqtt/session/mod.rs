@@ -10,6 +10,8 @@ mod inbound;
 mod outbound;
 pub mod stored;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use forebay_log::{AppendError, Millis};

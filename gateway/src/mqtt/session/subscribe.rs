@@ -146,13 +146,7 @@ impl Session {
         }
     }
 
-    pub(super) fn unsubscribe(
-        &mut self,
-        stream: u64,
-        packet_id: u16,
-        filters: &[Text],
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn unsubscribe(&mut self, stream: u64, packet_id: u16, filters: &[Text], effects: &mut Vec<Effect>) {
         let mut reasons = Vec::with_capacity(filters.len());
         let mut changed = false;
         for filter in filters {
