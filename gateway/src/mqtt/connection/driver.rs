@@ -7,7 +7,7 @@ use forebay_log::{AppendError, Millis};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,6 @@ type Store = BoxFuture<'static, (Then, Result<(), AppendError>)>;
 /// What the loop woke up for.
 enum Step {
     Wrote(std::io::Result<usize>),
-    Flushed(std::io::Result<()>),
     Settled(Settled),
     Stored(Then, Result<(), AppendError>),
     Submitted(Submitted),
@@ -110,14 +109,11 @@ impl Driver {
             }
             self.set_timer(timer.as_mut(), drain_by);
             match self.step(reader, writer, shutdown, timer.as_mut()).await {
-                Step::Wrote(Ok(n)) if n > 0 => {
+                Step::Wrote(Ok(n)) => {
                     self.broker.metrics.mqtt.sent_bytes.inc_by(n as u64);
-                    self.output.wrote();
                 }
-                Step::Flushed(Ok(())) => self.output.unflushed = false,
-                Step::Wrote(_) | Step::Flushed(Err(_)) => {
-                    self.output.buffer.clear();
-                    self.output.unflushed = false;
+                Step::Wrote(Err(_)) => {
+                    self.output.give_up();
                     self.end(End::Lost);
                 }
                 Step::Settled(settled) => self.settled(settled),
@@ -179,8 +175,7 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
-        let idle = output.buffer.is_empty();
-        let flush = idle && output.unflushed;
+        let must_write = !output.buffer.is_empty() || output.unflushed;
         tokio::select! {
             biased;
             () = live.claimed.notified(), if going_on => Step::TakenOver,
@@ -188,8 +183,7 @@ impl Driver {
             Some(settled) = groups.next(), if !groups.is_empty() => Step::Settled(settled),
             Some((then, result)) = stores.next(), if !stores.is_empty() => Step::Stored(then, result),
             submitted = submitted => Step::Submitted(submitted),
-            wrote = writer.write_buf(&mut output.buffer), if !idle => Step::Wrote(wrote),
-            flushed = writer.flush(), if flush => Step::Flushed(flushed),
+            wrote = output.write(writer), if must_write => Step::Wrote(wrote),
             () = timer => Step::Time,
             fed = fed, if going_on => Step::Fed(fed),
             input = from_streams, if may_read => Step::Stream(input),
@@ -469,7 +463,7 @@ impl Driver {
     fn time(&mut self) {
         let now = Instant::now();
         if self.output.deadline().is_some_and(|at| at <= now) {
-            self.output.buffer.clear();
+            self.output.give_up();
             return self.end(End::Lost);
         }
         if self.cursors_due.is_some_and(|at| at <= now) {

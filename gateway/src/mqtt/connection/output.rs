@@ -1,6 +1,8 @@
 //! What a connection has to write: one buffer, so that all acks of a commit leave in one write, and an eye on a peer that
 //! takes nothing.
 
+use std::io;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -44,13 +46,31 @@ impl Output {
         self.buffer.len() < OUTPUT_HIGH_BYTES
     }
 
-    /// The peer took bytes.
-    pub(super) fn wrote(&mut self) {
+    /// Writes what it can, or flushes what was written; the number of bytes taken. Cancel-safe.
+    pub(super) async fn write<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            writer.flush().await?;
+            self.unflushed = false;
+            self.waiting_since = None;
+            return Ok(0);
+        }
+        let taken = writer.write_buf(&mut self.buffer).await?;
+        if taken == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
         self.unflushed = true;
-        self.waiting_since = (!self.buffer.is_empty()).then(Instant::now);
+        self.waiting_since = Some(Instant::now());
         if self.buffer.is_empty() && self.buffer.capacity() > OUTPUT_HIGH_BYTES / 4 {
             self.buffer = BytesMut::new();
         }
+        Ok(taken)
+    }
+
+    /// The peer takes nothing any more.
+    pub(super) fn give_up(&mut self) {
+        self.buffer.clear();
+        self.unflushed = false;
+        self.waiting_since = None;
     }
 
     /// When a peer that takes nothing is given up.

@@ -11,7 +11,7 @@ use forebay_log::{Millis, Offset};
 
 use super::stored::{EntryProblem, expect_format, put_format, put_text, take_text};
 use super::{CONTROL, Subscription, Subscriptions};
-use crate::mqtt::packet::{Qos, Text, Version};
+use crate::mqtt::packet::{Qos, Version};
 
 /// What is stored of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mqtt::packet::Text;
 
     #[test]
     fn an_intent_key_is_read_back_whatever_the_client_is_called() {

@@ -16,10 +16,10 @@ mod tests;
 use bytes::Bytes;
 use forebay_log::{AppendError, Millis};
 
-pub use connect::{Accepted, Limits, Refusal, judge};
+pub use connect::{Accepted, Limits, judge};
 pub use entry::{Cursors, Entry, cursor_key, intent_key, parse_intent_key, session_key};
-pub use inbound::{Inbound, ReceivedState};
-pub use outbound::{Outbound, Outgone};
+pub use inbound::Inbound;
+pub use outbound::Outbound;
 pub use subscribe::{Subscription, Subscriptions};
 
 use super::delivery::Delivery;

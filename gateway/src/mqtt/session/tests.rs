@@ -55,20 +55,46 @@ fn publish(packet_id: u16, qos: Qos) -> Incoming {
 
 fn delivery() -> Delivery {
     let published = Published { message: message(Qos::AtLeastOnce), client_id: Text::from("m2"), expires_at: None };
-    Delivery { published: Arc::new(published), qos: Qos::AtLeastOnce, retain: false, identifiers: Vec::new(), place: None }
+    Delivery {
+        published: Arc::new(published),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        identifiers: Vec::new(),
+        place: None,
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Publish { stream: u64, packet_id: u16, qos: u8 },
-    Release { stream: u64, packet_id: u16 },
+    Publish {
+        stream: u64,
+        packet_id: u16,
+        qos: u8,
+    },
+    Release {
+        stream: u64,
+        packet_id: u16,
+    },
     /// The `at`-th append on the way is durable, or refused.
-    Settle { at: usize, durable: bool },
-    Store { at: usize, durable: bool },
-    Subscribe { filter: usize, qos: u8 },
-    Unsubscribe { filter: usize },
+    Settle {
+        at: usize,
+        durable: bool,
+    },
+    Store {
+        at: usize,
+        durable: bool,
+    },
+    Subscribe {
+        filter: usize,
+        qos: u8,
+    },
+    Unsubscribe {
+        filter: usize,
+    },
     Deliver,
-    Acknowledge { packet_id: u16 },
+    Acknowledge {
+        packet_id: u16,
+    },
     Other(u8),
     CloseStream,
     Reconnect,
@@ -126,8 +152,10 @@ impl Model {
                 Effect::Send { stream, packet: Outgoing::PubAck(ack) } => self.acknowledged(stream, ack, false),
                 Effect::Send { stream, packet: Outgoing::PubRec(ack) } => self.acknowledged(stream, ack, true),
                 Effect::Send { stream, packet: Outgoing::PubComp(ack) } if ack.reason == 0 => {
-                    assert!(!self.received.contains(&(stream, ack.packet_id)) || !session.is_persistent(),
-                        "PUBCOMP before the release is durable");
+                    assert!(
+                        !self.received.contains(&(stream, ack.packet_id)) || !session.is_persistent(),
+                        "PUBCOMP before the release is durable"
+                    );
                     self.received.remove(&(stream, ack.packet_id));
                     self.copies.remove(&(stream, ack.packet_id));
                 }

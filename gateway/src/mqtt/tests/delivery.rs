@@ -133,7 +133,9 @@ async fn a_slow_subscriber_reads_on_from_the_log_and_misses_nothing_at_qos_1() {
 async fn retained_messages_are_sent_to_new_subscriptions_and_cleared_by_an_empty_payload() {
     let door = Door::start(&[]).await;
     let mut publisher = door.connect(v5("p")).await;
-    for (id, topic, payload) in [(1, "meters/a", "1"), (2, "meters/b", "old"), (3, "meters/b", "2"), (4, "meters/c", "3")] {
+    for (id, topic, payload) in
+        [(1, "meters/a", "1"), (2, "meters/b", "old"), (3, "meters/b", "2"), (4, "meters/c", "3")]
+    {
         publisher.send(retained(id, topic, payload)).await;
         assert_eq!(publisher.receive().await, Outgoing::PubAck(ack(id)));
     }
