@@ -128,13 +128,15 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed_and_documents_every_argument() {
-        let command = Cli::command();
-        command.clone().debug_assert();
-        for sub in command.get_subcommands() {
-            assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
-            for argument in sub.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} {} has no help", sub.get_name(), argument.get_id());
+        Cli::command().debug_assert();
+        fn documented(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());
             }
+            command.get_subcommands().for_each(documented);
         }
+        documented(&Cli::command());
     }
 }
