@@ -28,6 +28,16 @@ pub const MAX_PENDING_APPEND_BYTES: usize = 64 << 20;
 pub const SHARD_QUEUE: usize = 1024;
 /// Bytes kept back on disk so that metadata stays writable on a full disk.
 pub const RESERVE_BYTES: u64 = 8 << 20;
+/// Bytes that must be free beyond the reserve before a disk that was full takes appends again.
+pub const DISK_FULL_HEADROOM_BYTES: u64 = 1 << 20;
+/// Most bytes that one read returns, unless a single batch is larger.
+pub const MAX_READ_BYTES: usize = 64 << 20;
+/// Threads that sync files for all shards; more partitions than that in one commit take turns.
+pub const SYNC_THREADS: usize = 4;
+/// Longest time between two looks at rolls, retention and repairs, in milliseconds.
+pub const TICK_MS: i64 = 1000;
+/// How often the recovery points are written when they have moved, in milliseconds.
+pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 
 const _: () = assert!(GATHER_BATCH_BYTES < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_MESSAGE_BYTES < MAX_BATCH_BYTES);

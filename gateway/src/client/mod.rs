@@ -1,3 +1,4 @@
-//! Clients of the protocols that the gateway speaks: for the demo, the command line, the load generator and tests.
+//! Clients of the doors: for the command line, the demo, the load generator and the tests.
 
+pub mod kafka;
 pub mod mqtt;

@@ -1,14 +1,46 @@
 //! The Kafka door: framing, negotiation, and one file for each API that is served.
 
+mod api;
+mod api_versions;
+mod connection;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod dispatch;
+mod errors;
+mod fetch;
+mod fetch_response;
+mod find_coordinator;
+#[cfg(test)]
+mod fuzz;
+mod guard;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod limits;
+mod list_offsets;
+mod metadata;
+mod produce;
+mod request;
+mod topic_configs;
+mod topics;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_disk::Log;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
+
+use limits::{DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_CONNECTIONS, MEMORY_UNIT, REQUEST_MEMORY};
+use topics::TopicIds;
 
 /// What every request handler may use.
 pub struct KafkaDoor {
@@ -20,8 +52,69 @@ pub struct KafkaDoor {
     pub advertised: (String, u16),
 }
 
+/// The door and what its connections share while it is open.
+struct Shared {
+    door: Arc<KafkaDoor>,
+    topic_ids: TopicIds,
+    /// In units of [`MEMORY_UNIT`] bytes.
+    request_memory: Arc<Semaphore>,
+    fetch_memory: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl Shared {
+    fn node_id(&self) -> i32 {
+        i32::try_from(self.door.config.node.id).unwrap_or(i32::MAX)
+    }
+}
+
+static REFUSED: LogLimit = LogLimit::new(LOG_LINES);
+static ACCEPT_FAILED: LogLimit = LogLimit::new(LOG_LINES);
+
 /// Accepts Kafka connections until shutdown; then requests in flight are answered.
 pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: CancellationToken) {
-    let _ = (door, listener, shutdown);
-    todo!()
+    let shared = Arc::new(Shared {
+        door,
+        topic_ids: TopicIds::new(),
+        request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
+        fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
+        shutdown,
+    });
+    let metrics = &shared.door.metrics.kafka;
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => {
+                metrics.connections.set(connections.len() as i64);
+                continue;
+            }
+            () = shared.shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((_, peer)) if connections.len() >= MAX_CONNECTIONS => {
+                metrics.refused.inc();
+                if let Some(suppressed) = REFUSED.admit() {
+                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, suppressed, "too many Kafka connections");
+                }
+            }
+            Ok((stream, peer)) => {
+                // Answers are small and awaited: they must not wait for more to come.
+                let _ = stream.set_nodelay(true);
+                let (reader, writer) = stream.into_split();
+                connections.spawn(connection::run(Arc::clone(&shared), reader, writer, peer));
+                metrics.connections.set(connections.len() as i64);
+            }
+            Err(error) => {
+                if let Some(suppressed) = ACCEPT_FAILED.admit() {
+                    tracing::warn!(%error, suppressed, "accepting a Kafka connection failed");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
+    metrics.connections.set(0);
 }

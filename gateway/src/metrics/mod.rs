@@ -1,15 +1,22 @@
 //! Every metric of the program, by door; Prometheus names with the `forebay_` prefix, base units, `_total` on counters.
 
+mod kafka;
+
 use prometheus_client::registry::Registry;
+
+pub use kafka::KafkaMetrics;
 
 /// All metrics and the registry that `/metrics` prints. Each part of the program has a file and a field here.
 pub struct Metrics {
     pub registry: Registry,
+    pub kafka: KafkaMetrics,
 }
 
 impl Metrics {
     pub fn new() -> Metrics {
-        Metrics { registry: Registry::with_prefix("forebay") }
+        let mut registry = Registry::with_prefix("forebay");
+        let kafka = KafkaMetrics::new(&mut registry);
+        Metrics { registry, kafka }
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! A client may change its address (connection migration): the session does not notice.
 
-mod certificate;
 mod connection;
 mod endpoint;
 mod sessions;
@@ -19,8 +18,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-pub use certificate::certificate;
 
 use crate::log_limit::LogLimit;
 use crate::mqtt::Broker;

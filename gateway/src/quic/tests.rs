@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{ApplicationClose, Connection, ConnectionError, RecvStream, SendStream};
+use rustls_pki_types::PrivateKeyDer;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::QuicListener;
 use super::sessions::Sessions;
-use super::{QuicListener, certificate};
 use crate::client::mqtt::tests::server::TestServer;
 use crate::client::mqtt::{Client, ConnectOptions, Event, Transport, Trust};
 use crate::mqtt::codec::ClientCodec;
@@ -59,6 +60,17 @@ impl Sessions for TestSessions {
     }
 }
 
+/// A new certificate for localhost (PEM), and settings that show it.
+fn self_signed() -> (String, rustls::ServerConfig) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap().with_no_client_auth();
+    let config = builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    (made.cert.pem(), config)
+}
+
 struct Door {
     sessions: TestSessions,
     listener: Arc<QuicListener>,
@@ -68,8 +80,7 @@ struct Door {
 
 impl Door {
     fn open(sessions: TestSessions) -> Door {
-        let folder = tempfile::tempdir().unwrap();
-        let tls = certificate(folder.path(), "localhost").unwrap();
+        let (_, tls) = self_signed();
         let listener = Arc::new(QuicListener::new(UdpSocket::bind("127.0.0.1:0").unwrap(), tls).unwrap());
         let shutdown = CancellationToken::new();
         let (serving, until, with) = (listener.clone(), shutdown.clone(), sessions.clone());
@@ -265,13 +276,16 @@ async fn shutdown_drains_and_refuses_newcomers() {
 async fn certificates_are_replaced_for_new_connections() {
     let door = Door::open(TestSessions::default());
     let mut client = door.connect(None).await;
+    let (pem, tls) = self_signed();
+    door.listener.set_tls(tls).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    door.listener.set_tls(certificate(folder.path(), "localhost").unwrap()).unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, pem).unwrap();
     let transport = |trust: Trust| {
         let (endpoint, address) = (trust.quic().unwrap(), door.listener.local_addr());
         Transport::Quic { endpoint, address, server_name: "localhost".to_owned(), messages_per_stream: None }
     };
-    let trusted = transport(Trust::CaFile(folder.path().join("quic-cert.pem")));
+    let trusted = transport(Trust::CaFile(ca));
     Client::connect(&trusted, &ConnectOptions::new("new")).await.unwrap().disconnect().await.unwrap();
     publish_all(&mut client, 0..5, Qos::AtLeastOnce).await;
 }

@@ -4,41 +4,124 @@
 //! live set is held in memory; when the log of a state topic has grown to several times its live set, the live
 //! set is written again at the tail and the log start moves up to it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod live;
+mod writer;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use forebay_disk::{Log, LogError};
-use forebay_log::AppendError;
+use forebay_disk::{Log, LogError, Partition, Topic};
+use forebay_log::record::{Batches, RecordReader};
+use forebay_log::{AppendError, Offset, TopicConfig};
+use tokio::sync::{mpsc, oneshot};
+
+use live::Live;
+use writer::{Command, Writer};
+
+/// Puts that may wait in front of the writer; more wait at their callers.
+const QUEUE: usize = 256;
+/// Bytes read at once while the live set is loaded.
+const LOAD_BYTES: usize = 4 << 20;
+
+/// A change of one key; `None` removes it.
+type Change = (Bytes, Option<Bytes>);
 
 /// A map of keys to values whose every change is a record.
 pub struct StateTopic {
-    #[allow(dead_code)]
-    live: std::sync::Mutex<BTreeMap<Bytes, Bytes>>,
+    live: Arc<Mutex<Live>>,
+    commands: mpsc::Sender<Command>,
 }
 
 impl StateTopic {
-    /// Opens (or makes) the internal topic `name`, with one partition, and loads its live set.
+    /// Opens (or makes) the internal topic `name`, with one partition, and loads its live set. Opened once in a node:
+    /// the writer that this starts is the topic's only one.
+    ///
+    /// # Errors
+    /// What kept the topic from being made or read.
     pub async fn open(log: &Log, name: &str) -> Result<Arc<StateTopic>, LogError> {
-        let _ = (log, name);
-        todo!()
+        let topic = match log.topic(name) {
+            Some(topic) => topic,
+            None => log.create_topic(name, 1, TopicConfig::internal()).await?,
+        };
+        let partition = first_partition(&topic)?;
+        let (loaded, partition) = tokio::task::spawn_blocking(move || load(&partition).map(|live| (live, partition)))
+            .await
+            .map_err(|_| LogError::Closed)??;
+        let live = Arc::new(Mutex::new(loaded));
+        let (commands, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(Writer::new(partition, live.clone(), queue).run());
+        Ok(Arc::new(StateTopic { live, commands }))
     }
+
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        let _ = key;
-        todo!()
+        lock(&self.live).get(key)
     }
+
     /// All entries whose key starts with `prefix`, in key order.
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
-        let _ = prefix;
-        todo!()
+        lock(&self.live).scan(prefix)
     }
+
     /// Sets (or with `None` removes) a key; returns when that is durable. Reads see it from then on.
+    ///
+    /// # Errors
+    /// Why the change was not made; then nothing of it holds.
     pub async fn put(&self, key: impl Into<Bytes>, value: Option<Bytes>) -> Result<(), AppendError> {
         self.put_all(vec![(key.into(), value)]).await
     }
-    /// Changes several keys in one batch: after a crash all of them hold or none does.
-    pub async fn put_all(&self, changes: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
-        let _ = changes;
-        todo!()
+
+    /// Changes several keys in one batch: after a crash all of them hold or none does. Puts that are awaited one after
+    /// the other keep their order, those at once share a commit.
+    ///
+    /// # Errors
+    /// Why the changes were not made; then none of them holds.
+    pub async fn put_all(&self, changes: Vec<Change>) -> Result<(), AppendError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (done, result) = oneshot::channel();
+        self.commands.send(Command { changes, done }).await.map_err(|_| AppendError::Closed)?;
+        result.await.unwrap_or(Err(AppendError::Closed))
     }
+}
+
+fn lock(live: &Mutex<Live>) -> MutexGuard<'_, Live> {
+    live.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn first_partition(topic: &Topic) -> Result<Arc<Partition>, LogError> {
+    topic.partitions.first().cloned().ok_or_else(|| LogError::UnknownTopic(topic.name.clone()))
+}
+
+/// Replays the topic from its log start.
+fn load(partition: &Partition) -> Result<Live, LogError> {
+    let broken = |at: Offset, what: String| LogError::Format {
+        path: format!("{}-{} at offset {at}", partition.topic(), partition.index()),
+        what,
+    };
+    let marks = partition.watermarks();
+    let mut live = Live::default();
+    let mut next = marks.log_start;
+    while next < marks.high_watermark {
+        let fetched = partition.read(next, LOAD_BYTES).map_err(|error| broken(next, error.to_string()))?;
+        let before = next;
+        for batch in Batches::new(fetched.batches) {
+            let (header, batch) = batch.map_err(|problem| broken(next, problem.to_string()))?;
+            if !header.is_control() {
+                let records = RecordReader::new(&header, &batch).map_err(|p| broken(next, p.to_string()))?;
+                for record in records {
+                    let record = record.map_err(|p| broken(next, p.to_string()))?;
+                    // The log start may lie inside a batch.
+                    if let Some(key) = record.key.filter(|_| record.offset >= marks.log_start) {
+                        live.replay(&key, record.value.as_deref());
+                    }
+                }
+            }
+            next = header.next_offset();
+        }
+        if next <= before {
+            return Err(broken(next, "no batch where the log says there is one".into()));
+        }
+    }
+    Ok(live)
 }

@@ -21,6 +21,7 @@ pub trait Files: Send + Sync + 'static {
 
 /// An open file; positions are explicit, so readers and the writer share it.
 pub trait File: Send + Sync + 'static {
+    /// Reads up to `buffer.len()` bytes; 0 at the end.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all of the slices, one after the other.
     fn write_at(&self, position: u64, slices: &[io::IoSlice<'_>]) -> io::Result<()>;
@@ -28,6 +29,63 @@ pub trait File: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
     /// Last modification, milliseconds since the epoch.
     fn modified(&self) -> io::Result<i64>;
+    /// Sets the last modification: recovery keeps a segment's day of append when it cuts a torn tail.
+    fn set_modified(&self, millis: i64) -> io::Result<()>;
+}
+
+/// Whether an error means that no space is left: ENOSPC or EDQUOT.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Reads until `buffer` is full or the file ends; returns the bytes read.
+pub(crate) fn read_full(file: &dyn File, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(position + filled as u64, &mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// The whole of a small file; `None` when there is no such file.
+pub(crate) fn read_file(files: &dyn Files, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match files.open(path, false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    let got = read_full(file.as_ref(), 0, &mut bytes)?;
+    bytes.truncate(got);
+    Ok(Some(bytes))
+}
+
+/// Replaces a small file by new content so that a crash leaves the old or the new, whole.
+pub(crate) fn replace_file(files: &dyn Files, path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("tmp");
+    let file = files.open(&new, true)?;
+    file.set_len(0)?;
+    file.write_at(0, &[io::IoSlice::new(content)])?;
+    file.sync()?;
+    drop(file);
+    files.rename(&new, path)?;
+    files.sync_dir(path.parent().unwrap_or(Path::new("")))
+}
+
+/// Removes a file; one that is not there is as good.
+pub(crate) fn remove_if_there(files: &dyn Files, path: &Path) -> io::Result<()> {
+    match files.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }

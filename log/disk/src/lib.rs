@@ -1,9 +1,36 @@
 //! The log on disk: files behind a trait, group commit, recovery, and the handles that doors use.
 
+mod dirs;
+mod engine;
 mod files;
+mod keeper;
+mod layout;
 mod log;
+mod machine;
+mod meta;
+mod open;
+mod partition;
+mod points;
+mod pool;
+mod read;
+mod real;
+mod recover;
+mod sealed;
+mod segment_file;
+mod shard;
+mod shared;
+pub mod sim;
+#[cfg(test)]
+mod simulation;
+mod space;
+mod starts;
+mod store;
+mod topic;
+mod unopened;
 
 pub use files::{File, Files};
-pub use log::{
-    AppendData, Appended, ClosedSegment, Fetched, Log, LogError, LogOptions, Partition, Ticket, Topic, Watermarks,
-};
+pub use forebay_log::partition::{AppendData, Appended, ClosedSegment, Watermarks};
+pub use log::{Log, LogError, LogOptions};
+pub use partition::{Fetched, Partition, Ticket};
+pub use real::RealFiles;
+pub use topic::Topic;

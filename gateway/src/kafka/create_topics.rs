@@ -1,0 +1,147 @@
+//! CreateTopics (19), v2-7: makes topics with their partition count and configs.
+
+use forebay_log::TopicConfig;
+use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use kafka_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult, CreateTopicsResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::Shared;
+use super::api::Api;
+use super::describe_configs::{SOURCE_DEFAULT, SOURCE_TOPIC};
+use super::errors::Refusal;
+use super::guard::{BOOL, Field, INT16, INT32, Kind, Struct};
+use super::topic_configs::{get, list, set};
+use super::topics::check_new_name;
+
+pub(crate) static API: Api = Api {
+    key: ApiKey::CreateTopics,
+    name: "CreateTopics",
+    advertised_from: 2,
+    from: 2,
+    to: 7,
+    flexible_from: 5,
+    request: &Struct {
+        fields: &[
+            Field::new(Kind::Array(&Kind::Struct(&Struct {
+                fields: &[
+                    Field::new(Kind::String),
+                    Field::new(INT32),
+                    Field::new(INT16),
+                    Field::new(Kind::Array(&Kind::Struct(&Struct {
+                        fields: &[Field::new(INT32), Field::new(Kind::Array(&INT32))],
+                        tags: &[],
+                    }))),
+                    Field::new(Kind::Array(&Kind::Struct(&Struct {
+                        fields: &[Field::new(Kind::String), Field::new(Kind::String)],
+                        tags: &[],
+                    }))),
+                ],
+                tags: &[],
+            }))),
+            Field::new(INT32),
+            Field::new(BOOL),
+        ],
+        tags: &[],
+    },
+};
+
+pub(crate) async fn handle(shared: &Shared, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut results = Vec::with_capacity(request.topics.len());
+    for (i, topic) in request.topics.iter().enumerate() {
+        // Kafka refuses a name that one request asks for twice.
+        let twice = request.topics.iter().enumerate().any(|(j, other)| i != j && other.name == topic.name);
+        let made = if twice {
+            Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic twice"))
+        } else {
+            create(shared, topic, request.validate_only).await
+        };
+        let result = CreatableTopicResult::default().with_name(topic.name.clone());
+        results.push(match made {
+            Ok(made) => describe(shared, version, made, result),
+            Err(refusal) => result
+                .with_error_code(refusal.code)
+                .with_error_message(refusal.message.map(StrBytes::from_string))
+                .with_num_partitions(-1)
+                .with_replication_factor(-1),
+        });
+    }
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+struct Made {
+    id: Uuid,
+    partitions: u32,
+    config: TopicConfig,
+}
+
+async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) -> Result<Made, Refusal> {
+    check_new_name(&topic.name)?;
+    let partitions = partition_count(shared, topic)?;
+    let mut config = shared.door.config.topic_defaults.config.clone();
+    for entry in &topic.configs {
+        let Some(value) = &entry.value else { continue };
+        set(&mut config, &entry.name, value).map_err(|why| Refusal::new(ResponseError::InvalidConfig, why))?;
+    }
+    if shared.door.log.topic(&topic.name).is_some() {
+        let why = format!("topic {} exists", topic.name.as_str());
+        return Err(Refusal::new(ResponseError::TopicAlreadyExists, why));
+    }
+    let id = if validate_only {
+        Uuid::nil()
+    } else {
+        shared.door.log.create_topic(&topic.name, partitions, config.clone()).await?.id
+    };
+    Ok(Made { id, partitions, config })
+}
+
+/// From the count, the manual assignment or the default; this node is the only replica there is.
+fn partition_count(shared: &Shared, topic: &CreatableTopic) -> Result<u32, Refusal> {
+    let node = shared.node_id();
+    let count = if topic.assignments.is_empty() {
+        if !matches!(topic.replication_factor, -1 | 1) {
+            let why = format!("replication factor {} is more than the one node there is", topic.replication_factor);
+            return Err(Refusal::new(ResponseError::InvalidReplicationFactor, why));
+        }
+        match topic.num_partitions {
+            -1 => shared.door.config.topic_defaults.num_partitions,
+            n => u32::try_from(n).unwrap_or(0),
+        }
+    } else {
+        let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+        indexes.sort_unstable();
+        let consecutive = indexes.iter().enumerate().all(|(i, index)| i32::try_from(i) == Ok(*index));
+        let here = topic.assignments.iter().all(|a| a.broker_ids.len() == 1 && a.broker_ids[0].0 == node);
+        if !consecutive || !here {
+            let why = format!("each partition from 0 on must be assigned to node {node}");
+            return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, why));
+        }
+        u32::try_from(indexes.len()).unwrap_or(u32::MAX)
+    };
+    if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(&count) {
+        let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions");
+        return Err(Refusal::new(ResponseError::InvalidPartitions, why));
+    }
+    Ok(count)
+}
+
+fn describe(shared: &Shared, version: i16, made: Made, result: CreatableTopicResult) -> CreatableTopicResult {
+    let defaults = &shared.door.config.topic_defaults.config;
+    let configs = list(&made.config).into_iter().map(|shown| {
+        let default = get(defaults, shown.name).is_some_and(|default| default.value == shown.value);
+        CreatableTopicConfigs::default()
+            .with_name(StrBytes::from_static_str(shown.name))
+            .with_value(Some(StrBytes::from_string(shown.value)))
+            .with_config_source(if default { SOURCE_DEFAULT } else { SOURCE_TOPIC })
+    });
+    let result = result
+        .with_num_partitions(i32::try_from(made.partitions).unwrap_or(i32::MAX))
+        .with_replication_factor(1)
+        .with_configs(Some(if version >= 5 { configs.collect() } else { Vec::new() }));
+    if version >= 7 { result.with_topic_id(made.id) } else { result }
+}

@@ -1,0 +1,34 @@
+//! DescribeCluster (60), v0-2: the nodes of the cluster.
+
+use kafka_protocol::messages::describe_cluster_request::DescribeClusterRequest;
+use kafka_protocol::messages::describe_cluster_response::{DescribeClusterBroker, DescribeClusterResponse};
+use kafka_protocol::messages::{ApiKey, BrokerId};
+use kafka_protocol::protocol::StrBytes;
+
+use super::Shared;
+use super::api::Api;
+use super::guard::{BOOL, Field, INT8, Struct};
+
+pub(crate) static API: Api = Api {
+    key: ApiKey::DescribeCluster,
+    name: "DescribeCluster",
+    advertised_from: 0,
+    from: 0,
+    to: 2,
+    flexible_from: 0,
+    request: &Struct { fields: &[Field::new(BOOL), Field::new(INT8).from(1), Field::new(BOOL).from(2)], tags: &[] },
+};
+
+pub(crate) fn handle(shared: &Shared, version: i16, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+    let (host, port) = &shared.door.advertised;
+    let node = BrokerId(shared.node_id());
+    let broker = DescribeClusterBroker::default()
+        .with_broker_id(node)
+        .with_host(StrBytes::from_string(host.clone()))
+        .with_port(i32::from(*port));
+    let response = DescribeClusterResponse::default()
+        .with_cluster_id(StrBytes::from_string(shared.door.log.cluster_id()))
+        .with_controller_id(node)
+        .with_brokers(vec![broker]);
+    if version >= 1 { response.with_endpoint_type(request.endpoint_type) } else { response }
+}

@@ -1,0 +1,67 @@
+//! What the log's refusals are called in the Kafka protocol.
+
+use forebay_disk::LogError;
+use forebay_log::{AppendError, ReadError};
+use kafka_protocol::ResponseError;
+
+/// A refusal: the protocol's code and, where the response has room for it, the reason for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: i16,
+    pub(crate) message: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(error: ResponseError, message: impl Into<String>) -> Refusal {
+        Refusal { code: error.code(), message: Some(message.into()) }
+    }
+}
+
+impl From<ResponseError> for Refusal {
+    fn from(error: ResponseError) -> Refusal {
+        Refusal { code: error.code(), message: None }
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Refusal {
+        let code = match &error {
+            AppendError::Corrupt(_) => ResponseError::CorruptMessage,
+            AppendError::Invalid(_) => ResponseError::InvalidRecord,
+            AppendError::TooLarge { .. } => ResponseError::MessageTooLarge,
+            AppendError::DiskFull | AppendError::Storage(_) | AppendError::Offline(_) => {
+                ResponseError::KafkaStorageError
+            }
+            AppendError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+            // A node that shuts down is no leader any more: the client looks for the next one.
+            AppendError::NotLeader | AppendError::Closed => ResponseError::NotLeaderOrFollower,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Refusal {
+        let code = match &error {
+            ReadError::OutOfRange { .. } | ReadError::Tiered { .. } => ResponseError::OffsetOutOfRange,
+            ReadError::Corrupt { .. } => ResponseError::CorruptMessage,
+            ReadError::Storage(_) | ReadError::Offline(_) => ResponseError::KafkaStorageError,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}
+
+impl From<LogError> for Refusal {
+    fn from(error: LogError) -> Refusal {
+        let code = match &error {
+            LogError::TopicExists(_) => ResponseError::TopicAlreadyExists,
+            LogError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
+            LogError::InvalidTopic(_) => ResponseError::InvalidTopicException,
+            LogError::Io { .. } | LogError::Format { .. } | LogError::Locked | LogError::DiskFull => {
+                ResponseError::KafkaStorageError
+            }
+            LogError::Closed => ResponseError::NotController,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,253 @@
+//! Fetch (1), v4-17: stored batches from an offset on, waiting for new ones when there are too few.
+//!
+//! Fetch sessions (KIP-227) are declined with session id 0, which every client takes as 'send full requests'.
+//! There are no transactions, so both isolation levels read up to the high watermark.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_disk::{Partition, Watermarks};
+use forebay_log::{Offset, ReadError};
+use futures_util::future::select_all;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use kafka_protocol::messages::{ApiKey, TopicName};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Shared;
+use super::api::Api;
+use super::errors::Refusal;
+use super::fetch_response::{self, PartitionAnswer, TopicAnswer};
+use super::guard::{Field, INT8, INT32, INT64, Kind, Struct, Tag, UUID};
+use super::limits::{FETCH_RECHECK, MAX_FETCH_BYTES, MAX_FETCH_WAIT, MEMORY_UNIT};
+use super::list_offsets::check_epoch;
+use super::topics::partition;
+
+pub(crate) static API: Api = Api {
+    key: ApiKey::Fetch,
+    name: "Fetch",
+    advertised_from: 4,
+    from: 4,
+    to: 17,
+    flexible_from: 12,
+    request: &Struct {
+        fields: &[
+            Field::new(INT32).to(14),
+            Field::new(INT32),
+            Field::new(INT32),
+            Field::new(INT32),
+            Field::new(INT8),
+            Field::new(INT32).from(7),
+            Field::new(INT32).from(7),
+            Field::new(Kind::Array(&Kind::Struct(&Struct {
+                fields: &[
+                    Field::new(Kind::String).to(12),
+                    Field::new(UUID).from(13),
+                    Field::new(Kind::Array(&Kind::Struct(&PARTITION))),
+                ],
+                tags: &[],
+            }))),
+            Field::new(Kind::Array(&Kind::Struct(&Struct {
+                fields: &[Field::new(Kind::String).to(12), Field::new(UUID).from(13), Field::new(Kind::Array(&INT32))],
+                tags: &[],
+            })))
+            .from(7),
+            Field::new(Kind::String).from(11),
+        ],
+        tags: &[
+            Tag(0, 12, Kind::String),
+            Tag(1, 15, Kind::Struct(&Struct { fields: &[Field::new(INT32), Field::new(INT64)], tags: &[] })),
+        ],
+    },
+};
+
+static PARTITION: Struct = Struct {
+    fields: &[
+        Field::new(INT32),
+        Field::new(INT32).from(9),
+        Field::new(INT64),
+        Field::new(INT32).from(12),
+        Field::new(INT64).from(5),
+        Field::new(INT32),
+    ],
+    tags: &[Tag(0, 17, UUID)],
+};
+
+/// A finished answer; the memory of its records is given back when it is dropped, after the write.
+pub(crate) struct Answer {
+    pub(crate) pieces: Vec<Bytes>,
+    pub(crate) memory: Option<OwnedSemaphorePermit>,
+}
+
+/// One partition that is asked for, and the partition if there is one.
+struct Target {
+    asked: FetchPartition,
+    partition: Result<Arc<Partition>, Refusal>,
+}
+
+struct TopicTargets {
+    name: TopicName,
+    id: Uuid,
+    targets: Vec<Target>,
+}
+
+/// Answers once `min_bytes` are there, an error is to be told, or `max_wait_ms` are over.
+pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i32, request: FetchRequest) -> Answer {
+    if request.session_id != 0 {
+        let error = ResponseError::FetchSessionIdNotFound.code();
+        let pieces = fetch_response::encode(&API, version, correlation_id, error, &[]);
+        return Answer { pieces, memory: None };
+    }
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_FETCH_WAIT);
+    let deadline = Instant::now() + wait;
+    let limit = usize::try_from(request.max_bytes).unwrap_or(0).clamp(1, MAX_FETCH_BYTES);
+    let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
+    let topics: Vec<TopicTargets> = request.topics.into_iter().map(|topic| targets(&shared, version, topic)).collect();
+    let mut watches: Vec<watch::Receiver<Watermarks>> = topics
+        .iter()
+        .flat_map(|topic| &topic.targets)
+        .filter_map(|t| Some(t.partition.as_ref().ok()?.watch()))
+        .collect();
+
+    loop {
+        for watch in &mut watches {
+            watch.mark_unchanged();
+        }
+        let last = Instant::now() >= deadline || shared.shutdown.is_cancelled();
+        let memory = match wants_read(&topics) {
+            true => reserve(&shared, limit).await,
+            false => None,
+        };
+        let (answers, total, told) = read_all(&shared, &topics, limit).await;
+        if last || told || total >= enough {
+            let pieces = fetch_response::encode(&API, version, correlation_id, 0, &answers);
+            return Answer { pieces, memory: keep(memory, total) };
+        }
+        // The records read so far are dropped: holding them through the wait would hold memory for idle clients.
+        drop((answers, memory));
+        if total > 0 {
+            tokio::time::sleep(FETCH_RECHECK).await;
+        }
+        changed(&shared, &mut watches, deadline).await;
+    }
+}
+
+fn targets(shared: &Shared, version: i16, topic: FetchTopic) -> TopicTargets {
+    let log = &shared.door.log;
+    let (found, unknown) = if version >= 13 {
+        (shared.topic_ids.find(log, topic.topic_id), ResponseError::UnknownTopicId)
+    } else {
+        (log.topic(&topic.topic), ResponseError::UnknownTopicOrPartition)
+    };
+    let targets = topic.partitions.into_iter().map(|asked| {
+        let partition = match &found {
+            Some(found) => partition(found, asked.partition).ok_or(ResponseError::UnknownTopicOrPartition),
+            None => Err(unknown),
+        };
+        let checked = partition.map_err(Refusal::from).and_then(|partition| {
+            check_epoch(asked.current_leader_epoch, partition.leader_epoch())?;
+            Ok(Arc::clone(partition))
+        });
+        Target { asked, partition: checked }
+    });
+    TopicTargets { name: topic.topic, id: topic.topic_id, targets: targets.collect() }
+}
+
+/// Whether any partition has records for the client.
+fn wants_read(topics: &[TopicTargets]) -> bool {
+    topics.iter().flat_map(|topic| &topic.targets).any(|target| {
+        target.partition.as_ref().is_ok_and(|p| target.asked.fetch_offset < p.watermarks().high_watermark.0)
+    })
+}
+
+/// Waits until a partition moves, the deadline passes or the node drains.
+async fn changed(shared: &Shared, watches: &mut [watch::Receiver<Watermarks>], deadline: Instant) {
+    let any = async {
+        if watches.is_empty() {
+            return std::future::pending().await;
+        }
+        // An error is a partition that went away; the next look tells.
+        let _ = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed()))).await;
+    };
+    tokio::select! {
+        () = any => {}
+        () = tokio::time::sleep_until(deadline) => {}
+        () = shared.shutdown.cancelled() => {}
+    }
+}
+
+/// Reads every partition once: answers, bytes of records, and whether there is an error to tell.
+async fn read_all(shared: &Shared, topics: &[TopicTargets], limit: usize) -> (Vec<TopicAnswer>, usize, bool) {
+    let (mut total, mut told) = (0, false);
+    let mut answers = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let mut partitions = Vec::with_capacity(topic.targets.len());
+        for target in &topic.targets {
+            let answer = match &target.partition {
+                Ok(partition) => {
+                    read_one(shared, partition, &target.asked, limit.saturating_sub(total), total == 0).await
+                }
+                Err(refusal) => Err(refusal.clone()),
+            };
+            let answer = answer.unwrap_or_else(|refusal| PartitionAnswer {
+                error: refusal.code,
+                high_watermark: -1,
+                log_start: -1,
+                ..PartitionAnswer::default()
+            });
+            total += answer.records.len();
+            told |= answer.error != 0;
+            partitions.push(PartitionAnswer { index: target.asked.partition, ..answer });
+        }
+        answers.push(TopicAnswer { name: topic.name.clone(), id: topic.id, partitions });
+    }
+    (answers, total, told)
+}
+
+/// `first`: nothing was read before, so one batch is served even if it is larger than allowed (KIP-74).
+async fn read_one(
+    shared: &Shared,
+    partition: &Arc<Partition>,
+    asked: &FetchPartition,
+    left: usize,
+    first: bool,
+) -> Result<PartitionAnswer, Refusal> {
+    let marks = partition.watermarks();
+    let answer = |marks: Watermarks, records: Bytes| PartitionAnswer {
+        high_watermark: marks.high_watermark.0,
+        log_start: marks.log_start.0,
+        records,
+        ..PartitionAnswer::default()
+    };
+    let from = Offset(asked.fetch_offset);
+    if from < marks.log_start || from > marks.log_end {
+        let out = ReadError::OutOfRange { asked: from, start: marks.log_start, end: marks.log_end };
+        return Err(out.into());
+    }
+    let take = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
+    if from >= marks.high_watermark || (take == 0 && !first) {
+        return Ok(answer(marks, Bytes::new()));
+    }
+    let fetched = shared.door.reader.read(partition, from, take.max(1)).await?;
+    let fits = first || fetched.batches.len() <= take;
+    Ok(answer(fetched.watermarks, if fits { fetched.batches } else { Bytes::new() }))
+}
+
+/// Waits until the door has memory for a whole answer.
+async fn reserve(shared: &Shared, limit: usize) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(&shared.fetch_memory).acquire_many_owned(units(limit)).await.ok()
+}
+
+/// Gives back what the answer did not need.
+fn keep(memory: Option<OwnedSemaphorePermit>, total: usize) -> Option<OwnedSemaphorePermit> {
+    let mut memory = memory?;
+    let needed = (units(total) as usize).min(memory.num_permits());
+    memory.split(needed)
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX)
+}

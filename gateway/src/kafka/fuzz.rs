@@ -1,0 +1,224 @@
+//! Property tests of all request parsing: hostile bytes end in an error, never in a panic or a believed length.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::api::{Api, SERVED};
+use super::guard::walk;
+use super::request::parse;
+use super::topics::topic_name;
+
+/// Decodes what the guard let through; the guard must have walked exactly the bytes that the decoder takes.
+fn check<M: Decodable>(api: &Api, version: i16, body: &Bytes) -> bool {
+    let Ok(walked) = walk(api.request, api.flexible(version), version, body) else { return false };
+    let mut rest = body.clone();
+    if M::decode(&mut rest, version).is_err() {
+        return false;
+    }
+    assert_eq!(walked, body.len() - rest.len(), "{} v{version}: guard and decoder disagree", api.name);
+    true
+}
+
+/// Checks a body of any served API.
+fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
+    match api.key {
+        ApiKey::Produce => check::<ProduceRequest>(api, version, body),
+        ApiKey::Fetch => check::<FetchRequest>(api, version, body),
+        ApiKey::ListOffsets => check::<ListOffsetsRequest>(api, version, body),
+        ApiKey::Metadata => check::<MetadataRequest>(api, version, body),
+        ApiKey::FindCoordinator => check::<FindCoordinatorRequest>(api, version, body),
+        ApiKey::ApiVersions => check::<ApiVersionsRequest>(api, version, body),
+        ApiKey::CreateTopics => check::<CreateTopicsRequest>(api, version, body),
+        ApiKey::DeleteTopics => check::<DeleteTopicsRequest>(api, version, body),
+        ApiKey::InitProducerId => check::<InitProducerIdRequest>(api, version, body),
+        ApiKey::DescribeConfigs => check::<DescribeConfigsRequest>(api, version, body),
+        ApiKey::IncrementalAlterConfigs => check::<IncrementalAlterConfigsRequest>(api, version, body),
+        ApiKey::DescribeCluster => check::<DescribeClusterRequest>(api, version, body),
+        other => panic!("{other:?} is served but not fuzzed: add it here"),
+    }
+}
+
+fn encode<M: Encodable>(message: &M, version: i16) -> Bytes {
+    let mut body = BytesMut::new();
+    message.encode(&mut body, version).unwrap();
+    body.freeze()
+}
+
+fn text(s: &'static str) -> StrBytes {
+    StrBytes::from_static_str(s)
+}
+
+/// A valid request with every field that the version has, every array filled.
+fn valid(api: &Api, version: i16) -> Bytes {
+    let id = Uuid::from_u128(7);
+    match api.key {
+        ApiKey::Produce => {
+            let part = PartitionProduceData::default().with_index(1).with_records(Some(Bytes::from_static(&[5; 70])));
+            let topic = TopicProduceData::default().with_partition_data(vec![part.clone(), part]);
+            let topic = if version >= 13 { topic.with_topic_id(id) } else { topic.with_name(topic_name("t")) };
+            encode(&ProduceRequest::default().with_acks(-1).with_topic_data(vec![topic.clone(), topic]), version)
+        }
+        ApiKey::Fetch => {
+            let mut part = FetchPartition::default().with_fetch_offset(9).with_partition_max_bytes(1 << 20);
+            if version >= 17 {
+                part = part.with_replica_directory_id(id);
+            }
+            let topic = FetchTopic::default().with_partitions(vec![part.clone(), part]);
+            let topic = if version >= 13 { topic.with_topic_id(id) } else { topic.with_topic(topic_name("t")) };
+            let mut request = FetchRequest::default().with_topics(vec![topic]);
+            if version >= 7 {
+                let gone = ForgottenTopic::default().with_partitions(vec![1, 2]);
+                let gone = if version >= 13 { gone.with_topic_id(id) } else { gone.with_topic(topic_name("t")) };
+                request = request.with_forgotten_topics_data(vec![gone]);
+            }
+            if version >= 12 {
+                request = request.with_cluster_id(Some(text("cluster")));
+            }
+            if version >= 15 {
+                request = request.with_replica_state(ReplicaState::default().with_replica_id(BrokerId(3)));
+            }
+            encode(&request, version)
+        }
+        ApiKey::ListOffsets => {
+            let part = ListOffsetsPartition::default().with_timestamp(-1);
+            let topic =
+                ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![part.clone(), part]);
+            encode(&ListOffsetsRequest::default().with_topics(vec![topic]), version)
+        }
+        ApiKey::Metadata => {
+            let topic = MetadataRequestTopic::default().with_name(Some(topic_name("t")));
+            encode(&MetadataRequest::default().with_topics(Some(vec![topic.clone(), topic])), version)
+        }
+        ApiKey::FindCoordinator => {
+            let request = FindCoordinatorRequest::default();
+            let keyed = if version >= 4 {
+                request.with_coordinator_keys(vec![text("g"), text("h")])
+            } else {
+                request.with_key(text("g"))
+            };
+            encode(&keyed, version)
+        }
+        ApiKey::ApiVersions => {
+            let request = ApiVersionsRequest::default();
+            let named = if version >= 3 { request.with_client_software_name(text("me")) } else { request };
+            encode(&named, version)
+        }
+        ApiKey::CreateTopics => {
+            let config = CreatableTopicConfig::default().with_name(text("retention.ms")).with_value(Some(text("1")));
+            let place = CreatableReplicaAssignment::default().with_broker_ids(vec![BrokerId(1), BrokerId(2)]);
+            let topic = CreatableTopic::default()
+                .with_name(topic_name("t"))
+                .with_configs(vec![config])
+                .with_assignments(vec![place]);
+            encode(&CreateTopicsRequest::default().with_topics(vec![topic.clone(), topic]), version)
+        }
+        ApiKey::DeleteTopics => {
+            let request = DeleteTopicsRequest::default();
+            let named = if version >= 6 {
+                request.with_topics(vec![DeleteTopicState::default().with_topic_id(id)])
+            } else {
+                request.with_topic_names(vec![topic_name("t"), topic_name("u")])
+            };
+            encode(&named, version)
+        }
+        ApiKey::InitProducerId => encode(&InitProducerIdRequest::default().with_transactional_id(None), version),
+        ApiKey::DescribeConfigs => {
+            let resource = DescribeConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("t"))
+                .with_configuration_keys(Some(vec![text("retention.ms"), text("segment.ms")]));
+            encode(&DescribeConfigsRequest::default().with_resources(vec![resource]), version)
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            let config = AlterableConfig::default().with_name(text("retention.ms")).with_value(Some(text("1")));
+            let resource = AlterConfigsResource::default().with_resource_type(2).with_configs(vec![config]);
+            encode(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource]), version)
+        }
+        ApiKey::DescribeCluster => encode(&DescribeClusterRequest::default(), version),
+        other => panic!("{other:?} is served but not fuzzed: add it here"),
+    }
+}
+
+fn any_api_and_version() -> impl Strategy<Value = (&'static Api, i16)> {
+    prop::sample::select(SERVED.to_vec()).prop_flat_map(|api| (Just(api), api.from..=api.to))
+}
+
+#[test]
+fn every_valid_request_of_every_served_version_passes_the_guard_whole() {
+    for api in SERVED {
+        for version in api.from..=api.to {
+            let body = valid(api, version);
+            assert_eq!(
+                walk(api.request, api.flexible(version), version, &body),
+                Ok(body.len()),
+                "{} v{version}",
+                api.name
+            );
+            assert!(check_any(api, version, &body), "{} v{version}", api.name);
+        }
+    }
+}
+
+#[test]
+fn every_truncation_of_a_valid_request_is_refused() {
+    for api in SERVED {
+        for version in api.from..=api.to {
+            let body = valid(api, version);
+            for end in 0..body.len() {
+                assert!(!check_any(api, version, &body.slice(..end)), "{} v{version} cut at {end}", api.name);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn arbitrary_frames_never_panic(frame in prop::collection::vec(any::<u8>(), 0..200)) {
+        let frame = Bytes::from(frame);
+        if let Ok(request) = parse(frame) {
+            check_any(request.api, request.version, &request.body);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bodies_of_served_requests_never_panic(
+        (api, version) in any_api_and_version(),
+        body in prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0xff), any::<u8>()], 0..200),
+    ) {
+        check_any(api, version, &Bytes::from(body));
+    }
+
+    #[test]
+    fn mutated_requests_never_panic(
+        (api, version) in any_api_and_version(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut body = valid(api, version).to_vec();
+        for (at, byte) in changes {
+            if !body.is_empty() {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+        }
+        if let Some(cut) = cut {
+            body.truncate(cut.index(body.len() + 1));
+        }
+        check_any(api, version, &Bytes::from(body));
+    }
+}

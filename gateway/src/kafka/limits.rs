@@ -1,0 +1,47 @@
+//! Every limit of the Kafka door in one place, and the relations between them, checked at compile time.
+
+use std::time::Duration;
+
+use forebay_log::limits::MAX_BATCH_BYTES;
+
+/// Largest request frame, in bytes, the 4 bytes of length not counted (Kafka's `socket.request.max.bytes`).
+pub(crate) const MAX_REQUEST_BYTES: usize = MAX_BATCH_BYTES + (1 << 20);
+/// Largest request frame of every API but Produce, in bytes.
+pub(crate) const MAX_SMALL_REQUEST_BYTES: usize = 4 << 20;
+/// Most array elements and unknown tagged fields in one request, over all nesting levels.
+pub(crate) const MAX_REQUEST_ELEMENTS: usize = 100_000;
+/// Bytes of request frames that all connections of the door may hold; more waits in the sockets.
+pub(crate) const REQUEST_MEMORY: usize = 256 << 20;
+/// Largest fetch response, in bytes of records, whatever the client allows (a single larger batch is still served).
+pub(crate) const MAX_FETCH_BYTES: usize = 16 << 20;
+/// Bytes of fetched records that all connections of the door may hold on their way to the sockets.
+pub(crate) const FETCH_MEMORY: usize = 256 << 20;
+/// Connections of the door; further ones are closed at once.
+pub(crate) const MAX_CONNECTIONS: usize = 4096;
+/// Requests of one connection that may wait for their answer; the next is not read before one is answered.
+pub(crate) const MAX_IN_FLIGHT: usize = 64;
+/// A connection without a request for this long is closed (Kafka's `connections.max.idle.ms`).
+pub(crate) const IDLE: Duration = Duration::from_secs(600);
+/// Once its length has come, the rest of a request must come within this time.
+pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that takes no byte of its answers for this long is closed.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// At shutdown, how long requests in flight may take.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest long poll of a fetch.
+pub(crate) const MAX_FETCH_WAIT: Duration = Duration::from_secs(60);
+/// Least time between two looks of a fetch that waits for more than one byte.
+pub(crate) const FETCH_RECHECK: Duration = Duration::from_millis(10);
+/// Longest time that a produce request may ask to wait for its append.
+pub(crate) const MAX_PRODUCE_WAIT: Duration = Duration::from_secs(120);
+/// Unit in which request and fetch memory are counted.
+pub(crate) const MEMORY_UNIT: usize = 1024;
+/// Log lines a second of each kind that clients can cause; the rest is counted.
+pub(crate) const LOG_LINES: u32 = 5;
+/// Most that the read buffer of a connection grows ahead of the bytes that came.
+pub(crate) const READ_AHEAD: usize = 64 << 10;
+
+const _: () = assert!(MAX_REQUEST_BYTES <= REQUEST_MEMORY);
+const _: () = assert!(MAX_BATCH_BYTES <= FETCH_MEMORY);
+const _: () = assert!(MAX_FETCH_BYTES <= FETCH_MEMORY);
+const _: () = assert!(REQUEST_MEMORY / MEMORY_UNIT < u32::MAX as usize);

@@ -1,0 +1,106 @@
+//! Metadata (3), v0-13: the node, its topics and their partitions; makes unknown topics when the client allows it.
+
+use std::sync::Arc;
+
+use forebay_disk::Topic;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{ApiKey, BrokerId};
+use kafka_protocol::protocol::StrBytes;
+
+use super::Shared;
+use super::api::Api;
+use super::errors::Refusal;
+use super::guard::{BOOL, Field, Kind, Struct, UUID};
+use super::topics::{find_or_create, topic_name};
+
+pub(crate) static API: Api = Api {
+    key: ApiKey::Metadata,
+    name: "Metadata",
+    advertised_from: 0,
+    from: 0,
+    to: 13,
+    flexible_from: 9,
+    request: &Struct {
+        fields: &[
+            Field::new(Kind::Array(&Kind::Struct(&Struct {
+                fields: &[Field::new(UUID).from(10), Field::new(Kind::String)],
+                tags: &[],
+            }))),
+            Field::new(BOOL).from(4),
+            Field::new(BOOL).from(8).to(10),
+            Field::new(BOOL).from(8),
+        ],
+        tags: &[],
+    },
+};
+
+pub(crate) async fn handle(shared: &Shared, version: i16, request: MetadataRequest) -> MetadataResponse {
+    let door = &shared.door;
+    let node = BrokerId(shared.node_id());
+    let (host, port) = &door.advertised;
+    let topics = match request.topics {
+        None => all_topics(shared),
+        // Before v1 an empty list asked for all.
+        Some(asked) if asked.is_empty() && version == 0 => all_topics(shared),
+        Some(asked) => {
+            let mut topics = Vec::with_capacity(asked.len());
+            for topic in asked {
+                topics.push(one_topic(shared, topic, request.allow_auto_topic_creation).await);
+            }
+            topics
+        }
+    };
+    MetadataResponse::default()
+        .with_brokers(vec![
+            MetadataResponseBroker::default()
+                .with_node_id(node)
+                .with_host(StrBytes::from_string(host.clone()))
+                .with_port(i32::from(*port)),
+        ])
+        .with_cluster_id(Some(StrBytes::from_string(door.log.cluster_id())))
+        .with_controller_id(node)
+        .with_topics(topics)
+}
+
+fn all_topics(shared: &Shared) -> Vec<MetadataResponseTopic> {
+    shared.door.log.topics().values().map(|topic| describe(shared, topic)).collect()
+}
+
+async fn one_topic(shared: &Shared, asked: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
+    let found = match &asked.name {
+        Some(name) => find_or_create(&shared.door, name, create).await,
+        None => shared
+            .topic_ids
+            .find(&shared.door.log, asked.topic_id)
+            .ok_or_else(|| Refusal::from(ResponseError::UnknownTopicId)),
+    };
+    match found {
+        Ok(topic) => describe(shared, &topic),
+        Err(refusal) => {
+            // Up to v11 the name is not nullable, and no topic is asked for by id alone before v12.
+            let name = asked.name.or_else(|| Some(topic_name("")));
+            MetadataResponseTopic::default().with_error_code(refusal.code).with_name(name).with_topic_id(asked.topic_id)
+        }
+    }
+}
+
+fn describe(shared: &Shared, topic: &Arc<Topic>) -> MetadataResponseTopic {
+    let node = BrokerId(shared.node_id());
+    let partitions = topic.partitions.iter().map(|partition| {
+        MetadataResponsePartition::default()
+            .with_partition_index(i32::try_from(partition.index()).unwrap_or(i32::MAX))
+            .with_leader_id(node)
+            .with_leader_epoch(partition.leader_epoch().0)
+            .with_replica_nodes(vec![node])
+            .with_isr_nodes(vec![node])
+    });
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(topic.id)
+        .with_is_internal(topic.is_internal())
+        .with_partitions(partitions.collect())
+}

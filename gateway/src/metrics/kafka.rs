@@ -1,0 +1,61 @@
+//! Metrics of the Kafka door.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Which API a request was of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiLabel {
+    api: &'static str,
+}
+
+/// What the Kafka door counts.
+pub struct KafkaMetrics {
+    pub connections: Gauge,
+    pub received_bytes: Counter,
+    pub sent_bytes: Counter,
+    /// Connections closed for what they sent, or because there were too many.
+    pub refused: Counter,
+    duration: Family<ApiLabel, Histogram, fn() -> Histogram>,
+}
+
+impl KafkaMetrics {
+    pub(super) fn new(registry: &mut Registry) -> KafkaMetrics {
+        let duration = Family::new_with_constructor(new_histogram as fn() -> Histogram);
+        let metrics = KafkaMetrics {
+            connections: Gauge::default(),
+            received_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
+            refused: Counter::default(),
+            duration,
+        };
+        let registry = registry.sub_registry_with_prefix("kafka");
+        registry.register("connections", "Open Kafka connections", metrics.connections.clone());
+        registry.register("received", "Bytes of Kafka requests", metrics.received_bytes.clone());
+        registry.register("sent", "Bytes of Kafka responses", metrics.sent_bytes.clone());
+        registry.register("connections_refused", "Kafka connections closed by the node", metrics.refused.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time from a whole Kafka request to its answer, long polls included",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        metrics
+    }
+
+    /// Counts one answered request.
+    pub fn answered(&self, api: &'static str, took: Duration) {
+        self.duration.get_or_create(&ApiLabel { api }).observe(took.as_secs_f64());
+    }
+}
+
+/// Buckets from 0.1 ms to 26 s.
+fn new_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 4.0, 10))
+}

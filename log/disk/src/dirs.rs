@@ -1,0 +1,92 @@
+//! Partition directories: made before their topic is in the metadata, removed after it is marked as deleted, so that a crash
+//! between leaves nothing half.
+
+use std::io;
+use std::path::Path;
+
+use base64_url::encode;
+use uuid::Uuid;
+
+use crate::files::{Files, replace_file};
+use crate::layout::{DELETED, LOG_DIR, deleted_dir, partition_dir};
+
+/// Kafka's name for the file that tells whose partition a directory is.
+const METADATA_FILE: &str = "partition.metadata";
+
+mod base64_url {
+    //! Kafka writes topic ids in URL-safe base64 without padding.
+
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+    pub(super) fn encode(bytes: &[u8]) -> String {
+        let mut text = String::new();
+        for chunk in bytes.chunks(3) {
+            let word = chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+            for digit in 0..=chunk.len() {
+                text.push(char::from(DIGITS[(word >> (18 - 6 * digit)) as usize & 63]));
+            }
+        }
+        text
+    }
+}
+
+/// A topic id as Kafka writes it.
+pub(crate) fn kafka_id(id: Uuid) -> String {
+    encode(id.as_bytes())
+}
+
+/// Makes the directories of a topic's partitions, durably and empty.
+pub(crate) fn create(files: &dyn Files, topic: &str, id: Uuid, partitions: u32) -> io::Result<()> {
+    for partition in 0..partitions {
+        let dir = partition_dir(topic, partition);
+        // Left by a creation that did not come to its end: the topic was never there.
+        remove_dir_if_there(files, &dir)?;
+        files.create_dir_all(&dir)?;
+        let text = format!("version: 0\ntopic_id: {}\n", kafka_id(id));
+        replace_file(files, &dir.join(METADATA_FILE), text.as_bytes())?;
+    }
+    files.sync_dir(Path::new(LOG_DIR))
+}
+
+/// Takes the directories of a deleted topic out of the way, then removes them.
+pub(crate) fn delete(files: &dyn Files, topic: &str, id: Uuid, partitions: u32) -> io::Result<()> {
+    for partition in 0..partitions {
+        match files.rename(&partition_dir(topic, partition), &deleted_dir(id, partition)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    files.sync_dir(Path::new(LOG_DIR))?;
+    for partition in 0..partitions {
+        remove_dir_if_there(files, &deleted_dir(id, partition))?;
+    }
+    files.sync_dir(Path::new(LOG_DIR))
+}
+
+/// Removes directories whose deletion a crash interrupted.
+pub(crate) fn sweep(files: &dyn Files) -> io::Result<()> {
+    for name in files.list(Path::new(LOG_DIR))? {
+        if name.to_str().is_some_and(|name| name.ends_with(DELETED)) {
+            files.remove_dir_all(&Path::new(LOG_DIR).join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_dir_if_there(files: &dyn Files, dir: &Path) -> io::Result<()> {
+    match files.remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_ids_are_written_as_kafka_writes_them() {
+        assert_eq!(kafka_id(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(kafka_id(Uuid::from_u128(u128::MAX)), "_____________________w");
+    }
+}

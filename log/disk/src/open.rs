@@ -1,0 +1,94 @@
+//! Opening what is in the data directory: the node's identity, and each partition up to its machine and files.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use forebay_log::partition::Event;
+use forebay_log::{Epoch, Millis, Offset, TopicConfig};
+use uuid::Uuid;
+
+use crate::LogError;
+use crate::dirs;
+use crate::engine::Driver;
+use crate::files::{Files, read_file, replace_file};
+use crate::layout::{LOG_DIR, partition_dir};
+use crate::machine::Machine;
+use crate::meta::Metadata;
+use crate::recover::{Recovered, Recovery};
+use crate::shared::Shared;
+use crate::space::Space;
+use crate::store::Store;
+
+/// Kafka's name for the file that tells whose data directory this is.
+const PROPERTIES_FILE: &str = "meta.properties";
+
+/// Reads the node's metadata, or begins it at the first start.
+pub(crate) fn identify(files: &dyn Files, space: &Space) -> Result<Metadata, LogError> {
+    let metadata = match Metadata::load(files)? {
+        Some(metadata) => metadata,
+        None => {
+            refuse_orphans(files)?;
+            let fresh =
+                Metadata { cluster_id: dirs::kafka_id(Uuid::new_v4()), topics: std::collections::BTreeMap::new() };
+            space.reserved(|| fresh.save(files)).map_err(LogError::io("metadata"))?;
+            fresh
+        }
+    };
+    let path = std::path::Path::new(LOG_DIR).join(PROPERTIES_FILE);
+    if read_file(files, &path).map_err(LogError::io(&path))?.is_none() {
+        let text = format!("version=1\ncluster.id={}\nnode.id=1\n", metadata.cluster_id);
+        space.reserved(|| replace_file(files, &path, text.as_bytes())).map_err(LogError::io(&path))?;
+    }
+    dirs::sweep(files).map_err(LogError::io(LOG_DIR))?;
+    Ok(metadata)
+}
+
+/// A log without metadata has lost it: starting anew would hide records that were acknowledged.
+fn refuse_orphans(files: &dyn Files) -> Result<(), LogError> {
+    let names = files.list(std::path::Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
+    let is_partition = |name: &str| name.rsplit_once('-').is_some_and(|(_, number)| number.parse::<u32>().is_ok());
+    match names.iter().find(|name| name.to_str().is_some_and(is_partition)) {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("missing, though {LOG_DIR}/{} exists: restore it from a backup", name.display());
+            Err(LogError::Format { path: "metadata".to_owned(), what })
+        }
+    }
+}
+
+/// A partition to be opened; kept for another try while that fails.
+pub(crate) struct OpenPartition {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: Arc<ArcSwap<TopicConfig>>,
+    /// Its recovery point.
+    pub(crate) point: Offset,
+}
+
+impl OpenPartition {
+    /// Recovers it and publishes what it holds.
+    ///
+    /// # Errors
+    /// IO errors: the partition is offline then, the others are not touched by it.
+    pub(crate) fn run(&self, now: Millis) -> io::Result<Driver> {
+        let dir = partition_dir(&self.shared.topic, self.shared.index);
+        let recovered = Recovery { files: &self.files, dir: &dir, point: self.point, now }.run();
+        let Recovered { restored, segments } = recovered.inspect_err(|error| {
+            self.shared.offline.store(Some(Arc::new(format!("{}: {error}", dir.display()))));
+        })?;
+        let epoch = restored.epochs.latest().map_or(Epoch(0), |latest| Epoch(latest.0 + 1));
+        let config = Arc::unwrap_or_clone(self.config.load_full());
+        let mut machine = Machine::new(config, now, restored);
+        // A new epoch at each start: a log that lost its unsynced tail is not taken for the one before (KIP-101).
+        machine.handle(now, Event::BecomeLeader { epoch, followers: Vec::new() }, &mut Vec::new());
+        let active = segments.last().cloned().ok_or_else(|| io::Error::other("recovery made no segment"))?;
+        self.shared.segments.store(Arc::new(segments));
+        self.shared.publish_marks(machine.watermarks());
+        self.shared.publish(&machine);
+        let (files, shared) = (Arc::clone(&self.files), Arc::clone(&self.shared));
+        let store = Store::new(files, dir, Arc::clone(&self.space), shared, active);
+        Ok(Driver::new(machine, store))
+    }
+}

@@ -1,0 +1,217 @@
+//! A handle to one partition: appends go to its shard, reads run on the caller's thread.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
+use forebay_log::partition::{Append, AppendData, Appended, ClosedSegment, Event, Watermarks, check_batches};
+use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError, TopicConfig};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::engine::PartitionKey;
+use crate::machine::Token;
+use crate::read::{find_time, read_batches};
+use crate::segment_file::SegmentFile;
+use crate::shard::{Mailbox, Request, control};
+use crate::shared::Shared;
+use crate::space::Space;
+
+/// Completes when the append is durable, or refused.
+pub struct Ticket {
+    receiver: oneshot::Receiver<Result<Appended, AppendError>>,
+}
+
+impl Future for Ticket {
+    type Output = Result<Appended, AppendError>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.receiver).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+    }
+}
+
+/// Whole stored batches: the first may start before the offset asked for.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    pub batches: Bytes,
+    pub watermarks: Watermarks,
+}
+
+/// A handle to one partition. Cheap to share; reads run on the caller's thread.
+pub struct Partition {
+    pub(crate) key: PartitionKey,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Mailbox,
+    /// [`MAX_PENDING_APPEND_BYTES`] of the node, one permit a byte.
+    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) config: Arc<ArcSwap<TopicConfig>>,
+}
+
+impl Partition {
+    pub fn topic(&self) -> &str {
+        &self.shared.topic
+    }
+    pub fn index(&self) -> u32 {
+        self.shared.index
+    }
+    pub fn leader_epoch(&self) -> Epoch {
+        Epoch(self.shared.epoch.load(Ordering::Acquire))
+    }
+    pub fn watermarks(&self) -> Watermarks {
+        *self.shared.marks.borrow()
+    }
+    /// Follows the watermarks; long polls and tailers wait on it.
+    pub fn watch(&self) -> watch::Receiver<Watermarks> {
+        self.shared.marks.subscribe()
+    }
+    /// Why the partition takes no writes, when it does not.
+    pub fn offline(&self) -> Option<String> {
+        self.shared.offline.load().as_deref().cloned()
+    }
+    /// Bytes on the local disk.
+    pub fn local_bytes(&self) -> u64 {
+        self.shared.local_bytes.load(Ordering::Acquire)
+    }
+
+    /// Hands `data` to the partition's shard, waiting while too much is pending in the node (back-pressure). The ticket
+    /// completes when the records are durable. Appends submitted one after the other keep their order.
+    ///
+    /// # Errors
+    /// What refuses the data at once: batches that are not valid, a full disk, a deleted topic, a node that stops.
+    pub async fn submit(&self, data: AppendData) -> Result<Ticket, AppendError> {
+        if let AppendData::Batches(batches) = &data {
+            check_batches(batches, self.config.load().max_message_bytes)?;
+        }
+        if self.space.is_full() && !self.shared.internal {
+            return Err(AppendError::DiskFull);
+        }
+        if let Some(why) = self.shared.offline.load().as_deref() {
+            return Err(AppendError::Offline(why.clone()));
+        }
+        let bytes = data.bytes().max(1);
+        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
+        let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
+        let admission = Arc::clone(&self.admission).acquire_many_owned(permits).await;
+        let permit = admission.map_err(|_| AppendError::Closed)?;
+        if self.shared.removed.load(Ordering::Acquire) {
+            return Err(AppendError::Offline("the topic is deleted".to_owned()));
+        }
+        let (reply, receiver) = oneshot::channel();
+        let append = Append { data, token: Token::Append { reply, _permit: permit } };
+        self.mailbox.send(Request::Event(self.key, Event::Append(vec![append]))).await?;
+        Ok(Ticket { receiver })
+    }
+
+    /// `submit`, and wait for the ticket.
+    ///
+    /// # Errors
+    /// Why the records were not kept.
+    pub async fn append(&self, data: AppendData) -> Result<Appended, AppendError> {
+        self.submit(data).await?.await
+    }
+
+    /// Whole batches from the one that holds `from`, at least one, up to `max_bytes`, below the high watermark; empty at
+    /// the high watermark. CRCs are checked. Blocking file reads, normally from the page cache.
+    ///
+    /// # Errors
+    /// [`ReadError::Tiered`] below the local start; [`ReadError::Corrupt`] when the batch asked for is damaged.
+    pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
+        let mut retried = false;
+        loop {
+            let watermarks = self.watermarks();
+            self.check_range(from, &watermarks)?;
+            if from == watermarks.high_watermark {
+                return Ok(Fetched { batches: Bytes::new(), watermarks });
+            }
+            match self.read_local(from, watermarks.high_watermark, max_bytes) {
+                Ok(batches) => return Ok(Fetched { batches, watermarks }),
+                // Retention may have removed the segment meanwhile: the watermarks tell.
+                Err(_) if !retried => retried = true,
+                Err(error) => {
+                    self.check_range(from, &self.watermarks())?;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn check_range(&self, asked: Offset, marks: &Watermarks) -> Result<(), ReadError> {
+        if asked < marks.log_start || asked > marks.high_watermark {
+            return Err(ReadError::OutOfRange { asked, start: marks.log_start, end: marks.high_watermark });
+        }
+        if asked < marks.local_start {
+            return Err(ReadError::Tiered { asked, local_start: marks.local_start });
+        }
+        Ok(())
+    }
+
+    fn read_local(&self, from: Offset, limit: Offset, max_bytes: usize) -> Result<Bytes, ReadError> {
+        let segments = self.shared.segments.load_full();
+        let holder = segments.partition_point(|segment| segment.base <= from).checked_sub(1);
+        let Some(segment) = holder.and_then(|at| segments.get(at)) else {
+            return Err(ReadError::Storage(format!("offset {from} is in no segment")));
+        };
+        let batches = read_batches(segment, from, limit, max_bytes)?;
+        if batches.is_empty() {
+            let file = segment.path().display().to_string();
+            return Err(ReadError::Corrupt { file, position: segment.readable(), what: "records are missing" });
+        }
+        Ok(batches)
+    }
+
+    /// The first record with a timestamp at or after `at` in the local log: its offset and timestamp.
+    ///
+    /// # Errors
+    /// IO errors, and damage in the stretch searched.
+    pub fn offset_for_time(&self, at: Millis) -> Result<Option<(Offset, Millis)>, ReadError> {
+        let marks = self.watermarks();
+        for segment in self.shared.segments.load_full().iter().filter(|segment| segment.max_timestamp() >= at) {
+            let start = segment.base.max(marks.local_start);
+            let found = find_time(segment, start, self.end_of(segment, marks.high_watermark), at)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn end_of(&self, segment: &SegmentFile, high_watermark: Offset) -> Offset {
+        let closed = self.shared.closed.load();
+        let end = closed.iter().find(|c| c.base_offset == segment.base).map_or(high_watermark, |c| c.end_offset);
+        end.min(high_watermark)
+    }
+
+    /// Closed segments wholly below the high watermark, oldest first.
+    pub fn closed_segments(&self) -> Vec<ClosedSegment> {
+        Vec::clone(&self.shared.closed.load())
+    }
+
+    /// Rolls the active segment if it holds records, so that it becomes a closed one.
+    ///
+    /// # Errors
+    /// As an append.
+    pub async fn roll(&self) -> Result<(), AppendError> {
+        control(&self.mailbox, self.key, Event::Roll).await
+    }
+
+    /// Records below `end` are in the lake: local retention may let them go. Durable on return.
+    ///
+    /// # Errors
+    /// As an append.
+    pub async fn set_tiered(&self, end: Offset) -> Result<(), AppendError> {
+        control(&self.mailbox, self.key, |token| Event::SetTiered(end, token)).await
+    }
+
+    /// Moves the log start up to `to` (DeleteRecords, retention); local segments wholly below are removed. Durable on
+    /// return.
+    ///
+    /// # Errors
+    /// As an append.
+    pub async fn set_log_start(&self, to: Offset) -> Result<(), AppendError> {
+        control(&self.mailbox, self.key, |token| Event::SetLogStart(to, token)).await
+    }
+}

@@ -1,0 +1,107 @@
+//! The real file system under one data directory, locked against a second process.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use forebay_log::Millis;
+
+use crate::LogError;
+use crate::files::{File, Files};
+
+/// Name of the lock file in the data directory (Kafka's name).
+const LOCK_FILE: &str = ".lock";
+
+/// A directory of the real file system. Holds the lock on it as long as it lives.
+pub struct RealFiles {
+    root: PathBuf,
+    _lock: fs::File,
+}
+
+impl RealFiles {
+    /// Opens `root`, making it if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] when another process has it, [`LogError::Io`] otherwise.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Arc<RealFiles>, LogError> {
+        let root = root.into();
+        let at = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| LogError::Io { path, source }
+        };
+        fs::create_dir_all(&root).map_err(at(&root))?;
+        let path = root.join(LOCK_FILE);
+        let lock = fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Arc::new(RealFiles { root, _lock: lock })),
+            Err(fs::TryLockError::WouldBlock) => Err(LogError::Locked),
+            Err(fs::TryLockError::Error(source)) => Err(at(&path)(source)),
+        }
+    }
+}
+
+impl Files for RealFiles {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        let file =
+            fs::File::options().read(true).write(true).create(create).truncate(false).open(self.root.join(path))?;
+        Ok(Arc::new(RealFile { file }))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(self.root.join(path))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(self.root.join(from), self.root.join(to))
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(self.root.join(path))
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(self.root.join(path))
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.root.join(path))? {
+            names.push(PathBuf::from(entry?.file_name()));
+        }
+        names.sort();
+        Ok(names)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(self.root.join(path))?.sync_all()
+    }
+}
+
+struct RealFile {
+    file: fs::File,
+}
+
+impl File for RealFile {
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(buffer, position)
+    }
+    fn write_at(&self, mut position: u64, slices: &[io::IoSlice<'_>]) -> io::Result<()> {
+        for slice in slices {
+            self.file.write_all_at(slice, position)?;
+            position += slice.len() as u64;
+        }
+        Ok(())
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+    fn modified(&self) -> io::Result<i64> {
+        Ok(Millis::from_system(self.file.metadata()?.modified()?).0)
+    }
+    fn set_modified(&self, millis: i64) -> io::Result<()> {
+        self.file.set_modified(UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default()))
+    }
+}

@@ -1,0 +1,181 @@
+//! One segment on disk as readers and the writer share it: its file, its durable length and its indexes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use forebay_log::segment::{FileKind, Indexes, OffsetIndex, Scan, TimeIndex, scan};
+use forebay_log::{Millis, Offset};
+
+use crate::files::{File, Files, read_file, read_full};
+use crate::layout::segment_path;
+use forebay_log::partition::Placed;
+
+/// The indexes of a segment, as much as is in memory.
+enum Held {
+    /// On disk only; read when first asked for.
+    Unread,
+    Closed(OffsetIndex, TimeIndex),
+    /// Of the active segment, growing with it.
+    Growing(Indexes),
+}
+
+/// A segment. Readers see the bytes below [`SegmentFile::readable`], which only durable writes raise.
+pub(crate) struct SegmentFile {
+    pub(crate) base: Offset,
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    /// Held open while the segment is active; a closed one is opened for each read, so that descriptors stay few.
+    active: RwLock<Option<Arc<dyn File>>>,
+    readable: AtomicU64,
+    max_timestamp: AtomicI64,
+    indexes: RwLock<Held>,
+}
+
+impl SegmentFile {
+    /// A segment that writes go to.
+    pub(crate) fn active(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        base: Offset,
+        len: u64,
+        file: Arc<dyn File>,
+        indexes: Indexes,
+    ) -> SegmentFile {
+        let max = indexes.max_timestamp().unwrap_or(Millis(i64::MIN));
+        SegmentFile {
+            base,
+            files,
+            dir: dir.to_owned(),
+            active: RwLock::new(Some(file)),
+            readable: AtomicU64::new(len),
+            max_timestamp: AtomicI64::new(max.0),
+            indexes: RwLock::new(Held::Growing(indexes)),
+        }
+    }
+
+    /// A closed segment whose indexes are on disk.
+    pub(crate) fn closed(files: Arc<dyn Files>, dir: &Path, base: Offset, len: u64, max: Millis) -> SegmentFile {
+        SegmentFile {
+            base,
+            files,
+            dir: dir.to_owned(),
+            active: RwLock::new(None),
+            readable: AtomicU64::new(len),
+            max_timestamp: AtomicI64::new(max.0),
+            indexes: RwLock::new(Held::Unread),
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        segment_path(&self.dir, self.base, FileKind::Log)
+    }
+
+    /// Bytes that readers may see.
+    pub(crate) fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn max_timestamp(&self) -> Millis {
+        Millis(self.max_timestamp.load(Ordering::Acquire))
+    }
+
+    /// The file, already open or opened now.
+    pub(crate) fn file(&self) -> io::Result<Arc<dyn File>> {
+        let open = self.active.read().unwrap_or_else(PoisonError::into_inner).clone();
+        open.map_or_else(|| self.files.open(&self.path(), false), Ok)
+    }
+
+    /// Takes durable batches into the indexes, then lets readers see them.
+    pub(crate) fn grow(&self, batches: &[Placed]) {
+        let mut indexes = self.indexes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Held::Growing(indexes) = &mut *indexes {
+            for placed in batches {
+                indexes.on_append(&placed.header, placed.position);
+            }
+            if let Some(max) = indexes.max_timestamp() {
+                self.max_timestamp.store(max.0, Ordering::Release);
+            }
+        }
+        if let Some(last) = batches.last() {
+            self.readable.store(last.position + last.header.size as u64, Ordering::Release);
+        }
+    }
+
+    /// Writes the indexes out, cut to their entries, and syncs them with the log.
+    pub(crate) fn write_indexes(&self, last_time: bool) -> io::Result<()> {
+        let (offsets, times) = {
+            let mut indexes = self.indexes.write().unwrap_or_else(PoisonError::into_inner);
+            match &mut *indexes {
+                Held::Growing(indexes) => {
+                    if last_time {
+                        indexes.on_close();
+                    }
+                    (indexes.offsets.encode(0), indexes.times.encode(0))
+                }
+                Held::Closed(offsets, times) => (offsets.encode(0), times.encode(0)),
+                Held::Unread => return Ok(()),
+            }
+        };
+        for (kind, bytes) in [(FileKind::Index, offsets), (FileKind::TimeIndex, times)] {
+            let file = self.files.open(&segment_path(&self.dir, self.base, kind), true)?;
+            file.write_at(0, &[io::IoSlice::new(&bytes)])?;
+            file.set_len(bytes.len() as u64)?;
+            file.sync()?;
+        }
+        Ok(())
+    }
+
+    /// The segment takes no more writes: its file is closed and its indexes stay as they are.
+    pub(crate) fn close(&self) {
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut indexes = self.indexes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Held::Growing(growing) = &*indexes {
+            *indexes = Held::Closed(growing.offsets.clone(), growing.times.clone());
+        }
+    }
+
+    /// A position at or before the batch that holds `offset`.
+    pub(crate) fn position(&self, offset: Offset) -> io::Result<u64> {
+        self.with_indexes(|offsets, _| offsets.lookup(offset))
+    }
+
+    /// An offset before which no record has a timestamp at or after `at`.
+    pub(crate) fn offset_before(&self, at: Millis) -> io::Result<Offset> {
+        self.with_indexes(|_, times| times.lookup(at))
+    }
+
+    fn with_indexes<T>(&self, look: impl Fn(&OffsetIndex, &TimeIndex) -> T) -> io::Result<T> {
+        match &*self.indexes.read().unwrap_or_else(PoisonError::into_inner) {
+            Held::Closed(offsets, times) => return Ok(look(offsets, times)),
+            Held::Growing(indexes) => return Ok(look(&indexes.offsets, &indexes.times)),
+            Held::Unread => {}
+        }
+        let (offsets, times) = self.load_indexes()?;
+        let found = look(&offsets, &times);
+        *self.indexes.write().unwrap_or_else(PoisonError::into_inner) = Held::Closed(offsets, times);
+        Ok(found)
+    }
+
+    /// The indexes from their files, or from a scan of the log when those are missing or damaged.
+    fn load_indexes(&self) -> io::Result<(OffsetIndex, TimeIndex)> {
+        let read = |kind| read_file(self.files.as_ref(), &segment_path(&self.dir, self.base, kind));
+        if let (Some(offsets), Some(times)) = (read(FileKind::Index)?, read(FileKind::TimeIndex)?)
+            && let (Ok(offsets), Ok(times)) =
+                (OffsetIndex::decode(self.base, &offsets, self.readable()), TimeIndex::decode(self.base, &times))
+        {
+            return Ok((offsets, times));
+        }
+        tracing::warn!(segment = %self.path().display(), "index missing or damaged: rebuilt from the log");
+        let mut indexes = self.scan()?.indexes;
+        indexes.on_close();
+        Ok((indexes.offsets, indexes.times))
+    }
+
+    /// Checks every batch of the segment. Slow: only for recovery and damage.
+    pub(crate) fn scan(&self) -> io::Result<Scan> {
+        let file = self.file()?;
+        scan(self.base, self.readable(), |position, buffer| read_full(file.as_ref(), position, buffer), |_, _| {})
+    }
+}

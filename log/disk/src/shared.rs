@@ -1,0 +1,71 @@
+//! What a partition's shard publishes and its handles read, without a lock on either side.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use forebay_log::Offset;
+use forebay_log::partition::{ClosedSegment, Watermarks};
+use tokio::sync::watch;
+
+use crate::machine::Machine;
+use crate::segment_file::SegmentFile;
+use crate::topic::is_internal;
+
+/// One partition, seen from outside its shard.
+pub(crate) struct Shared {
+    pub(crate) topic: String,
+    pub(crate) index: u32,
+    /// Of an internal topic: may use the reserve on a full disk.
+    pub(crate) internal: bool,
+    /// The local segments, oldest first.
+    pub(crate) segments: ArcSwap<Vec<Arc<SegmentFile>>>,
+    pub(crate) marks: watch::Sender<Watermarks>,
+    pub(crate) closed: ArcSwap<Vec<ClosedSegment>>,
+    pub(crate) epoch: AtomicI32,
+    pub(crate) local_bytes: AtomicU64,
+    pub(crate) offline: ArcSwapOption<String>,
+    /// The topic is deleted.
+    pub(crate) removed: AtomicBool,
+}
+
+impl Shared {
+    /// A partition that is not opened yet; all that is known of it is its recovery point.
+    pub(crate) fn new(topic: &str, index: u32, point: Offset) -> Shared {
+        let marks = Watermarks { log_start: point, local_start: point, high_watermark: point, log_end: point };
+        Shared {
+            topic: topic.to_owned(),
+            index,
+            internal: is_internal(topic),
+            segments: ArcSwap::default(),
+            marks: watch::channel(marks).0,
+            closed: ArcSwap::default(),
+            epoch: AtomicI32::new(0),
+            local_bytes: AtomicU64::new(0),
+            offline: ArcSwapOption::empty(),
+            removed: AtomicBool::new(false),
+        }
+    }
+
+    /// Publishes what the machine now says, apart from the watermarks, which it publishes itself.
+    pub(crate) fn publish(&self, machine: &Machine) {
+        self.epoch.store(machine.epoch().0, Ordering::Release);
+        self.local_bytes.store(machine.local_bytes(), Ordering::Release);
+        let closed = machine.closed_segments();
+        if **self.closed.load() != closed {
+            self.closed.store(Arc::new(closed));
+        }
+        let offline = machine.offline();
+        if self.offline.load().as_deref() != offline.as_ref() {
+            self.offline.store(offline.map(Arc::new));
+        }
+    }
+
+    pub(crate) fn publish_marks(&self, marks: Watermarks) {
+        self.marks.send_if_modified(|known| {
+            let changed = *known != marks;
+            *known = marks;
+            changed
+        });
+    }
+}

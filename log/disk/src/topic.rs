@@ -1,0 +1,30 @@
+//! A topic and its partitions, as the doors see it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use forebay_log::TopicConfig;
+
+use crate::partition::Partition;
+
+/// A topic and its partitions.
+pub struct Topic {
+    pub name: String,
+    pub id: uuid::Uuid,
+    pub partitions: Vec<Arc<Partition>>,
+    pub(crate) config: Arc<ArcSwap<TopicConfig>>,
+}
+
+impl Topic {
+    pub fn config(&self) -> Arc<TopicConfig> {
+        self.config.load_full()
+    }
+    /// Internal topics (the program's own state) start with `_`.
+    pub fn is_internal(&self) -> bool {
+        is_internal(&self.name)
+    }
+}
+
+pub(crate) fn is_internal(name: &str) -> bool {
+    name.starts_with('_')
+}

@@ -1,0 +1,38 @@
+//! What the tests of the log share.
+
+use std::path::Path;
+
+use forebay_disk::{Log, LogOptions, Partition, RealFiles};
+use forebay_log::Millis;
+use forebay_log::record::{Batches, RecordChunk, RecordReader};
+
+/// Opens the log in `dir`, synced, on two shards.
+pub(crate) fn open(dir: &Path) -> Log {
+    Log::open(RealFiles::open(dir).unwrap(), LogOptions { shards: 2, fsync: true }).unwrap()
+}
+
+/// A chunk of records with these values.
+pub(crate) fn chunk(values: &[&str]) -> RecordChunk {
+    let mut chunk = RecordChunk::new();
+    for value in values {
+        chunk.push(Millis(1_700_000_000_000), None, Some(value.as_bytes()), &[]);
+    }
+    chunk
+}
+
+/// The values of all records on the local disk, with their offsets checked to be consecutive.
+pub(crate) fn values(partition: &Partition) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut next = partition.watermarks().local_start;
+    while next < partition.watermarks().high_watermark {
+        for batch in Batches::new(partition.read(next, 4096).unwrap().batches) {
+            let (header, batch) = batch.unwrap();
+            for record in RecordReader::new(&header, &batch).unwrap().map(Result::unwrap) {
+                assert_eq!(record.offset, next, "offsets are consecutive");
+                next = next.next();
+                values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap());
+            }
+        }
+    }
+    values
+}

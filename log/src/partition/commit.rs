@@ -1,0 +1,184 @@
+//! From waiting appends to one write: chunks gathered into compressed batches, producers' batches placed as they are.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::event::{Append, AppendData, Appended, Effect, Outcome, Placed};
+use crate::error::AppendError;
+use crate::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS, MAX_BATCH_BYTES};
+use crate::record::{
+    BatchBuilder, BatchHeader, BatchProblem, Batches, Compression, RecordChunk, validate, validate_records,
+};
+use crate::topic::{CompressionType, TopicConfig};
+use crate::units::{Epoch, Offset};
+
+/// Bytes in front of a batch that the checksum does not cover and the log writes: base offset, length, leader epoch.
+const PATCHED_BYTES: usize = 16;
+
+/// One or more whole batches with their offsets, stored all or none.
+#[derive(Debug)]
+pub(super) struct Built<T> {
+    pub(super) slices: Vec<Bytes>,
+    pub(super) headers: Vec<BatchHeader>,
+    pub(super) bytes: u64,
+    pub(super) acks: Vec<(T, Appended)>,
+}
+
+impl<T> Built<T> {
+    pub(super) fn records(&self) -> i64 {
+        match (self.headers.first(), self.headers.last()) {
+            (Some(first), Some(last)) => last.next_offset().0 - first.base_offset.0,
+            _ => 0,
+        }
+    }
+
+    /// The batches' places when the first stands at `position`.
+    pub(super) fn placed(&self, position: u64) -> impl Iterator<Item = Placed> + '_ {
+        self.headers.iter().scan(position, |next, &header| {
+            let placed = Placed { position: *next, header };
+            *next += header.size as u64;
+            Some(placed)
+        })
+    }
+}
+
+/// Checks batches that a producer sent, before they may be stored as they are: sizes against `max_message_bytes`, magic,
+/// CRC, counts, and every record inside: one that cannot be decoded would be unreadable at its offset for ever. Costs a
+/// decompression; run it on the caller's thread.
+///
+/// # Errors
+/// What a door answers: [`AppendError::Corrupt`], [`AppendError::Invalid`] or [`AppendError::TooLarge`].
+pub fn check_batches(batches: &Bytes, max_message_bytes: usize) -> Result<(), AppendError> {
+    if batches.is_empty() {
+        return Err(AppendError::Invalid("no batch"));
+    }
+    for batch in Batches::new(batches.clone()) {
+        let (header, batch) = batch.map_err(refusal)?;
+        if header.size > max_message_bytes {
+            return Err(AppendError::TooLarge { bytes: header.size, limit: max_message_bytes });
+        }
+        validate(&batch).map_err(refusal)?;
+        validate_records(&header, &batch).map_err(refusal)?;
+    }
+    Ok(())
+}
+
+fn refusal(problem: BatchProblem) -> AppendError {
+    match problem {
+        BatchProblem::Incomplete => AppendError::Corrupt("incomplete batch"),
+        BatchProblem::Checksum => AppendError::Corrupt("checksum mismatch"),
+        BatchProblem::Length(_) => AppendError::Corrupt("batch length out of range"),
+        BatchProblem::Magic(_) => AppendError::Invalid("only record batches of magic 2 are stored"),
+        BatchProblem::Malformed(what) => AppendError::Invalid(what),
+    }
+}
+
+fn codec(config: &TopicConfig) -> Compression {
+    match config.compression_type {
+        CompressionType::Gzip => Compression::Gzip,
+        CompressionType::Snappy => Compression::Snappy,
+        CompressionType::Lz4 => Compression::Lz4,
+        CompressionType::Zstd => Compression::Zstd,
+        // Gathered records came without a codec of their own.
+        CompressionType::None | CompressionType::Producer => Compression::None,
+    }
+}
+
+/// Takes appends from the front of `queue` until one unit is built: a gathered batch, or one producer's batches.
+/// Appends that cannot be stored are refused on the way. `None` when the queue is empty.
+pub(super) fn build_next<T>(
+    queue: &mut VecDeque<Append<T>>,
+    config: &TopicConfig,
+    base: Offset,
+    epoch: Epoch,
+    effects: &mut Vec<Effect<T>>,
+) -> Option<Built<T>> {
+    loop {
+        let Append { data, token } = queue.pop_front()?;
+        let built = match data {
+            AppendData::Chunk(chunk) => gather(chunk, token, queue, config, base, epoch),
+            AppendData::Batches(batches) => place(&batches, token, base, epoch),
+        };
+        match built {
+            Ok(built) => return Some(built),
+            Err((tokens, error)) => {
+                effects.extend(tokens.into_iter().map(|token| Effect::Done(token, Outcome::Refused(error.clone()))));
+            }
+        }
+    }
+}
+
+type Refused<T> = (Vec<T>, AppendError);
+
+fn gather<T>(
+    first: RecordChunk,
+    token: T,
+    queue: &mut VecDeque<Append<T>>,
+    config: &TopicConfig,
+    base: Offset,
+    epoch: Epoch,
+) -> Result<Built<T>, Refused<T>> {
+    if first.is_empty() {
+        return Err((vec![token], AppendError::Invalid("no records")));
+    }
+    if first.bytes() > MAX_BATCH_BYTES {
+        let error = AppendError::TooLarge { bytes: first.bytes(), limit: config.max_message_bytes };
+        return Err((vec![token], error));
+    }
+    let limit = GATHER_BATCH_BYTES.min(config.max_message_bytes);
+    let mut builder = BatchBuilder::new(codec(config));
+    let mut acks = Vec::new();
+    let mut add = |builder: &mut BatchBuilder, chunk: &RecordChunk, token: T| {
+        let base_offset = base.plus(builder.push_chunk(chunk) as i64);
+        acks.push((token, Appended { base_offset, last_offset: base_offset.plus(chunk.len() as i64 - 1) }));
+    };
+    add(&mut builder, &first, token);
+    while let Some(Append { data: AppendData::Chunk(chunk), .. }) = queue.front()
+        && !chunk.is_empty()
+        && builder.bytes() + chunk.bytes() + BATCH_HEADER_BYTES <= limit
+        && builder.len() + chunk.len() <= GATHER_BATCH_RECORDS
+    {
+        if let Some(Append { data: AppendData::Chunk(chunk), token }) = queue.pop_front() {
+            add(&mut builder, &chunk, token);
+        }
+    }
+    let built = builder.build(base, epoch).unwrap_or_default();
+    let error = match BatchHeader::parse(&built) {
+        Ok(header) if header.size <= config.max_message_bytes => {
+            return Ok(Built { bytes: built.len() as u64, slices: vec![built], headers: vec![header], acks });
+        }
+        Ok(header) => AppendError::TooLarge { bytes: header.size, limit: config.max_message_bytes },
+        Err(problem) => refusal(problem),
+    };
+    Err((acks.into_iter().map(|(token, _)| token).collect(), error))
+}
+
+/// Gives a producer's batches their offsets; all but the first 16 bytes of each is shared with what came.
+fn place<T>(batches: &Bytes, token: T, base: Offset, epoch: Epoch) -> Result<Built<T>, Refused<T>> {
+    let mut built = Built { slices: Vec::new(), headers: Vec::new(), bytes: 0, acks: Vec::new() };
+    let mut next = base;
+    let mut patches = BytesMut::new();
+    for batch in Batches::new(batches.clone()) {
+        let (mut header, batch) = match batch {
+            Ok(batch) => batch,
+            Err(problem) => return Err((vec![token], refusal(problem))),
+        };
+        header.base_offset = next;
+        header.leader_epoch = epoch;
+        next = header.next_offset();
+        patches.reserve(PATCHED_BYTES);
+        patches.put_i64(header.base_offset.0);
+        patches.put_slice(&batch[8..12]);
+        patches.put_i32(epoch.0);
+        built.slices.push(patches.split().freeze());
+        built.slices.push(batch.slice(PATCHED_BYTES..));
+        built.bytes += header.size as u64;
+        built.headers.push(header);
+    }
+    if built.headers.is_empty() {
+        return Err((vec![token], AppendError::Invalid("no batch")));
+    }
+    built.acks.push((token, Appended { base_offset: base, last_offset: next.plus(-1) }));
+    Ok(built)
+}

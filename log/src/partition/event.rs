@@ -1,0 +1,207 @@
+//! What goes into a partition's machine and what comes out of it.
+
+use bytes::Bytes;
+
+use super::epochs::EpochCache;
+use super::segments::{Segment, Starts};
+use crate::error::AppendError;
+use crate::record::{BatchHeader, RecordChunk};
+use crate::topic::TopicConfig;
+use crate::units::{Epoch, Offset};
+
+/// The node id of a follower.
+pub type ReplicaId = i32;
+
+/// What is appended.
+#[derive(Debug)]
+pub enum AppendData {
+    /// Records gathered with those of other requests into one batch, compressed by the topic's `compression.type`.
+    Chunk(RecordChunk),
+    /// Whole v2 batches as a Kafka producer sent them; validated (CRC, sizes, counts), stored as they are.
+    Batches(Bytes),
+}
+
+impl AppendData {
+    /// Bytes for admission control.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            AppendData::Chunk(chunk) => chunk.bytes(),
+            AppendData::Batches(batches) => batches.len(),
+        }
+    }
+}
+
+/// Where an append landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+}
+
+/// One append; `T` is whatever the driver needs to answer it.
+#[derive(Debug)]
+pub struct Append<T> {
+    pub data: AppendData,
+    pub token: T,
+}
+
+/// The offsets of a partition that readers see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// First offset of the whole log, cold tier included (Kafka's log start offset).
+    pub log_start: Offset,
+    /// First offset on the local disk (Kafka's local log start offset).
+    pub local_start: Offset,
+    /// Readers see records below this: durable on every in-sync replica.
+    pub high_watermark: Offset,
+    /// The next offset to be written.
+    pub log_end: Offset,
+}
+
+/// Why work on the disk failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// ENOSPC or EDQUOT: refused until space returns.
+    DiskFull,
+    /// Any other IO error, for a person.
+    Io(String),
+}
+
+impl Fault {
+    pub(super) fn refusal(&self) -> AppendError {
+        match self {
+            Fault::DiskFull => AppendError::DiskFull,
+            Fault::Io(what) => AppendError::Storage(what.clone()),
+        }
+    }
+}
+
+/// What happens to a partition.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// Appends that arrived together. [`super::check_batches`] has passed their batches.
+    Append(Vec<Append<T>>),
+    /// The work of a [`Persist`] is durable.
+    Persisted(Durable<T>),
+    /// The work of a [`Persist`] failed; how much of it reached the disk is unknown.
+    PersistFailed(Durable<T>, Fault),
+    /// The disk holds exactly what a [`Repair`] asked for.
+    Repaired,
+    RepairFailed(Fault),
+    /// Time has passed: rolls, retention and retries are due when they are.
+    Tick,
+    Configure(TopicConfig),
+    /// Close the active segment if it holds records.
+    Roll(T),
+    /// Records below this are in the cold tier.
+    SetTiered(Offset, T),
+    /// Records below this are to go.
+    SetLogStart(Offset, T),
+    /// This node leads from `epoch` on, with these followers in sync.
+    BecomeLeader {
+        epoch: Epoch,
+        followers: Vec<ReplicaId>,
+    },
+    /// A follower has everything below `end` durably.
+    Replicated {
+        replica: ReplicaId,
+        end: Offset,
+    },
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Appended(Appended),
+    /// A roll, tiered end or log start that was asked for holds durably.
+    Applied,
+    Refused(AppendError),
+}
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Effect<T> {
+    /// Make this durable, then hand `then` back.
+    Persist(Persist<T>),
+    /// Bring the disk back to what was durable before a failed write.
+    Repair(Repair),
+    /// Remove the segments with these base offsets: no reader may see them any more.
+    Delete(Vec<Offset>),
+    /// Readers see these from now on. Comes before the outcomes that depend on it.
+    Watermarks(Watermarks),
+    /// Answer a request.
+    Done(T, Outcome),
+}
+
+/// Work on the disk and what follows from it.
+#[derive(Debug)]
+pub struct Persist<T> {
+    pub work: Work,
+    pub then: Durable<T>,
+}
+
+/// What is to be made durable.
+#[derive(Debug)]
+pub enum Work {
+    Write(Write),
+    /// Replace the partition's saved starts.
+    Starts(Starts),
+}
+
+/// Batches for the active segment.
+#[derive(Debug)]
+pub struct Write {
+    /// Seal the active segment and begin a new one, with `segment` as its base, before the write.
+    pub roll: bool,
+    /// Base offset of the segment written to.
+    pub segment: Offset,
+    /// Where in the segment the bytes go.
+    pub position: u64,
+    /// The bytes, in order; empty for a roll alone.
+    pub slices: Vec<Bytes>,
+    /// The batches in those bytes, for the indexes.
+    pub batches: Vec<Placed>,
+    /// The leader epochs, when this write begins one.
+    pub epochs: Option<EpochCache>,
+}
+
+/// A batch and where it stands in its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub position: u64,
+    pub header: BatchHeader,
+}
+
+/// The disk as it has to be before anything else is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repair {
+    /// The active segment.
+    pub segment: Offset,
+    /// Its durable length: later bytes are cut off, and the cut is synced.
+    pub len: u64,
+    /// A segment that a failed roll may have left behind.
+    pub remove: Option<Offset>,
+}
+
+/// What follows once work is durable: the change to the machine and the acknowledgements. Only the machine opens it.
+#[derive(Debug)]
+pub struct Durable<T> {
+    pub(super) change: Change,
+    /// Appends that this work holds.
+    pub(super) acks: Vec<(T, Appended)>,
+    /// Requests that hold once it is durable.
+    pub(super) applied: Vec<T>,
+}
+
+/// How durable work moves the machine.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// The active segment as it is after the write, and whether it is a new one.
+    Written {
+        rolled: bool,
+        active: Segment,
+        epochs: Option<EpochCache>,
+    },
+    Starts(Starts),
+}

@@ -1,0 +1,430 @@
+//! The machine itself: events in, effects out, state moved only by durable work.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::commit::{Built, build_next};
+use super::epochs::EpochCache;
+use super::event::{
+    Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Persist, Repair, ReplicaId, Watermarks, Work,
+    Write,
+};
+use super::retention;
+use super::segments::{ClosedSegment, Segment, Starts};
+use crate::error::AppendError;
+use crate::topic::TopicConfig;
+use crate::units::{Epoch, Millis, Offset};
+
+/// How long a partition whose repair failed waits before it tries again, in milliseconds.
+pub const REPAIR_RETRY_MS: i64 = 1000;
+
+/// What recovery found on the disk.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// The segments, oldest first; the last is the active one. May be empty.
+    pub segments: Vec<Segment>,
+    /// The next offset to be written.
+    pub log_end: Offset,
+    pub starts: Starts,
+    pub epochs: EpochCache,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    /// A persist is outstanding.
+    Busy,
+    /// A repair is outstanding.
+    Repairing(Repair),
+    /// A repair failed; nothing is accepted until one succeeds.
+    Broken {
+        repair: Repair,
+        fault: Fault,
+        retry_at: Millis,
+    },
+}
+
+#[derive(Debug)]
+enum Control<T> {
+    Roll(T),
+    Tiered(Offset, T),
+    LogStart(Offset, T),
+}
+
+/// One partition. See the module for how it is driven.
+#[derive(Debug)]
+pub struct Partition<T> {
+    config: TopicConfig,
+    epoch: Epoch,
+    epochs: EpochCache,
+    segments: Vec<Segment>,
+    starts: Starts,
+    /// Our own durable end.
+    log_end: Offset,
+    high_watermark: Offset,
+    /// Durable end of each in-sync follower.
+    followers: BTreeMap<ReplicaId, Offset>,
+    queue: VecDeque<Append<T>>,
+    /// Built for the log end, but it did not fit into the segment of the last write.
+    carried: Option<Built<T>>,
+    controls: VecDeque<Control<T>>,
+    /// Durable here, waiting for followers.
+    unreplicated: VecDeque<(T, Appended)>,
+    /// A tick has asked for rolls and retention; cleared by a failure, so that a full disk is not asked in a circle.
+    maintain: bool,
+    /// Appends of a failed write, refused once the repair is durable: until then a crash might bring them back.
+    doubtful: Vec<(T, AppendError)>,
+    state: State,
+}
+
+impl<T> Partition<T> {
+    /// A machine on what recovery found. All of it is readable.
+    #[must_use]
+    pub fn new(config: TopicConfig, now: Millis, restored: Restored) -> Partition<T> {
+        let Restored { mut segments, log_end, starts, epochs } = restored;
+        if segments.is_empty() {
+            segments.push(Segment::empty(log_end, now));
+        }
+        Partition {
+            config,
+            epoch: epochs.latest().unwrap_or_default(),
+            epochs,
+            segments,
+            starts,
+            log_end,
+            high_watermark: log_end,
+            followers: BTreeMap::new(),
+            queue: VecDeque::new(),
+            carried: None,
+            controls: VecDeque::new(),
+            unreplicated: VecDeque::new(),
+            maintain: false,
+            doubtful: Vec::new(),
+            state: State::Idle,
+        }
+    }
+
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        let local = self.segments.first().map_or(self.log_end, |s| s.base_offset);
+        Watermarks {
+            log_start: self.starts.log_start,
+            local_start: local.max(self.starts.log_start),
+            high_watermark: self.high_watermark,
+            log_end: self.log_end,
+        }
+    }
+
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    #[must_use]
+    pub fn epochs(&self) -> &EpochCache {
+        &self.epochs
+    }
+
+    /// Closed segments wholly below the high watermark, oldest first.
+    #[must_use]
+    pub fn closed_segments(&self) -> Vec<ClosedSegment> {
+        let closed = &self.segments[..self.segments.len().saturating_sub(1)];
+        closed.iter().filter(|s| s.end_offset <= self.high_watermark).map(Segment::closed).collect()
+    }
+
+    /// Bytes in all local segments.
+    #[must_use]
+    pub fn local_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.bytes).sum()
+    }
+
+    /// Why nothing is accepted now, when that is so.
+    #[must_use]
+    pub fn offline(&self) -> Option<String> {
+        match &self.state {
+            State::Broken { fault: Fault::Io(what), .. } => Some(what.clone()),
+            State::Broken { fault: Fault::DiskFull, .. } => Some("disk full".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// When the next [`Event::Tick`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Millis> {
+        if let State::Broken { retry_at, .. } = self.state {
+            return Some(retry_at);
+        }
+        let aged = self.segments.last().and_then(|active| active.ages_at(&self.config));
+        let retention = retention::next_deadline(&self.config, &self.segments, &self.starts);
+        [aged, retention].into_iter().flatten().min()
+    }
+
+    /// Takes one event and pushes what is to be done, in order.
+    pub fn handle(&mut self, now: Millis, event: Event<T>, effects: &mut Vec<Effect<T>>) {
+        match event {
+            Event::Append(appends) => self.accept(appends, effects),
+            Event::Persisted(then) => self.persisted(then, effects),
+            Event::PersistFailed(then, fault) => self.persist_failed(then, &fault, effects),
+            Event::Repaired => {
+                self.state = State::Idle;
+                let refused =
+                    self.doubtful.drain(..).map(|(token, error)| Effect::Done(token, Outcome::Refused(error)));
+                effects.extend(refused);
+            }
+            Event::RepairFailed(fault) => self.repair_failed(now, fault, effects),
+            Event::Tick => {
+                self.maintain = true;
+                self.retry(now, effects);
+            }
+            Event::Configure(config) => self.config = config,
+            Event::Roll(token) => self.controls.push_back(Control::Roll(token)),
+            Event::SetTiered(end, token) => self.controls.push_back(Control::Tiered(end, token)),
+            Event::SetLogStart(to, token) => self.controls.push_back(Control::LogStart(to, token)),
+            Event::BecomeLeader { epoch, followers } => {
+                self.epoch = self.epoch.max(epoch);
+                self.followers = followers.into_iter().map(|id| (id, Offset::ZERO)).collect();
+            }
+            Event::Replicated { replica, end } => {
+                if let Some(known) = self.followers.get_mut(&replica) {
+                    *known = end.max(*known);
+                }
+                self.advance(effects);
+            }
+        }
+        self.next_work(now, effects);
+    }
+
+    fn accept(&mut self, appends: Vec<Append<T>>, effects: &mut Vec<Effect<T>>) {
+        if let State::Broken { fault, .. } = &self.state {
+            let error = match fault {
+                Fault::DiskFull => AppendError::DiskFull,
+                Fault::Io(what) => AppendError::Offline(what.clone()),
+            };
+            effects.extend(appends.into_iter().map(|a| Effect::Done(a.token, Outcome::Refused(error.clone()))));
+        } else {
+            self.queue.extend(appends);
+        }
+    }
+
+    fn persisted(&mut self, then: Durable<T>, effects: &mut Vec<Effect<T>>) {
+        let Durable { change, acks, applied } = then;
+        self.state = State::Idle;
+        let mut gone = Vec::new();
+        match change {
+            Change::Written { rolled, active, epochs } => {
+                if !rolled {
+                    self.segments.pop();
+                }
+                self.log_end = active.end_offset;
+                self.segments.push(active);
+                if let Some(epochs) = epochs {
+                    self.epochs = epochs;
+                }
+            }
+            Change::Starts(starts) => {
+                self.starts = starts;
+                gone = self.drop_segments();
+            }
+        }
+        self.unreplicated.extend(acks);
+        self.advance(effects);
+        if !gone.is_empty() {
+            effects.push(Effect::Delete(gone));
+        }
+        effects.extend(applied.into_iter().map(|token| Effect::Done(token, Outcome::Applied)));
+    }
+
+    /// Moves the high watermark to what every in-sync replica holds, and answers what that covers.
+    fn advance(&mut self, effects: &mut Vec<Effect<T>>) {
+        let everywhere = self.followers.values().copied().fold(self.log_end, Offset::min);
+        self.high_watermark = self.high_watermark.max(everywhere);
+        effects.push(Effect::Watermarks(self.watermarks()));
+        while self.unreplicated.front().is_some_and(|(_, a)| a.last_offset < self.high_watermark) {
+            if let Some((token, appended)) = self.unreplicated.pop_front() {
+                effects.push(Effect::Done(token, Outcome::Appended(appended)));
+            }
+        }
+    }
+
+    /// Segments that the saved starts have let go: below the log start, or cold.
+    fn drop_segments(&mut self) -> Vec<Offset> {
+        let cold_end = self.starts.cold.last().map_or(Offset::ZERO, |cold| cold.end_offset);
+        let start = self.starts.log_start.max(cold_end);
+        let closed = self.segments.len().saturating_sub(1);
+        let gone = self.segments[..closed].iter().take_while(|s| s.end_offset <= start).count();
+        self.segments.drain(..gone).map(|s| s.base_offset).collect()
+    }
+
+    /// Refuses all that waits behind the failed work: an append must not overtake an earlier one of the same device that
+    /// was refused. What the work itself held is refused when the repair has made sure that it is gone.
+    fn persist_failed(&mut self, then: Durable<T>, fault: &Fault, effects: &mut Vec<Effect<T>>) {
+        let Durable { change, acks, applied } = then;
+        self.maintain = false;
+        self.doubtful.extend(acks.into_iter().map(|(token, _)| (token, fault.refusal())));
+        effects.extend(applied.into_iter().map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
+        self.state = match change {
+            Change::Starts(_) => State::Idle,
+            Change::Written { rolled, active, .. } => {
+                self.refuse_waiting(fault, effects);
+                let durable = self.active();
+                let repair = Repair {
+                    segment: durable.base_offset,
+                    len: durable.bytes,
+                    remove: rolled.then_some(active.base_offset),
+                };
+                effects.push(Effect::Repair(repair));
+                State::Repairing(repair)
+            }
+        };
+    }
+
+    fn repair_failed(&mut self, now: Millis, fault: Fault, effects: &mut Vec<Effect<T>>) {
+        self.refuse_waiting(&fault, effects);
+        if let State::Repairing(repair) = self.state {
+            self.state = State::Broken { repair, fault, retry_at: Millis(now.0 + REPAIR_RETRY_MS) };
+        }
+    }
+
+    fn refuse_waiting(&mut self, fault: &Fault, effects: &mut Vec<Effect<T>>) {
+        let carried = self.carried.take().into_iter().flat_map(|built| built.acks).map(|(token, _)| token);
+        let controls = self.controls.drain(..).map(|control| match control {
+            Control::Roll(token) | Control::Tiered(_, token) | Control::LogStart(_, token) => token,
+        });
+        let tokens = carried.chain(self.queue.drain(..).map(|append| append.token)).chain(controls);
+        effects.extend(tokens.map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
+    }
+
+    fn retry(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) {
+        if let State::Broken { repair, retry_at, .. } = self.state
+            && now >= retry_at
+        {
+            self.state = State::Repairing(repair);
+            effects.push(Effect::Repair(repair));
+        }
+    }
+
+    /// Begins the next work, if none is outstanding: requests about the log's bounds, retention and rolls that are due,
+    /// then appends.
+    fn next_work(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) {
+        while matches!(self.state, State::Idle) {
+            let persist = if let Some(control) = self.controls.pop_front() {
+                self.control(now, control, effects)
+            } else if self.maintain {
+                self.maintenance(now)
+            } else if self.carried.is_some() || !self.queue.is_empty() {
+                self.commit(now, effects)
+            } else {
+                return;
+            };
+            if let Some(persist) = persist {
+                self.state = State::Busy;
+                effects.push(Effect::Persist(persist));
+            }
+        }
+    }
+
+    fn control(&self, now: Millis, control: Control<T>, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
+        let mut starts = self.starts.clone();
+        let token = match control {
+            Control::Roll(token) => {
+                if self.active().bytes > 0 {
+                    return Some(self.roll(now, vec![token]));
+                }
+                token
+            }
+            Control::Tiered(end, token) => {
+                starts.tiered = starts.tiered.max(end.min(self.high_watermark));
+                token
+            }
+            Control::LogStart(to, token) => {
+                starts.log_start = starts.log_start.max(to.min(self.high_watermark));
+                starts.cold.retain(|cold| cold.end_offset > starts.log_start);
+                token
+            }
+        };
+        if starts == self.starts {
+            effects.push(Effect::Done(token, Outcome::Applied));
+            return None;
+        }
+        Some(Self::save(starts, vec![token]))
+    }
+
+    /// Retention first, then the roll of an active segment that is too old; nothing due ends it.
+    fn maintenance(&mut self, now: Millis) -> Option<Persist<T>> {
+        let kept = retention::apply(&self.config, &self.segments, &self.starts, self.high_watermark, now);
+        if let Some((starts, _)) = kept {
+            return Some(Self::save(starts, Vec::new()));
+        }
+        let active = self.active();
+        self.maintain = active.is_aged(&self.config, now) || retention::active_expired(&self.config, &active, now);
+        self.maintain.then(|| self.roll(now, Vec::new()))
+    }
+
+    fn save(starts: Starts, applied: Vec<T>) -> Persist<T> {
+        let then = Durable { change: Change::Starts(starts.clone()), acks: Vec::new(), applied };
+        Persist { work: Work::Starts(starts), then }
+    }
+
+    fn roll(&self, now: Millis, applied: Vec<T>) -> Persist<T> {
+        let active = Segment::empty(self.log_end, now);
+        let write = Write {
+            roll: true,
+            segment: active.base_offset,
+            position: 0,
+            slices: Vec::new(),
+            batches: Vec::new(),
+            epochs: None,
+        };
+        let change = Change::Written { rolled: true, active, epochs: None };
+        Persist { work: Work::Write(write), then: Durable { change, acks: Vec::new(), applied } }
+    }
+
+    /// One write of as much of what waits as fits into one segment, rolled first if it must be.
+    fn commit(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
+        let mut active = self.active();
+        let mut rolled = false;
+        let mut epochs = None;
+        let (mut slices, mut batches, mut acks) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(built) = self
+            .carried
+            .take()
+            .or_else(|| build_next(&mut self.queue, &self.config, active.end_offset, self.epoch, effects))
+        {
+            if active.must_roll(&self.config, now, built.bytes, built.records()) {
+                if !batches.is_empty() {
+                    self.carried = Some(built);
+                    break;
+                }
+                active = Segment::empty(active.end_offset, now);
+                rolled = true;
+            }
+            if active.bytes == 0 {
+                active.created = now;
+            }
+            active.appended = now;
+            batches.extend(built.placed(active.bytes));
+            for header in &built.headers {
+                let known: &EpochCache = epochs.as_ref().unwrap_or(&self.epochs);
+                if known.latest().is_none_or(|latest| latest < header.leader_epoch) {
+                    let mut next = known.clone();
+                    next.assign(header.leader_epoch, header.base_offset);
+                    epochs = Some(next);
+                }
+                active.max_timestamp = active.max_timestamp.max(header.max_timestamp);
+                active.end_offset = header.next_offset();
+            }
+            active.bytes += built.bytes;
+            slices.extend(built.slices);
+            acks.extend(built.acks);
+        }
+        let position = batches.first()?.position;
+        let write =
+            Write { roll: rolled, segment: active.base_offset, position, slices, batches, epochs: epochs.clone() };
+        let change = Change::Written { rolled, active, epochs };
+        Some(Persist { work: Work::Write(write), then: Durable { change, acks, applied: Vec::new() } })
+    }
+
+    fn active(&self) -> Segment {
+        // `new` leaves at least one segment and nothing removes the last.
+        self.segments.last().copied().unwrap_or_else(|| Segment::empty(self.log_end, Millis::default()))
+    }
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs real clients against a real node: paho, mosquitto, kcat, librdkafka, kafka-python, Kafka's own dump tool, and
+# readers of the lake (deltalake, pyarrow, DuckDB, Spark). Installs what is missing: Debian packages as root, Python
+# packages into a virtual environment outside the tree. Takes the binary that `cargo test --workspace` built.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+target=${CARGO_TARGET_DIR:-target}
+export FOREBAY_BIN=${FOREBAY_BIN:-$(realpath "$target")/debug/forebay}
+tools=${FOREBAY_INTEROP_DIR:-${TMPDIR:-/tmp}/forebay-interop}
+mkdir -p "$tools"
+
+[ -x "$FOREBAY_BIN" ] || { echo "$FOREBAY_BIN is missing: run cargo test --workspace first"; exit 1; }
+
+missing=()
+for tool in kcat mosquitto_pub; do command -v $tool >/dev/null || missing+=($tool); done
+if [ ${#missing[@]} -gt 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq kcat mosquitto-clients >/dev/null
+fi
+
+venv=$tools/venv
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/pip" install -q -r tests/interop/requirements.txt
+
+"$venv/bin/python" -u -m unittest discover -s tests/interop -t tests/interop -v

@@ -1,0 +1,86 @@
+"""The Kafka door with kcat, librdkafka (confluent-kafka) and kafka-python, and Kafka's own dump tool on the segments."""
+
+import pathlib
+import subprocess
+import sys
+import unittest
+
+from gateway import Gateway
+
+HERE = pathlib.Path(__file__).parent
+
+
+class Kafka(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.gateway = Gateway()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.gateway.stop()
+
+    def test_kcat_librdkafka_and_kafka_python_list_produce_and_consume(self):
+        subprocess.run(
+            [sys.executable, HERE / "kafka_clients.py", "--bootstrap", self.gateway.addresses["kafka"]], check=True, timeout=300
+        )
+
+    def test_kafka_dump_log_reads_our_segments(self):
+        bootstrap = self.gateway.addresses["kafka"]
+        lines = "".join(f"key{n}:value {n} {'x' * 200}\n" for n in range(5000))
+        for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+            subprocess.run(
+                ["kcat", "-P", "-b", bootstrap, "-t", "dumped", "-p", "0", "-K", ":", "-z", codec, "-X", "acks=all"],
+                input=lines, text=True, check=True, timeout=60,
+            )
+        folder = self.gateway.dir / "data" / "log" / "dumped-0"
+        segments = sorted(str(path) for path in folder.iterdir() if path.suffix in (".log", ".index", ".timeindex"))
+        self.assertTrue(any(name.endswith(".index") for name in segments), segments)
+        logs = [name for name in segments if name.endswith(".log")]
+        jars = java_classpath("kafka", KAFKA)
+        dump = ["java", "-cp", jars, "org.apache.kafka.tools.DumpLogSegments"]
+        output = subprocess.run(
+            [*dump, "--deep-iteration", "--files", ",".join(logs)], capture_output=True, text=True, timeout=120
+        )
+        if "ClassNotFound" in output.stderr:
+            dump[-1] = "kafka.tools.DumpLogSegments"
+            output = subprocess.run(
+                [*dump, "--deep-iteration", "--files", ",".join(logs)], capture_output=True, text=True, timeout=120
+            )
+        self.assertEqual(output.returncode, 0, output.stderr)
+        self.assertEqual(output.stdout.count("| offset: "), 25000, output.stdout[:2000] + output.stderr)
+        self.assertNotIn("isvalid: false", output.stdout)
+        indexes = ",".join(name for name in segments if not name.endswith(".log"))
+        sanity = subprocess.run([*dump, "--index-sanity-check", "--files", indexes], capture_output=True, text=True, timeout=120)
+        self.assertEqual(sanity.returncode, 0, sanity.stderr)
+        self.assertNotIn("Mismatches", sanity.stdout)
+        self.assertIn("passed sanity check", sanity.stdout)
+
+
+KAFKA = [("org.apache.kafka", "kafka_2.13", "4.0.0"), ("org.apache.kafka", "kafka-tools", "4.0.0")]
+
+
+def java_classpath(name, artifacts):
+    """The jars of Maven artifacts and what they need, fetched once."""
+    import os
+    import tempfile
+
+    root = pathlib.Path(os.environ.get("FOREBAY_INTEROP_DIR", pathlib.Path(tempfile.gettempdir()) / "forebay-interop"))
+    folder = root / name
+    if not any(folder.glob("*.jar")):
+        dependencies = "".join(
+            f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
+            for group, artifact, version in artifacts
+        )
+        with tempfile.TemporaryDirectory() as project:
+            (pathlib.Path(project) / "pom.xml").write_text(
+                '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>forebay</groupId>'
+                f"<artifactId>interop</artifactId><version>1</version><dependencies>{dependencies}</dependencies></project>"
+            )
+            subprocess.run(
+                ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder}"], cwd=project, check=True, timeout=900
+            )
+    return f"{folder}/*"
+
+
+if __name__ == "__main__":
+    unittest.main()
