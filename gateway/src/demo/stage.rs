@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::Options;
 use super::alert_book::{Follower, transitions};
 use super::fleet::{Fleet, Pace};
 use super::readings::{Meter, Readings};
 use super::screen::{Pulse, Screen};
 use super::summary::{Findings, grouped, next_steps};
 use super::tally::{Road, Tally};
-use super::Options;
 use crate::lake::TopicStatus;
 use crate::node::Gateway;
 
@@ -57,17 +57,18 @@ struct Seen {
 impl Stage {
     pub(super) fn new(gateway: Arc<Gateway>, dir: PathBuf, readings: Readings) -> Stage {
         let (lines, alert_lines) = mpsc::channel(ALERT_LINES);
+        let total = readings.len();
         Stage {
             follower: Follower::start(gateway.log.clone(), gateway.reader.clone(), lines),
             gateway,
             dir,
-            readings: readings.len(),
+            readings: total,
             round: (readings.span / DAY_MS + 1) * DAY_MS,
             description: readings.description,
             meters: readings.meters.into_iter().map(Arc::new).collect(),
             tally: Arc::default(),
             alert_lines,
-            screen: Screen::new(readings.len() as u64),
+            screen: Screen::new(total as u64),
             seen: Seen::default(),
         }
     }
@@ -168,7 +169,11 @@ impl Stage {
         };
         if let Some(table) = table.filter(|table| table.table_version.is_some() && !self.seen.table) {
             self.seen.table = true;
-            self.screen.note(&format!("first segments in the Delta table: {} rows at {}", grouped(table.rows), table.url));
+            self.screen.note(&format!(
+                "first segments in the Delta table: {} rows at {}",
+                grouped(table.rows),
+                table.url
+            ));
         }
         if self.cold() > 0 && !self.seen.cold {
             self.seen.cold = true;
@@ -205,7 +210,11 @@ impl Stage {
         self.screen.print(&findings.text());
         let mistakes = findings.mistakes();
         if !mistakes.is_empty() {
-            bail!("the counts of the demo do not add up\n{}\nthe data is in {}", mistakes.join("\n"), self.dir.display());
+            bail!(
+                "the counts of the demo do not add up\n{}\nthe data is in {}",
+                mistakes.join("\n"),
+                self.dir.display()
+            );
         }
         self.screen.print(&next_steps(&program(), &self.dir, &self.gateway.addresses, stays));
         Ok(())
