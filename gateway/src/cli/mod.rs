@@ -2,6 +2,7 @@
 
 mod config;
 mod consume;
+mod demo;
 mod failure;
 mod produce;
 mod serve;
@@ -46,6 +47,8 @@ enum LogFormat {
 enum Command {
     /// Run a node
     Serve(serve::Args),
+    /// Replay real meter readings through a node and check that everything adds up
+    Demo(demo::Args),
     /// List, make, describe, alter and delete topics
     Topic(topic::Args),
     /// Write lines from stdin as records
@@ -70,6 +73,7 @@ impl Command {
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
