@@ -2,6 +2,7 @@
 
 mod config;
 mod consume;
+mod demo;
 mod failure;
 mod produce;
 mod rules;
@@ -47,6 +48,8 @@ enum LogFormat {
 enum Command {
     /// Run a node
     Serve(serve::Args),
+    /// Replay real meter readings through a node and check that everything adds up
+    Demo(demo::Args),
     /// List, make, describe, alter and delete topics
     Topic(topic::Args),
     /// Write lines from stdin as records
@@ -73,6 +76,7 @@ impl Command {
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
@@ -132,13 +136,15 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed_and_documents_every_argument() {
-        let command = Cli::command();
-        command.clone().debug_assert();
-        for sub in command.get_subcommands() {
-            assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
-            for argument in sub.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} {} has no help", sub.get_name(), argument.get_id());
+        Cli::command().debug_assert();
+        fn documented(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());
             }
+            command.get_subcommands().for_each(documented);
         }
+        documented(&Cli::command());
     }
 }
