@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::commit::{Built, build_next};
+use super::commit::{Built, Rules, build_next};
 use super::epochs::EpochCache;
 use super::event::{
     Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Persist, Repair, ReplicaId, Watermarks, Work,
     Write,
 };
+use super::producers::{Changed, Producers};
 use super::retention;
 use super::segments::{ClosedSegment, Segment, Starts};
 use crate::error::AppendError;
@@ -26,6 +27,7 @@ pub struct Restored {
     pub log_end: Offset,
     pub starts: Starts,
     pub epochs: EpochCache,
+    pub producers: Producers,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,7 @@ pub struct Partition<T> {
     config: TopicConfig,
     epoch: Epoch,
     epochs: EpochCache,
+    producers: Producers,
     segments: Vec<Segment>,
     starts: Starts,
     /// Our own durable end.
@@ -80,7 +83,7 @@ impl<T> Partition<T> {
     /// A machine on what recovery found. All of it is readable.
     #[must_use]
     pub fn new(config: TopicConfig, now: Millis, restored: Restored) -> Partition<T> {
-        let Restored { mut segments, log_end, starts, epochs } = restored;
+        let Restored { mut segments, log_end, starts, epochs, producers } = restored;
         if segments.is_empty() {
             segments.push(Segment::empty(log_end, now));
         }
@@ -88,6 +91,7 @@ impl<T> Partition<T> {
             config,
             epoch: epochs.latest().unwrap_or_default(),
             epochs,
+            producers,
             segments,
             starts,
             log_end,
@@ -211,7 +215,7 @@ impl<T> Partition<T> {
         self.state = State::Idle;
         let mut gone = Vec::new();
         match change {
-            Change::Written { rolled, active, epochs } => {
+            Change::Written { rolled, active, epochs, producers } => {
                 if !rolled {
                     self.segments.pop();
                 }
@@ -220,6 +224,7 @@ impl<T> Partition<T> {
                 if let Some(epochs) = epochs {
                     self.epochs = epochs;
                 }
+                self.producers.keep(producers);
             }
             Change::Starts(starts) => {
                 self.starts = starts;
@@ -375,7 +380,7 @@ impl<T> Partition<T> {
             batches: Vec::new(),
             epochs: None,
         };
-        let change = Change::Written { rolled: true, active, epochs: None };
+        let change = Change::Written { rolled: true, active, epochs: None, producers: Changed::default() };
         Persist { work: Work::Write(write), then: Durable { change, acks: Vec::new(), applied } }
     }
 
@@ -385,11 +390,13 @@ impl<T> Partition<T> {
         let mut rolled = false;
         let mut epochs = None;
         let (mut slices, mut batches, mut acks) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some(built) = self
-            .carried
-            .take()
-            .or_else(|| build_next(&mut self.queue, &self.config, active.end_offset, self.epoch, effects))
-        {
+        let (mut changed, mut repeats) = (Changed::default(), Vec::new());
+        loop {
+            let rules =
+                Rules { config: &self.config, epoch: self.epoch, producers: &self.producers, changed: &changed };
+            let next = self.carried.take();
+            let next = next.or_else(|| build_next(&mut self.queue, &rules, active.end_offset, &mut repeats, effects));
+            let Some(built) = next else { break };
             if active.must_roll(&self.config, now, built.bytes, built.records()) {
                 if !batches.is_empty() {
                     self.carried = Some(built);
@@ -410,6 +417,7 @@ impl<T> Partition<T> {
                     next.assign(header.leader_epoch, header.base_offset);
                     epochs = Some(next);
                 }
+                self.producers.note(&mut changed, header);
                 active.max_timestamp = active.max_timestamp.max(header.max_timestamp);
                 active.end_offset = header.next_offset();
             }
@@ -417,10 +425,16 @@ impl<T> Partition<T> {
             slices.extend(built.slices);
             acks.extend(built.acks);
         }
-        let position = batches.first()?.position;
+        let Some(position) = batches.first().map(|first| first.position) else {
+            // Nothing but repeats of what is durable.
+            self.unreplicated.extend(repeats);
+            self.advance(effects);
+            return None;
+        };
+        acks.extend(repeats);
         let write =
             Write { roll: rolled, segment: active.base_offset, position, slices, batches, epochs: epochs.clone() };
-        let change = Change::Written { rolled, active, epochs };
+        let change = Change::Written { rolled, active, epochs, producers: changed };
         Some(Persist { work: Work::Write(write), then: Durable { change, acks, applied: Vec::new() } })
     }
 

@@ -14,6 +14,7 @@ mod commit;
 mod epochs;
 mod event;
 mod machine;
+mod producers;
 mod retention;
 mod segments;
 
@@ -24,6 +25,7 @@ pub use event::{
     Watermarks, Work, Write,
 };
 pub use machine::{Partition, REPAIR_RETRY_MS, Restored};
+pub use producers::Producers;
 pub use segments::{ClosedSegment, ColdSegment, Segment, Starts};
 
 #[cfg(test)]
