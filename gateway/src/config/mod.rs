@@ -16,10 +16,12 @@ mod value;
 mod tests;
 
 pub use error::{ConfigError, Origin, Problem};
+pub use key::TimeUnit;
 pub use print::{docs, show};
 pub use settings::Settings;
 pub use source::{ENV_PREFIX, Sources};
 pub use types::*;
+pub use value::parse_time;
 
 impl Config {
     /// Reads and checks all sources.

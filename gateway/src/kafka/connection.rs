@@ -17,10 +17,13 @@ use super::Shared;
 use super::api::Api;
 use super::dispatch::{Pending, dispatch};
 use super::limits::{
-    DRAIN_TIMEOUT, FRAME_TIMEOUT, IDLE, MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_SMALL_REQUEST_BYTES, MEMORY_UNIT,
-    READ_AHEAD, WRITE_TIMEOUT,
+    DRAIN_TIMEOUT, FRAME_TIMEOUT, IDLE, LOG_LINES, MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_SMALL_REQUEST_BYTES,
+    MEMORY_UNIT, READ_AHEAD, WRITE_TIMEOUT,
 };
 use super::request::{Unreadable, parse};
+use crate::log_limit::LogLimit;
+
+static CLOSED: LogLimit = LogLimit::new(LOG_LINES);
 
 /// Why a connection reads no further.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +66,9 @@ where
         End::Drain => {}
         End::Slow | End::Length(_) | End::Unreadable(_) => {
             shared.door.metrics.kafka.refused.inc();
-            shared.refusals.warn(|| tracing::warn!(%peer, reason = %end, "Kafka connection closed"));
+            if let Some(suppressed) = CLOSED.admit() {
+                tracing::warn!(%peer, reason = %end, suppressed, "Kafka connection closed");
+            }
         }
     }
     // What was accepted before is still answered.

@@ -16,7 +16,7 @@ use super::api::Api;
 use super::describe_configs::{SOURCE_DEFAULT, SOURCE_TOPIC};
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT16, INT32, Kind, Struct};
-use super::topic_configs::{KEYS, set};
+use super::topic_configs::{get, list, set};
 use super::topics::check_new_name;
 
 pub(crate) static API: Api = Api {
@@ -132,13 +132,12 @@ fn partition_count(shared: &Shared, topic: &CreatableTopic) -> Result<u32, Refus
 
 fn describe(shared: &Shared, version: i16, made: Made, result: CreatableTopicResult) -> CreatableTopicResult {
     let defaults = &shared.door.config.topic_defaults.config;
-    let configs = KEYS.iter().map(|key| {
-        let value = (key.get)(&made.config);
-        let source = if value == (key.get)(defaults) { SOURCE_DEFAULT } else { SOURCE_TOPIC };
+    let configs = list(&made.config).into_iter().map(|shown| {
+        let default = get(defaults, shown.name).is_some_and(|default| default.value == shown.value);
         CreatableTopicConfigs::default()
-            .with_name(StrBytes::from_static_str(key.name))
-            .with_value(Some(StrBytes::from_string(value)))
-            .with_config_source(source)
+            .with_name(StrBytes::from_static_str(shown.name))
+            .with_value(Some(StrBytes::from_string(shown.value)))
+            .with_config_source(if default { SOURCE_DEFAULT } else { SOURCE_TOPIC })
     });
     let result = result
         .with_num_partitions(i32::try_from(made.partitions).unwrap_or(i32::MAX))

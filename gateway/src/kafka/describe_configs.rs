@@ -14,7 +14,7 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
 use super::limits::{IDLE, MAX_CONNECTIONS, MAX_FETCH_BYTES, MAX_REQUEST_BYTES};
-use super::topic_configs::{BOOLEAN, FIXED, INT, KEYS, LONG, STRING};
+use super::topic_configs::{BOOLEAN, INT, LONG, STRING, get, list};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeConfigs,
@@ -89,25 +89,19 @@ fn describe(
 }
 
 fn topic_configs(config: &TopicConfig, defaults: &TopicConfig, documented: bool) -> Vec<DescribeConfigsResourceResult> {
-    let own = KEYS.iter().map(|key| {
-        let value = (key.get)(config);
-        let source = if value == (key.get)(defaults) { SOURCE_DEFAULT } else { SOURCE_TOPIC };
-        entry(key.name, value, key.kind, source)
-            .with_documentation(documented.then(|| StrBytes::from_static_str(key.doc)))
+    let entries = list(config).into_iter().map(|shown| {
+        let default = get(defaults, shown.name).is_some_and(|default| default.value == shown.value);
+        entry(shown.name, shown.value, shown.kind, if default { SOURCE_DEFAULT } else { SOURCE_TOPIC })
+            .with_documentation(documented.then(|| StrBytes::from_static_str(shown.doc)))
     });
-    let fixed = FIXED.iter().map(|(name, value, kind)| {
-        entry(name, (*value).to_owned(), *kind, SOURCE_DEFAULT).with_read_only(true).with_documentation(None)
-    });
-    own.chain(fixed).collect()
+    entries.collect()
 }
 
 fn broker_configs(shared: &Shared) -> Vec<DescribeConfigsResourceResult> {
     let door = &shared.door;
     let defaults = &door.config.topic_defaults;
     let (host, port) = &door.advertised;
-    let topic_default = |name: &str| {
-        KEYS.iter().find(|key| key.name == name).map(|key| (key.get)(&defaults.config)).unwrap_or_default()
-    };
+    let topic_default = |name: &str| get(&defaults.config, name).map(|shown| shown.value).unwrap_or_default();
     let facts = [
         ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), STRING),
         ("auto.create.topics.enable", "true".to_owned(), BOOLEAN),

@@ -36,6 +36,8 @@ pub(crate) const FETCH_RECHECK: Duration = Duration::from_millis(10);
 pub(crate) const MAX_PRODUCE_WAIT: Duration = Duration::from_secs(120);
 /// Unit in which request and fetch memory are counted.
 pub(crate) const MEMORY_UNIT: usize = 1024;
+/// Log lines a second of each kind that clients can cause; the rest is counted.
+pub(crate) const LOG_LINES: u32 = 5;
 /// Most that the read buffer of a connection grows ahead of the bytes that came.
 pub(crate) const READ_AHEAD: usize = 64 << 10;
 

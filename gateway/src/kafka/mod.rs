@@ -19,7 +19,6 @@ mod incremental_alter_configs;
 mod init_producer_id;
 mod limits;
 mod list_offsets;
-mod log_limit;
 mod metadata;
 mod produce;
 mod request;
@@ -36,11 +35,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
 
-use limits::{DRAIN_TIMEOUT, FETCH_MEMORY, MAX_CONNECTIONS, MEMORY_UNIT, REQUEST_MEMORY};
-use log_limit::LogLimit;
+use limits::{DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_CONNECTIONS, MEMORY_UNIT, REQUEST_MEMORY};
 use topics::TopicIds;
 
 /// What every request handler may use.
@@ -60,7 +59,6 @@ struct Shared {
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
     fetch_memory: Arc<Semaphore>,
-    refusals: LogLimit,
     shutdown: CancellationToken,
 }
 
@@ -70,6 +68,9 @@ impl Shared {
     }
 }
 
+static REFUSED: LogLimit = LogLimit::new(LOG_LINES);
+static ACCEPT_FAILED: LogLimit = LogLimit::new(LOG_LINES);
+
 /// Accepts Kafka connections until shutdown; then requests in flight are answered.
 pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: CancellationToken) {
     let shared = Arc::new(Shared {
@@ -77,7 +78,6 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
         topic_ids: TopicIds::new(),
         request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
         fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
-        refusals: LogLimit::new(),
         shutdown,
     });
     let metrics = &shared.door.metrics.kafka;
@@ -94,7 +94,9 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
         match accepted {
             Ok((_, peer)) if connections.len() >= MAX_CONNECTIONS => {
                 metrics.refused.inc();
-                shared.refusals.warn(|| tracing::warn!(%peer, limit = MAX_CONNECTIONS, "too many Kafka connections"));
+                if let Some(suppressed) = REFUSED.admit() {
+                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, suppressed, "too many Kafka connections");
+                }
             }
             Ok((stream, peer)) => {
                 // Answers are small and awaited: they must not wait for more to come.
@@ -104,7 +106,9 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
                 metrics.connections.set(connections.len() as i64);
             }
             Err(error) => {
-                shared.refusals.warn(|| tracing::warn!(%error, "accepting a Kafka connection failed"));
+                if let Some(suppressed) = ACCEPT_FAILED.admit() {
+                    tracing::warn!(%error, suppressed, "accepting a Kafka connection failed");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -1,0 +1,267 @@
+//! `forebay consume`: prints records of a topic, hot and cold alike, from any place on.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use forebay_log::record::{BatchProblem, Batches, Record, RecordReader};
+use forebay_log::{Millis, Offset};
+use serde_json::{Map, Value, json};
+
+use crate::client::kafka::{At, Client, Fetched};
+use crate::config::{TimeUnit, parse_time};
+
+/// Bytes asked for in one fetch.
+const FETCH_BYTES: usize = 8 << 20;
+/// How long one fetch waits for new records: alone, and where several leaders take turns.
+const WAIT: Duration = Duration::from_millis(500);
+const WAIT_IN_TURN: Duration = Duration::from_millis(50);
+
+/// Arguments of `forebay consume`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Topic to read
+    topic: String,
+    /// Kafka listener of the node, HOST:PORT, or of any other Kafka
+    #[arg(long, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
+    bootstrap: String,
+    /// Where to begin: beginning, end, an offset, an age such as 1h, or a time such as 2024-01-31T00:00:00Z
+    #[arg(long, default_value = "end", value_name = "WHERE")]
+    from: From,
+    /// Read only this partition
+    #[arg(long)]
+    partition: Option<i32>,
+    /// Stop after so many records
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// Stop at the end that each partition had when reading began
+    #[arg(long)]
+    until_end: bool,
+    /// One JSON object a line: topic, partition, offset, timestamp, key, value, headers
+    #[arg(long)]
+    json: bool,
+    /// Print the key too, with this between key and value
+    #[arg(long, value_name = "TEXT", conflicts_with = "json")]
+    key_separator: Option<String>,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Beginning,
+    End,
+    Offset(i64),
+    /// So many milliseconds before now.
+    Ago(i64),
+    At(Millis),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<From, String> {
+        match text {
+            "beginning" => return Ok(From::Beginning),
+            "end" => return Ok(From::End),
+            _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+                return text.parse().map(From::Offset).map_err(|_| format!("{text} is too large for an offset"));
+            }
+            _ => {}
+        }
+        if let Ok(time) = chrono::DateTime::parse_from_rfc3339(text) {
+            return Ok(From::At(Millis(time.timestamp_millis())));
+        }
+        let ago = parse_time(text, TimeUnit::Milliseconds).ok().filter(|ms| *ms >= 0).map(From::Ago);
+        ago.ok_or_else(|| "expected beginning, end, an offset, an age (90s, 1h, 7d) or a time (RFC 3339)".to_owned())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The node cannot be reached or refuses, or a stored batch cannot be read.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut client = Client::connect(&args.bootstrap).await?;
+    let mut consumer = Consumer::open(&mut client, &args).await?;
+    let reading = consumer.run(&mut client, &args);
+    let done = tokio::select! {
+        done = reading => done,
+        // Ctrl-C is how a consumer that follows the end is stopped.
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    match done {
+        // Whoever reads our output has had enough.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// One partition that is read.
+struct Position {
+    leader: i32,
+    next: Offset,
+    /// Where `--until-end` stops.
+    end: Option<Offset>,
+}
+
+struct Consumer {
+    topic: String,
+    positions: BTreeMap<i32, Position>,
+    left: Option<u64>,
+}
+
+impl Consumer {
+    async fn open(client: &mut Client, args: &Args) -> anyhow::Result<Consumer> {
+        let topic = client.topic(&args.topic, false).await?;
+        let now = Millis::from_system(SystemTime::now());
+        let mut positions = BTreeMap::new();
+        for partition in &topic.partitions {
+            if args.partition.is_some_and(|only| only != partition.index) {
+                continue;
+            }
+            let (leader, index) = (partition.leader, partition.index);
+            let next = match args.from {
+                From::Offset(offset) => {
+                    // Kafka would refuse an offset outside of the log; the nearest one inside is what is meant.
+                    let start = client.offset(leader, &topic.name, index, At::Beginning).await?;
+                    let end = client.offset(leader, &topic.name, index, At::End).await?;
+                    Offset(offset).clamp(start, end)
+                }
+                From::Beginning => client.offset(leader, &topic.name, index, At::Beginning).await?,
+                From::End => client.offset(leader, &topic.name, index, At::End).await?,
+                From::Ago(ms) => client.offset(leader, &topic.name, index, At::Time(Millis(now.0 - ms))).await?,
+                From::At(time) => client.offset(leader, &topic.name, index, At::Time(time)).await?,
+            };
+            let end = match args.until_end {
+                true => Some(client.offset(leader, &topic.name, index, At::End).await?),
+                false => None,
+            };
+            positions.insert(index, Position { leader, next, end });
+        }
+        if positions.is_empty() {
+            bail!("topic {} has no partition {}", topic.name, args.partition.unwrap_or_default());
+        }
+        Ok(Consumer { topic: topic.name, positions, left: args.max })
+    }
+
+    async fn run(&mut self, client: &mut Client, args: &Args) -> anyhow::Result<()> {
+        let mut out = io::BufWriter::new(io::stdout());
+        loop {
+            self.positions.retain(|_, at| at.end.is_none_or(|end| at.next < end));
+            if self.positions.is_empty() || self.left == Some(0) {
+                return Ok(out.flush()?);
+            }
+            let mut leaders: BTreeMap<i32, Vec<(i32, Offset)>> = BTreeMap::new();
+            for (index, at) in &self.positions {
+                leaders.entry(at.leader).or_default().push((*index, at.next));
+            }
+            let wait = if leaders.len() == 1 { WAIT } else { WAIT_IN_TURN };
+            for (leader, from) in leaders {
+                let fetched = client.fetch(leader, &self.topic, &from, FETCH_BYTES, wait).await?;
+                for part in fetched {
+                    self.print(part, args, &mut out)?;
+                }
+            }
+            out.flush()?;
+        }
+    }
+
+    fn print(&mut self, fetched: Fetched, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+        let Some(position) = self.positions.get_mut(&fetched.partition) else { return Ok(()) };
+        for batch in Batches::new(fetched.batches) {
+            let (header, batch) = match batch {
+                Ok(batch) => batch,
+                // Kafka may cut the last batch off; the next fetch begins with it.
+                Err(BatchProblem::Incomplete) => break,
+                Err(problem) => bail!("{}-{} after offset {}: {problem}", self.topic, fetched.partition, position.next),
+            };
+            let context = || format!("{}-{} at offset {}", self.topic, fetched.partition, header.base_offset);
+            header.check_crc(&batch).with_context(context)?;
+            if !header.is_control() {
+                for record in RecordReader::new(&header, &batch).with_context(context)? {
+                    let record = record.with_context(context)?;
+                    let wanted = record.offset >= position.next && position.end.is_none_or(|end| record.offset < end);
+                    if !wanted || self.left == Some(0) {
+                        continue;
+                    }
+                    write_record(out, &self.topic, fetched.partition, &record, args)?;
+                    self.left = self.left.map(|left| left - 1);
+                }
+            }
+            position.next = position.next.max(header.next_offset());
+        }
+        Ok(())
+    }
+}
+
+fn write_record(out: &mut impl Write, topic: &str, partition: i32, record: &Record, args: &Args) -> io::Result<()> {
+    if args.json {
+        let mut object = Map::new();
+        object.insert("topic".into(), topic.into());
+        object.insert("partition".into(), partition.into());
+        object.insert("offset".into(), record.offset.0.into());
+        object.insert("timestamp".into(), record.timestamp.0.into());
+        put(&mut object, "key", record.key.as_deref());
+        put(&mut object, "value", record.value.as_deref());
+        let headers = record.headers.iter().map(|header| {
+            let value = header.value.as_deref().map(String::from_utf8_lossy);
+            json!([String::from_utf8_lossy(&header.name), value])
+        });
+        object.insert("headers".into(), headers.collect());
+        return writeln!(out, "{}", Value::Object(object));
+    }
+    if let Some(separator) = &args.key_separator {
+        out.write_all(record.key.as_deref().unwrap_or_default())?;
+        out.write_all(separator.as_bytes())?;
+    }
+    out.write_all(record.value.as_deref().unwrap_or_default())?;
+    out.write_all(b"\n")
+}
+
+/// Text as it is; bytes that are no text as hex under `NAME_hex`.
+fn put(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
+    match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+        None => object.insert(name.to_owned(), Value::Null),
+        Some((_, Ok(text))) => object.insert(name.to_owned(), text.into()),
+        Some((bytes, Err(_))) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            object.insert(format!("{name}_hex"), hex.into())
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_to_begin_is_a_word_an_offset_an_age_or_a_time() {
+        let hour = 3_600_000;
+        for (text, from) in [
+            ("beginning", From::Beginning),
+            ("end", From::End),
+            ("0", From::Offset(0)),
+            ("5000000000", From::Offset(5_000_000_000)),
+            ("1h", From::Ago(hour)),
+            ("1970-01-01T01:00:00Z", From::At(Millis(hour))),
+            ("1970-01-01T02:00:00+01:00", From::At(Millis(hour))),
+        ] {
+            assert_eq!(text.parse(), Ok(from), "{text}");
+        }
+        for wrong in ["", "-1", "soon", "1970-01-01", "99999999999999999999"] {
+            assert!(wrong.parse::<From>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_as_hex() {
+        let mut object = Map::new();
+        put(&mut object, "key", None);
+        put(&mut object, "value", Some(&[0xff, 0x01]));
+        assert_eq!(Value::Object(object), json!({"key": null, "value_hex": "ff01"}));
+    }
+}

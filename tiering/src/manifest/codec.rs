@@ -1,0 +1,250 @@
+//! Manifest keys and values as bytes: magic, version, checksum, then JSON.
+
+use bytes::Bytes;
+use forebay_log::{Millis, Offset};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Entry, ObjectFacts, State};
+use crate::shape::Shape;
+
+const MAGIC: &[u8; 4] = b"FBLM";
+const VERSION: u8 = 1;
+/// Magic, version, CRC-32C of the rest.
+const HEADER: usize = 9;
+
+/// Why bytes are no manifest value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    #[error("not a manifest value")]
+    Magic,
+    #[error("manifest value of version {0}: this program reads version {VERSION}")]
+    Version(u8),
+    #[error("manifest value: checksum mismatch")]
+    Checksum,
+    #[error("manifest value: {0}")]
+    Body(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum StoredState {
+    CopyStarted,
+    CopyFinished,
+    Committed,
+    DeleteStarted,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFacts {
+    rows: u64,
+    errors: u64,
+    bytes: u64,
+    min_timestamp: i64,
+    max_timestamp: i64,
+    finished_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stats: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEntry {
+    topic_id: Uuid,
+    partition: u32,
+    base: i64,
+    end: i64,
+    id: Uuid,
+    path: String,
+    append_day: i64,
+    log_bytes: u64,
+    state: StoredState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    facts: Option<StoredFacts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    removed_at: Option<i64>,
+}
+
+/// The prefix of a topic's entries.
+#[must_use]
+pub fn entry_prefix(topic_id: Uuid) -> Bytes {
+    Bytes::from(format!("range/{topic_id}/"))
+}
+
+/// The key of an entry; keys of a partition sort by base offset.
+#[must_use]
+pub fn entry_key(entry: &Entry) -> Bytes {
+    let Entry { topic_id, partition, base, id, .. } = entry;
+    Bytes::from(format!("range/{topic_id}/{partition:010}/{:020}/{id}", base.0))
+}
+
+/// The key of a topic's shape.
+#[must_use]
+pub fn shape_key(topic_id: Uuid) -> Bytes {
+    Bytes::from(format!("shape/{topic_id}"))
+}
+
+#[must_use]
+pub fn encode_entry(entry: &Entry) -> Bytes {
+    let facts = entry.facts.as_ref().map(|facts| StoredFacts {
+        rows: facts.rows,
+        errors: facts.errors,
+        bytes: facts.bytes,
+        min_timestamp: facts.min_timestamp.0,
+        max_timestamp: facts.max_timestamp.0,
+        finished_at: facts.finished_at.0,
+        stats: facts.stats.clone(),
+    });
+    seal(&StoredEntry {
+        topic_id: entry.topic_id,
+        partition: entry.partition,
+        base: entry.base.0,
+        end: entry.end.0,
+        id: entry.id,
+        path: entry.path.clone(),
+        append_day: entry.append_day,
+        log_bytes: entry.log_bytes,
+        state: match entry.state {
+            State::CopyStarted => StoredState::CopyStarted,
+            State::CopyFinished => StoredState::CopyFinished,
+            State::Committed => StoredState::Committed,
+            State::DeleteStarted => StoredState::DeleteStarted,
+        },
+        facts,
+        removed_at: entry.removed_at.map(|at| at.0),
+    })
+}
+
+/// # Errors
+/// The bytes are damaged, of another kind or of a later version.
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, FormatError> {
+    let stored: StoredEntry = open(bytes)?;
+    Ok(Entry {
+        topic_id: stored.topic_id,
+        partition: stored.partition,
+        base: Offset(stored.base),
+        end: Offset(stored.end),
+        id: stored.id,
+        path: stored.path,
+        append_day: stored.append_day,
+        log_bytes: stored.log_bytes,
+        state: match stored.state {
+            StoredState::CopyStarted => State::CopyStarted,
+            StoredState::CopyFinished => State::CopyFinished,
+            StoredState::Committed => State::Committed,
+            StoredState::DeleteStarted => State::DeleteStarted,
+        },
+        facts: stored.facts.map(|facts| ObjectFacts {
+            rows: facts.rows,
+            errors: facts.errors,
+            bytes: facts.bytes,
+            min_timestamp: Millis(facts.min_timestamp),
+            max_timestamp: Millis(facts.max_timestamp),
+            finished_at: Millis(facts.finished_at),
+            stats: facts.stats,
+        }),
+        removed_at: stored.removed_at.map(Millis),
+    })
+}
+
+#[must_use]
+pub fn encode_shape(shape: &Shape) -> Bytes {
+    seal(shape)
+}
+
+/// # Errors
+/// As for `decode_entry`.
+pub fn decode_shape(bytes: &[u8]) -> Result<Shape, FormatError> {
+    open(bytes)
+}
+
+fn seal(value: &impl Serialize) -> Bytes {
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let mut out = Vec::with_capacity(HEADER + body.len());
+    out.extend_from_slice(MAGIC);
+    out.push(VERSION);
+    out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
+    out.extend_from_slice(&body);
+    out.into()
+}
+
+fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
+    let (Some((magic, [version, crc @ ..])), Some(body)) =
+        (bytes.get(..HEADER).and_then(<[u8]>::split_first_chunk::<4>), bytes.get(HEADER..))
+    else {
+        return Err(FormatError::Magic);
+    };
+    if magic != MAGIC {
+        return Err(FormatError::Magic);
+    }
+    if *version != VERSION {
+        return Err(FormatError::Version(*version));
+    }
+    if crc != crc32c::crc32c(body).to_be_bytes() {
+        return Err(FormatError::Checksum);
+    }
+    serde_json::from_slice(body).map_err(|error| FormatError::Body(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::object_path;
+    use super::*;
+
+    fn entry(base: i64, len: i64, state: usize, finished: bool) -> Entry {
+        let id = Uuid::from_u128(u128::from(base.unsigned_abs()) << 8);
+        Entry {
+            topic_id: Uuid::from_u128(7),
+            partition: 3,
+            base: Offset(base),
+            end: Offset(base + len),
+            id,
+            path: object_path("readings", 3, Offset(base), 19_000, id),
+            append_day: 19_000,
+            log_bytes: 5,
+            state: [State::CopyStarted, State::CopyFinished, State::Committed, State::DeleteStarted][state],
+            facts: finished.then(|| ObjectFacts {
+                rows: 1,
+                errors: 2,
+                bytes: 3,
+                min_timestamp: Millis(-1),
+                max_timestamp: Millis(i64::MAX),
+                finished_at: Millis(4),
+                stats: Some("{}".into()),
+            }),
+            removed_at: (state == 3).then_some(Millis(9)),
+        }
+    }
+
+    #[test]
+    fn an_object_lies_under_its_day_and_names_its_range() {
+        let path = entry(42, 1, 0, false).path;
+        assert!(path.starts_with("readings/_date=2022-01-08/part-00003-00000000000000000042-"), "{path}");
+    }
+
+    #[test]
+    fn a_value_of_a_later_version_or_with_a_flipped_bit_is_refused() {
+        let mut bytes = encode_entry(&entry(1, 2, 1, true)).to_vec();
+        bytes[20] ^= 1;
+        assert_eq!(decode_entry(&bytes), Err(FormatError::Checksum));
+        bytes[20] ^= 1;
+        bytes[4] = 9;
+        assert_eq!(decode_entry(&bytes), Err(FormatError::Version(9)));
+        assert_eq!(decode_entry(b"FB"), Err(FormatError::Magic));
+    }
+
+    proptest! {
+        #[test]
+        fn entries_come_back_as_written(base in 0i64..i64::MAX / 2, len in 1i64..1000, state in 0usize..4, finished: bool) {
+            let entry = entry(base, len, state, finished);
+            prop_assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let _ = decode_entry(&bytes);
+        }
+    }
+}

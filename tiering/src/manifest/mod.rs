@@ -1,0 +1,85 @@
+//! The manifest: which offset range lies in which object, and how far each is on its way into or out of the lake.
+//!
+//! Entries are key-value state, kept in an internal topic. A cold read needs an entry and its object, nothing else: no
+//! catalog, no table log.
+//!
+//! ```text
+//! COPY_STARTED ──> COPY_FINISHED ──> COMMITTED ──> DELETE_STARTED ──> DELETE_FINISHED (the entry is removed)
+//!  object may       object whole      in the table   log start has       object gone
+//!  be partial                                        moved past it
+//! ```
+
+mod codec;
+
+use forebay_log::{Millis, Offset};
+use uuid::Uuid;
+
+pub use codec::{
+    FormatError, decode_entry, decode_shape, encode_entry, encode_shape, entry_key, entry_prefix, shape_key,
+};
+
+/// How far a range is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    CopyStarted,
+    CopyFinished,
+    Committed,
+    DeleteStarted,
+}
+
+/// What is known of an object once it is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectFacts {
+    pub rows: u64,
+    /// Rows with an `_error`.
+    pub errors: u64,
+    pub bytes: u64,
+    pub min_timestamp: Millis,
+    pub max_timestamp: Millis,
+    /// When the copy was finished.
+    pub finished_at: Millis,
+    /// Delta's statistics, JSON; kept until the commit.
+    pub stats: Option<String>,
+}
+
+/// One offset range of a partition and its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub topic_id: Uuid,
+    pub partition: u32,
+    pub base: Offset,
+    /// The offset after the last one.
+    pub end: Offset,
+    /// Of this attempt: an object's name is never used twice.
+    pub id: Uuid,
+    /// Below the root of the object store.
+    pub path: String,
+    /// UTC day of append, days since 1970-01-01.
+    pub append_day: i64,
+    /// Bytes of the segment in the local log.
+    pub log_bytes: u64,
+    pub state: State,
+    pub facts: Option<ObjectFacts>,
+    /// When the table let go of it; the object follows after a grace period.
+    pub removed_at: Option<Millis>,
+}
+
+impl Entry {
+    /// Whether the object is whole and still there: cold reads may use it.
+    pub fn readable(&self) -> bool {
+        self.state >= State::CopyFinished
+    }
+}
+
+/// The partition value and folder name of a day.
+#[must_use]
+pub fn date_text(day: i64) -> String {
+    let millis = day.saturating_mul(Millis::DAY);
+    chrono::DateTime::from_timestamp_millis(millis).unwrap_or_default().format("%Y-%m-%d").to_string()
+}
+
+/// Where the object of a range lies.
+#[must_use]
+pub fn object_path(topic: &str, partition: u32, base: Offset, day: i64, id: Uuid) -> String {
+    format!("{topic}/_date={}/part-{partition:05}-{:020}-{id}.parquet", date_text(day), base.0)
+}

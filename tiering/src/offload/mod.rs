@@ -1,0 +1,374 @@
+//! The offload of one topic as a pure machine: told of segments, finished steps and time, it asks for the next step.
+//!
+//! The order that makes every crash harmless: the manifest names the object before it is written, the object is whole before
+//! the manifest says so, the manifest says so before the table does, and the local copy goes only after all three. A commit
+//! carries each partition's end offset, so one made twice adds nothing. On the way out the log start moves first, then the
+//! table lets go, and the object follows after a grace period for readers of older table versions.
+
+mod driver;
+mod event;
+mod lane;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use forebay_log::{Millis, Offset};
+use uuid::Uuid;
+
+pub use driver::{Driver, DriverError, LocalLog, ManifestStore, Parts};
+pub use event::{Change, Effect, Event, Policy, Segment, Then};
+use lane::{Lane, Retry};
+
+use crate::manifest::{Entry, ObjectFacts, State, object_path};
+use crate::shape::Shape;
+
+/// Most files that one table commit adds or removes.
+pub const MAX_COMMIT_FILES: usize = 1000;
+/// How long an object outlives its removal from the table, in milliseconds: readers of older versions finish by then.
+pub const DELETE_GRACE: i64 = 600_000;
+
+/// A source of unique object ids; seeded in simulations.
+pub type Ids = Box<dyn FnMut() -> Uuid + Send>;
+
+/// The offload of one topic.
+pub struct Offload {
+    topic: String,
+    topic_id: Uuid,
+    policy: Policy,
+    shape: Arc<Shape>,
+    lanes: BTreeMap<u32, Lane>,
+    ids: Ids,
+    /// The partition whose copy is in progress: one at a time.
+    busy: Option<u32>,
+    /// The partition served last, so that all take turns.
+    served: u32,
+    commit_due: Option<Millis>,
+    commit_retry: Retry,
+    /// What the commit in progress adds and removes.
+    committing: Option<(Vec<Entry>, Vec<Entry>)>,
+    flushing: bool,
+    error: Option<String>,
+}
+
+impl Offload {
+    /// Goes on from what the manifest holds of the topic.
+    pub fn recover(
+        topic: &str,
+        topic_id: Uuid,
+        policy: Policy,
+        entries: Vec<Entry>,
+        shape: Shape,
+        ids: Ids,
+    ) -> Offload {
+        let mut lanes: BTreeMap<u32, Lane> = BTreeMap::new();
+        for entry in entries {
+            lanes.entry(entry.partition).or_default().recover(entry);
+        }
+        Offload {
+            topic: topic.to_owned(),
+            topic_id,
+            policy,
+            shape: Arc::new(shape),
+            lanes,
+            ids,
+            busy: None,
+            served: u32::MAX,
+            commit_due: None,
+            commit_retry: Retry::default(),
+            committing: None,
+            flushing: false,
+            error: None,
+        }
+    }
+
+    /// The ranges whose objects are whole, by partition and offset.
+    pub fn ranges(&self) -> impl Iterator<Item = &Entry> {
+        self.lanes.values().flat_map(|lane| lane.ranges.values())
+    }
+
+    /// Everything of the partition below this is in the lake.
+    pub fn tiered_end(&self, partition: u32) -> Option<Offset> {
+        self.lanes.get(&partition)?.tiered_end(&self.policy)
+    }
+
+    /// Why the last step failed; cleared when it succeeds.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// When to send a [`Event::Tick`] if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let lanes = self.lanes.values().filter(|lane| !lane.trash.is_empty() || lane.next_segment().is_some());
+        let copies = lanes.filter_map(|lane| lane.retry.deadline());
+        let graces = self.ranges().filter_map(|entry| Some(Millis(entry.removed_at?.0 + DELETE_GRACE)));
+        let commit = self.commit_due.map(|due| due.max(self.commit_retry.deadline().unwrap_or(due)));
+        copies.chain(graces).chain(commit).min()
+    }
+
+    /// Takes one event in and says what is to be done.
+    pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Local { partition, log_start, segments } => {
+                let policy = &self.policy;
+                let lane = self.lanes.entry(partition).or_default();
+                lane.log_start = log_start;
+                // What retention asked for and did not get is asked for again.
+                lane.asked_start = log_start;
+                lane.segments = segments;
+                if !lane.announced {
+                    lane.announced = true;
+                    effects.extend(lane.tiered_end(policy).map(|end| Effect::Tiered { partition, end }));
+                }
+            }
+            Event::Policy(policy) => self.policy = policy,
+            Event::Persisted(then) => self.persisted(now, then, effects),
+            Event::Copied { partition, id, result } => self.copied(now, partition, id, result, effects),
+            Event::Committed { result } => self.committed(now, result, effects),
+            Event::Deleted { partition, id, result } => self.deleted(now, partition, id, result, effects),
+            Event::Flush => {
+                self.flushing = true;
+                self.commit_retry.hurry();
+                self.lanes.values_mut().for_each(|lane| lane.retry.hurry());
+            }
+            Event::Tick => {}
+        }
+        self.plan(now, effects);
+    }
+
+    fn persisted(&mut self, now: Millis, then: Then, effects: &mut Vec<Effect>) {
+        match then {
+            Then::CopyStarted { partition } => {
+                if let Some(entry) = self.lanes.get(&partition).and_then(|lane| lane.copying.clone()) {
+                    effects.push(Effect::Copy { entry: Box::new(entry), shape: self.shape.clone() });
+                }
+            }
+            Then::CopyFinished { partition } => {
+                self.busy = None;
+                let Some(lane) = self.lanes.get_mut(&partition) else { return };
+                if let Some(entry) = lane.copying.take() {
+                    lane.ranges.insert(entry.base, entry);
+                }
+                if self.policy.table {
+                    self.commit_due.get_or_insert(Millis(now.0 + self.policy.commit_interval));
+                } else {
+                    effects.extend(lane.tiered_end(&self.policy).map(|end| Effect::Tiered { partition, end }));
+                }
+            }
+            Then::Committed { partitions } => {
+                for partition in partitions {
+                    effects.extend(self.tiered_end(partition).map(|end| Effect::Tiered { partition, end }));
+                }
+            }
+            Then::Deleting => {}
+            Then::Forgotten { partition, id } => {
+                let Some(lane) = self.lanes.get_mut(&partition) else { return };
+                lane.trash.retain(|entry| entry.id != id);
+                lane.ranges.retain(|_, entry| entry.id != id);
+                lane.deleting.retain(|deleting| *deleting != id);
+            }
+        }
+    }
+
+    fn copied(
+        &mut self,
+        now: Millis,
+        partition: u32,
+        id: Uuid,
+        result: Result<(crate::parquet::Written, Shape), String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&partition) else { return };
+        let Some(entry) = lane.copying.as_mut().filter(|entry| entry.id == id) else { return };
+        match result {
+            Ok((written, shape)) => {
+                entry.state = State::CopyFinished;
+                entry.facts = Some(ObjectFacts {
+                    rows: written.rows,
+                    errors: written.errors,
+                    bytes: written.bytes,
+                    min_timestamp: written.min_timestamp,
+                    max_timestamp: written.max_timestamp,
+                    finished_at: now,
+                    stats: Some(written.stats),
+                });
+                let mut changes = vec![Change::Put(Box::new(entry.clone()))];
+                if shape != *self.shape {
+                    self.shape = Arc::new(shape);
+                    changes.push(Change::Shape(self.shape.clone()));
+                }
+                lane.retry.succeeded();
+                self.error = None;
+                effects.push(Effect::Persist { changes, then: Then::CopyFinished { partition } });
+            }
+            Err(error) => {
+                // The object may be there all the same: it goes before the range is tried again.
+                lane.trash.extend(lane.copying.take());
+                lane.retry.failed(now);
+                self.busy = None;
+                self.error = Some(format!("partition {partition}: {error}"));
+            }
+        }
+    }
+
+    fn committed(&mut self, now: Millis, result: Result<(), String>, effects: &mut Vec<Effect>) {
+        let Some((adds, removes)) = self.committing.take() else { return };
+        if let Err(error) = result {
+            self.commit_retry.failed(now);
+            self.error = Some(format!("table commit: {error}"));
+            return;
+        }
+        self.commit_retry.succeeded();
+        self.commit_due = None;
+        self.error = None;
+        let mut changes = Vec::new();
+        let mut partitions: Vec<u32> = adds.iter().map(|entry| entry.partition).collect();
+        partitions.dedup();
+        for (done, removed) in adds.iter().map(|entry| (entry, false)).chain(removes.iter().map(|entry| (entry, true)))
+        {
+            let lane = self.lanes.get_mut(&done.partition);
+            let Some(entry) = lane.and_then(|lane| lane.ranges.get_mut(&done.base)) else { continue };
+            if removed {
+                entry.removed_at = Some(now);
+            } else {
+                entry.state = State::Committed;
+                entry.facts.iter_mut().for_each(|facts| facts.stats = None);
+            }
+            changes.push(Change::Put(Box::new(entry.clone())));
+        }
+        effects.push(Effect::Persist { changes, then: Then::Committed { partitions } });
+    }
+
+    fn deleted(
+        &mut self,
+        now: Millis,
+        partition: u32,
+        id: Uuid,
+        result: Result<(), String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&partition) else { return };
+        match result {
+            Ok(()) => {
+                let entry = lane.trash.iter().chain(lane.ranges.values()).find(|entry| entry.id == id);
+                if let Some(entry) = entry {
+                    let changes = vec![Change::Forget(Box::new(entry.clone()))];
+                    effects.push(Effect::Persist { changes, then: Then::Forgotten { partition, id } });
+                }
+            }
+            Err(error) => {
+                lane.deleting.retain(|deleting| *deleting != id);
+                lane.retry.failed(now);
+                self.error = Some(format!("partition {partition}: {error}"));
+            }
+        }
+    }
+
+    /// Everything that can be begun now.
+    fn plan(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        self.plan_retention(now, effects);
+        self.plan_deletes(now, effects);
+        self.plan_copy(now, effects);
+        self.plan_commit(now, effects);
+    }
+
+    fn plan_retention(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let least = if self.policy.table { State::Committed } else { State::CopyFinished };
+        let committing: Vec<Uuid> = self.committing.iter().flat_map(|(adds, _)| adds).map(|entry| entry.id).collect();
+        let mut changes = Vec::new();
+        for (partition, lane) in &mut self.lanes {
+            if let Some(to) = lane.expired(&self.policy, now) {
+                lane.asked_start = to;
+                effects.push(Effect::SetLogStart { partition: *partition, to });
+            }
+            for entry in lane.ranges.values_mut() {
+                let gone = entry.end <= lane.log_start && entry.state >= least && entry.state != State::DeleteStarted;
+                if gone && !committing.contains(&entry.id) {
+                    entry.state = State::DeleteStarted;
+                    // Without a table there is nobody to let go first.
+                    entry.removed_at = (!self.policy.table).then_some(now);
+                    changes.push(Change::Put(Box::new(entry.clone())));
+                }
+            }
+        }
+        if !changes.is_empty() {
+            effects.push(Effect::Persist { changes, then: Then::Deleting });
+        }
+    }
+
+    fn plan_deletes(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        for (partition, lane) in &mut self.lanes {
+            if !lane.retry.ready(now) {
+                continue;
+            }
+            let expired = lane.ranges.values().filter(|entry| {
+                entry.state == State::DeleteStarted && entry.removed_at.is_some_and(|at| at.0 + DELETE_GRACE <= now.0)
+            });
+            for entry in lane.trash.iter().chain(expired) {
+                if !lane.deleting.contains(&entry.id) {
+                    lane.deleting.push(entry.id);
+                    let (id, path) = (entry.id, entry.path.clone());
+                    effects.push(Effect::DeleteObject { partition: *partition, id, path });
+                }
+            }
+        }
+    }
+
+    fn plan_copy(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if self.busy.is_some() {
+            return;
+        }
+        let turns = self.lanes.range(self.served.saturating_add(1)..).chain(self.lanes.range(..=self.served));
+        let due = |lane: &Lane| if lane.trash.is_empty() && lane.retry.ready(now) { lane.next_segment() } else { None };
+        let Some((partition, segment)) = turns.into_iter().find_map(|(partition, lane)| Some((*partition, due(lane)?)))
+        else {
+            return;
+        };
+        let id = (self.ids)();
+        let entry = Entry {
+            topic_id: self.topic_id,
+            partition,
+            base: segment.base,
+            end: segment.end,
+            id,
+            path: object_path(&self.topic, partition, segment.base, segment.append_day, id),
+            append_day: segment.append_day,
+            log_bytes: segment.bytes,
+            state: State::CopyStarted,
+            facts: None,
+            removed_at: None,
+        };
+        let changes = vec![Change::Put(Box::new(entry.clone()))];
+        if let Some(lane) = self.lanes.get_mut(&partition) {
+            lane.copying = Some(entry);
+        }
+        (self.busy, self.served) = (Some(partition), partition);
+        effects.push(Effect::Persist { changes, then: Then::CopyStarted { partition } });
+    }
+
+    fn plan_commit(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if self.committing.is_some() || !self.policy.table {
+            return;
+        }
+        let take = |wanted: fn(&Entry) -> bool| -> Vec<Entry> {
+            self.ranges().filter(|entry| wanted(entry)).take(MAX_COMMIT_FILES).cloned().collect()
+        };
+        let adds = take(|entry| entry.state == State::CopyFinished);
+        let removes = take(|entry| entry.state == State::DeleteStarted && entry.removed_at.is_none());
+        if adds.is_empty() && removes.is_empty() {
+            self.commit_due = None;
+            self.flushing &= self.busy.is_some();
+            return;
+        }
+        let due = *self.commit_due.get_or_insert(Millis(now.0 + self.policy.commit_interval));
+        let more_to_copy = self.busy.is_some()
+            || self.lanes.values().any(|lane| lane.retry.ready(now) && lane.next_segment().is_some());
+        let now_or_never = due <= now || adds.len() >= MAX_COMMIT_FILES || (self.flushing && !more_to_copy);
+        if now_or_never && self.commit_retry.ready(now) {
+            self.committing = Some((adds.clone(), removes.clone()));
+            effects.push(Effect::Commit { adds, removes, shape: self.shape.clone(), at: now });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

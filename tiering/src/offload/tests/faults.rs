@@ -1,0 +1,264 @@
+//! A world that fails at a chosen step: object store, manifest and log behind one counter.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use forebay_log::record::{BatchBuilder, BatchHeader, Compression};
+use forebay_log::{Epoch, Millis, Offset};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+use uuid::Uuid;
+
+use super::super::{Change, LocalLog, ManifestStore, Segment};
+use crate::manifest::{self, Entry};
+use crate::parquet::{SegmentSource, SourceError};
+use crate::shape::Shape;
+
+/// What happens at the chosen step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Nothing is done, an error is answered.
+    Fail,
+    /// It is done, but an error is answered.
+    AnswerLost,
+    /// Nothing is done, now or later: the process is gone.
+    CrashBefore,
+    /// It is done, then the process is gone.
+    CrashAfter,
+}
+
+#[derive(Debug)]
+pub(super) struct Faults {
+    steps: AtomicU64,
+    at: AtomicU64,
+    mode: Mode,
+    dead: AtomicBool,
+}
+
+impl Faults {
+    pub(super) fn new(at: u64, mode: Mode) -> Arc<Faults> {
+        Arc::new(Faults { steps: AtomicU64::new(0), at: AtomicU64::new(at), mode, dead: AtomicBool::new(false) })
+    }
+
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn restart(&self) {
+        self.dead.store(false, Ordering::SeqCst);
+    }
+
+    /// `Ok(true)`: do it, but the answer is lost.
+    fn step(&self) -> std::result::Result<bool, String> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Err("the process is gone".into());
+        }
+        if self.steps.fetch_add(1, Ordering::SeqCst) != self.at.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        self.dead.store(matches!(self.mode, Mode::CrashBefore | Mode::CrashAfter), Ordering::SeqCst);
+        match self.mode {
+            Mode::Fail | Mode::CrashBefore => Err("failed on purpose".into()),
+            Mode::AnswerLost | Mode::CrashAfter => Ok(true),
+        }
+    }
+}
+
+fn store_error(what: String) -> object_store::Error {
+    object_store::Error::Generic { store: "faulty", source: what.into() }
+}
+
+/// An object store in memory that fails as told.
+#[derive(Debug, Clone)]
+pub(super) struct FaultyStore {
+    pub(super) inner: Arc<InMemory>,
+    faults: Arc<Faults>,
+}
+
+impl FaultyStore {
+    pub(super) fn new(faults: Arc<Faults>) -> FaultyStore {
+        FaultyStore { inner: Arc::new(InMemory::new()), faults }
+    }
+
+    async fn faulty<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let lost = self.faults.step().map_err(store_error)?;
+        let done = work.await;
+        if lost { Err(store_error("answer lost".into())) } else { done }
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.faulty(self.inner.put_opts(location, payload, opts)).await
+    }
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.faulty(self.inner.put_multipart_opts(location, opts)).await
+    }
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.faulty(self.inner.get_opts(location, options)).await
+    }
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.faulty(self.inner.get_ranges(location, ranges)).await
+    }
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        match self.faults.step() {
+            Err(error) => stream::once(async { Err(store_error(error)) }).boxed(),
+            Ok(false) => self.inner.delete_stream(locations),
+            Ok(true) => self.inner.delete_stream(locations).map(|_| Err(store_error("answer lost".into()))).boxed(),
+        }
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.faults.step() {
+            Ok(false) => self.inner.list(prefix),
+            _ => stream::once(async { Err(store_error("list failed".into())) }).boxed(),
+        }
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.faulty(self.inner.list_with_delimiter(prefix)).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.faulty(self.inner.copy_opts(from, to, options)).await
+    }
+}
+
+/// A manifest in memory, through the real encoding.
+pub(super) struct FakeManifest {
+    pub(super) entries: Mutex<BTreeMap<Bytes, Bytes>>,
+    pub(super) faults: Arc<Faults>,
+}
+
+#[async_trait]
+impl ManifestStore for FakeManifest {
+    fn load(&self, topic_id: Uuid) -> std::result::Result<(Vec<Entry>, Shape), String> {
+        let entries = self.entries.lock().expect("lock");
+        let prefix = manifest::entry_prefix(topic_id);
+        let stored = entries.iter().filter(|(key, _)| key.starts_with(&prefix));
+        let ranges = stored.map(|(_, value)| manifest::decode_entry(value).map_err(|e| e.to_string()));
+        let shape = entries.get(&manifest::shape_key(topic_id));
+        let shape = shape.map_or(Ok(Shape::default()), |value| manifest::decode_shape(value));
+        Ok((ranges.collect::<std::result::Result<_, _>>()?, shape.map_err(|e| e.to_string())?))
+    }
+
+    async fn persist(&self, topic_id: Uuid, changes: &[Change]) -> std::result::Result<(), String> {
+        let lost = self.faults.step()?;
+        let mut entries = self.entries.lock().expect("lock");
+        for change in changes {
+            match change {
+                Change::Put(entry) => entries.insert(manifest::entry_key(entry), manifest::encode_entry(entry)),
+                Change::Forget(entry) => entries.remove(&manifest::entry_key(entry)),
+                Change::Shape(shape) => entries.insert(manifest::shape_key(topic_id), manifest::encode_shape(shape)),
+            };
+        }
+        if lost { Err("answer lost".into()) } else { Ok(()) }
+    }
+}
+
+/// A local log of closed segments, and what it was told.
+pub(super) struct FakeLog {
+    pub(super) faults: Arc<Faults>,
+    pub(super) partitions: Vec<FakePartition>,
+}
+
+pub(super) struct FakePartition {
+    pub(super) segments: Mutex<Vec<(Segment, Vec<Bytes>)>>,
+    pub(super) log_start: Mutex<Offset>,
+    pub(super) tiered: Mutex<Offset>,
+}
+
+/// The payload of an offset: a new field from 30 on, one that does not fit at 7, garbage at 11, none at 13.
+pub(super) fn payload(partition: u32, offset: i64) -> Option<Vec<u8>> {
+    Some(match offset {
+        7 => br#"{"n":"seven"}"#.to_vec(),
+        11 => b"\xffgarbage".to_vec(),
+        13 => return None,
+        30.. => format!(r#"{{"n":{offset},"kwh":{partition}.5,"more":{{"x":"{offset}"}}}}"#).into_bytes(),
+        _ => format!(r#"{{"n":{offset},"kwh":{partition}.5}}"#).into_bytes(),
+    })
+}
+
+impl FakeLog {
+    pub(super) fn new(faults: Arc<Faults>, partitions: u32) -> FakeLog {
+        let empty =
+            |_| FakePartition { segments: Mutex::default(), log_start: Mutex::default(), tiered: Mutex::default() };
+        FakeLog { faults, partitions: (0..partitions).map(empty).collect() }
+    }
+
+    /// Closes a segment of these offsets.
+    pub(super) fn add(&self, partition: u32, offsets: Range<i64>, append_day: i64) {
+        let mut batches = Vec::new();
+        for base in offsets.clone().step_by(4) {
+            let mut builder = BatchBuilder::new(Compression::Zstd);
+            for offset in base..offsets.end.min(base + 4) {
+                let value = payload(partition, offset);
+                let delta = i32::try_from(offset - base).expect("near");
+                builder.push(delta, Millis(offset), Some(b"key"), value.as_deref(), &[]);
+            }
+            batches.extend(builder.build(Offset(base), Epoch(0)));
+        }
+        let (base, end) = (Offset(offsets.start), Offset(offsets.end));
+        let segment = Segment { base, end, bytes: 100, append_day };
+        self.partitions[partition as usize].segments.lock().expect("lock").push((segment, batches));
+    }
+}
+
+struct FakeSource(Vec<Bytes>);
+
+impl SegmentSource for FakeSource {
+    fn read(&mut self, from: Offset) -> std::result::Result<Bytes, SourceError> {
+        let mut out = BytesMut::new();
+        for batch in &self.0 {
+            if BatchHeader::parse(batch)?.next_offset() > from && out.len() < 500 {
+                out.extend_from_slice(batch);
+            }
+        }
+        Ok(out.freeze())
+    }
+}
+
+#[async_trait]
+impl LocalLog for FakeLog {
+    fn partitions(&self) -> u32 {
+        self.partitions.len() as u32
+    }
+    fn local(&self, partition: u32) -> (Offset, Vec<Segment>) {
+        let partition = &self.partitions[partition as usize];
+        let segments = partition.segments.lock().expect("lock").iter().map(|(segment, _)| segment.clone()).collect();
+        (*partition.log_start.lock().expect("lock"), segments)
+    }
+    fn source(&self, partition: u32) -> Box<dyn SegmentSource> {
+        let segments = self.partitions[partition as usize].segments.lock().expect("lock");
+        Box::new(FakeSource(segments.iter().flat_map(|(_, batches)| batches.clone()).collect()))
+    }
+    async fn set_tiered(&self, partition: u32, end: Offset) -> std::result::Result<(), String> {
+        let lost = self.faults.step()?;
+        let mut tiered = self.partitions[partition as usize].tiered.lock().expect("lock");
+        *tiered = end.max(*tiered);
+        if lost { Err("answer lost".into()) } else { Ok(()) }
+    }
+    async fn set_log_start(&self, partition: u32, to: Offset) -> std::result::Result<(), String> {
+        let lost = self.faults.step()?;
+        *self.partitions[partition as usize].log_start.lock().expect("lock") = to;
+        if lost { Err("answer lost".into()) } else { Ok(()) }
+    }
+}

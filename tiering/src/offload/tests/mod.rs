@@ -1,0 +1,221 @@
+//! Failures, lost answers and crashes at every step, and what must hold afterwards.
+
+mod faults;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use faults::{FakeLog, FakeManifest, Faults, FaultyStore, Mode, payload};
+use forebay_log::record::{Batches, RecordReader};
+use forebay_log::{Millis, Offset};
+use futures_util::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::*;
+use crate::parquet::ColdReader;
+use crate::table::{DeltaLake, Table};
+
+const TOPIC_ID: Uuid = Uuid::from_u128(42);
+
+struct World {
+    faults: Arc<Faults>,
+    store: FaultyStore,
+    manifest: Arc<FakeManifest>,
+    log: Arc<FakeLog>,
+    now: Arc<AtomicI64>,
+    ids: Arc<AtomicU64>,
+    retention_ms: Option<i64>,
+}
+
+impl World {
+    fn new(at: u64, mode: Mode) -> World {
+        let faults = Faults::new(at, mode);
+        World {
+            store: FaultyStore::new(faults.clone()),
+            manifest: Arc::new(FakeManifest { entries: Default::default(), faults: faults.clone() }),
+            log: Arc::new(FakeLog::new(faults.clone(), 2)),
+            now: Arc::new(AtomicI64::new(1_700_000_000_000)),
+            ids: Arc::new(AtomicU64::new(1)),
+            retention_ms: None,
+            faults,
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        Policy { table: true, commit_interval: 60_000, retention_ms: self.retention_ms, retention_bytes: None }
+    }
+
+    fn driver(&self) -> Driver {
+        let (now, ids) = (self.now.clone(), self.ids.clone());
+        Driver::open(Parts {
+            topic: "readings".into(),
+            topic_id: TOPIC_ID,
+            policy: self.policy(),
+            ids: Box::new(move || Uuid::from_u128(u128::from(ids.fetch_add(1, Ordering::SeqCst)))),
+            store: Arc::new(self.store.clone()),
+            manifest: self.manifest.clone(),
+            log: self.log.clone(),
+            table: Box::new(DeltaLake::new(Arc::new(self.store.clone()), "readings", TOPIC_ID)),
+            copies: Arc::new(Semaphore::new(1)),
+            clock: Arc::new(move || Millis(now.load(Ordering::SeqCst))),
+        })
+        .expect("a readable manifest")
+    }
+
+    /// Polls, restarting whenever the driver or the process is gone, until `done`; time passes between polls.
+    async fn run_until(&self, driver: &mut Driver, what: &str, done: impl Fn(&World) -> bool) {
+        for _ in 0..40 {
+            let poll = driver.poll(self.policy(), false).await;
+            if done(self) {
+                return;
+            }
+            if poll.is_err() || self.faults.is_dead() {
+                self.faults.restart();
+                *driver = self.driver();
+            }
+            self.now.fetch_add(61_000, Ordering::SeqCst);
+        }
+        panic!("never came to {what}: {:?}", driver.offload().error());
+    }
+
+    fn tiered(&self, ends: [i64; 2]) -> bool {
+        (0..2).all(|p| self.log.partitions[p].tiered.lock().expect("lock").0 == ends[p])
+    }
+
+    /// What the table holds: for each partition every offset and how often it is there, read from the files themselves.
+    async fn in_table(&self) -> [BTreeMap<i64, u32>; 2] {
+        let mut table = DeltaLake::new(self.store.inner.clone(), "readings", TOPIC_ID);
+        let reader = ColdReader::new(self.store.inner.clone());
+        let mut found = [BTreeMap::new(), BTreeMap::new()];
+        for file in table.contents().await.expect("a table").files {
+            let partition: usize = file.path.split("part-0000").nth(1).expect("a name")[..1].parse().expect("a digit");
+            let path = Path::from(file.path);
+            let (mut next, mut rows) = (Offset::ZERO, 0);
+            loop {
+                let batches = reader.read(&path, next, 1 << 20).await.expect("readable");
+                if batches.is_empty() {
+                    break;
+                }
+                for batch in Batches::new(batches) {
+                    let (header, batch) = batch.expect("whole");
+                    for record in RecordReader::new(&header, &batch).expect("readable") {
+                        let record = record.expect("readable");
+                        assert_eq!(record.value.as_deref(), payload(partition as u32, record.offset.0).as_deref());
+                        *found[partition].entry(record.offset.0).or_insert(0) += 1;
+                        next = record.offset.next();
+                        rows += 1;
+                    }
+                }
+            }
+            assert_eq!(file.rows, Some(rows));
+        }
+        found
+    }
+
+    async fn objects(&self) -> Vec<String> {
+        let all: Vec<_> = self.store.inner.list(None).try_collect().await.expect("listable");
+        let mut paths: Vec<_> = all.into_iter().map(|meta| meta.location.to_string()).collect();
+        paths.retain(|path| path.ends_with(".parquet") && !path.contains("_delta_log"));
+        paths.sort();
+        paths
+    }
+}
+
+fn once(offsets: std::ops::Range<i64>) -> BTreeMap<i64, u32> {
+    offsets.map(|offset| (offset, 1)).collect()
+}
+
+/// Two rounds of segments through the fault; how many steps there were.
+async fn offload_with_fault(at: u64, mode: Mode) -> u64 {
+    let world = World::new(at, mode);
+    world.log.add(0, 0..10, 19_000);
+    world.log.add(0, 10..25, 19_001);
+    world.log.add(1, 0..12, 19_000);
+    let mut driver = world.driver();
+    world.run_until(&mut driver, "the first segments", |world| world.tiered([25, 12])).await;
+    world.log.add(0, 25..40, 19_001);
+    world.log.add(1, 12..50, 19_001);
+    world.run_until(&mut driver, "the later segments", |world| world.tiered([40, 50])).await;
+    assert_eq!(world.in_table().await, [once(0..40), once(0..50)], "step {at}, {mode:?}");
+    // Whatever an unfinished copy left is collected, at the latest after a restart.
+    let mut driver = world.driver();
+    world
+        .run_until(&mut driver, "order", |world| {
+            world.manifest.load(TOPIC_ID).is_ok_and(|(entries, _)| entries.iter().all(|e| e.state == State::Committed))
+        })
+        .await;
+    let mut expected: Vec<_> =
+        world.manifest.load(TOPIC_ID).expect("readable").0.into_iter().map(|entry| entry.path).collect();
+    expected.sort();
+    assert_eq!(world.objects().await, expected, "step {at}, {mode:?}");
+    world.faults.steps()
+}
+
+#[tokio::test]
+async fn each_offset_is_in_the_table_once_whatever_fails_whenever() {
+    let steps = offload_with_fault(u64::MAX, Mode::Fail).await;
+    assert!(steps > 30, "{steps}");
+    for at in 0..steps {
+        for mode in [Mode::Fail, Mode::AnswerLost, Mode::CrashBefore, Mode::CrashAfter] {
+            offload_with_fault(at, mode).await;
+        }
+    }
+}
+
+/// Offload, then retention of the first two segments through the fault.
+async fn retire_with_fault(at: u64, mode: Mode) -> u64 {
+    let mut world = World::new(at, mode);
+    world.log.add(0, 0..10, 19_000);
+    world.log.add(1, 0..12, 19_000);
+    let mut driver = world.driver();
+    world.run_until(&mut driver, "the first segments", |world| world.tiered([10, 12])).await;
+    world.now.fetch_add(10_000_000, Ordering::SeqCst);
+    world.log.add(0, 10..25, 19_001);
+    world.run_until(&mut driver, "the last segment", |world| world.tiered([25, 12])).await;
+    world.retention_ms = Some(10_000_000);
+    world
+        .run_until(&mut driver, "the end of retention", |world| {
+            world.manifest.load(TOPIC_ID).is_ok_and(|(entries, _)| entries.len() == 1)
+        })
+        .await;
+    assert_eq!(*world.log.partitions[0].log_start.lock().expect("lock"), Offset(10), "step {at}, {mode:?}");
+    assert_eq!(world.in_table().await, [once(10..25), once(0..0)], "step {at}, {mode:?}");
+    assert_eq!(world.objects().await.len(), 1, "step {at}, {mode:?}");
+    world.faults.steps()
+}
+
+#[tokio::test]
+async fn retention_empties_table_and_store_whatever_fails_whenever() {
+    let steps = retire_with_fault(u64::MAX, Mode::Fail).await;
+    for at in 0..steps {
+        for mode in [Mode::Fail, Mode::AnswerLost, Mode::CrashBefore, Mode::CrashAfter] {
+            retire_with_fault(at, mode).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flush_waits_for_no_interval() {
+    let world = World::new(u64::MAX, Mode::Fail);
+    world.log.add(0, 0..10, 19_000);
+    let mut driver = world.driver();
+    driver.poll(world.policy(), true).await.expect("no fault");
+    assert!(world.tiered([10, 0]));
+    assert_eq!(driver.table().version(), Some(0));
+    assert_eq!(driver.table().committed_end(0).await.expect("readable"), Some(10));
+    assert_eq!(driver.offload().next_deadline(), None);
+}
+
+#[tokio::test]
+async fn a_table_of_another_topic_is_never_written_to() {
+    let world = World::new(u64::MAX, Mode::Fail);
+    world.log.add(0, 0..10, 19_000);
+    world.driver().poll(world.policy(), true).await.expect("no fault");
+    let mut other = DeltaLake::new(world.store.inner.clone(), "readings", Uuid::from_u128(43));
+    let error = other.committed_end(0).await.expect_err("another topic's").to_string();
+    assert!(error.contains("belongs to another topic"), "{error}");
+}
