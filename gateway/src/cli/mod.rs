@@ -5,6 +5,7 @@ mod consume;
 mod demo;
 mod failure;
 mod produce;
+mod rules;
 mod serve;
 mod start;
 mod topic;
@@ -55,6 +56,8 @@ enum Command {
     Produce(produce::Args),
     /// Print the records of a topic, hot and cold alike
     Consume(consume::Args),
+    /// Check and test alert rules
+    Rules(rules::Args),
     /// Check, show and document the configuration
     Config(config::Args),
 }
@@ -77,6 +80,7 @@ impl Command {
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
+            Command::Rules(args) => rules::run(args).await,
             Command::Config(args) => config::run(args).await,
         }
     }
@@ -132,13 +136,15 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed_and_documents_every_argument() {
-        let command = Cli::command();
-        command.clone().debug_assert();
-        for sub in command.get_subcommands() {
-            assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
-            for argument in sub.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} {} has no help", sub.get_name(), argument.get_id());
+        Cli::command().debug_assert();
+        fn documented(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());
             }
+            command.get_subcommands().for_each(documented);
         }
+        documented(&Cli::command());
     }
 }
