@@ -1,8 +1,10 @@
 //! Forebay: an edge ingest gateway from smart meters to log, lake and alerts in one process.
 
 pub mod alerts;
+pub mod cli;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod http;
 pub mod ingest;
 pub mod kafka;

@@ -56,12 +56,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let mut reports = Vec::new();
             for topic in node.topics(topic.as_deref()).await? {
                 let bar = spinner(&topic.topic);
-                let report: VerifyReport = node.get("/api/v1/lake/verify", Some(&topic.topic)).await?;
+                let answer = node.get::<VerifyReport>("/api/v1/lake/verify", Some(&topic.topic)).await;
                 bar.finish_and_clear();
+                let Listing { topics } = answer?;
                 if !args.json {
-                    print(&summary(&report))?;
+                    print(&topics.iter().map(summary).collect::<String>())?;
                 }
-                reports.push(report);
+                reports.extend(topics);
             }
             if args.json {
                 print(&format!("{}\n", serde_json::to_string_pretty(&reports)?))?;
@@ -80,16 +81,14 @@ struct Node {
     client: reqwest::Client,
 }
 
-/// `/api/v1/lake` answers with the topics, bare or as a member.
+/// What the lake's pages of the API answer with.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Listing {
-    Bare(Vec<TopicStatus>),
-    Member { topics: Vec<TopicStatus> },
+struct Listing<T> {
+    topics: Vec<T>,
 }
 
 impl Node {
-    async fn get<T: DeserializeOwned>(&self, path: &str, topic: Option<&str>) -> anyhow::Result<T> {
+    async fn get<T: DeserializeOwned>(&self, path: &str, topic: Option<&str>) -> anyhow::Result<Listing<T>> {
         let url = format!("{}{path}", self.url);
         let request = self.client.get(&url).query(&topic.map(|topic| [("topic", topic)]));
         let unreachable = || format!("{url} does not answer: is the node running, and is --url its http listener?");
@@ -103,9 +102,7 @@ impl Node {
     }
 
     async fn topics(&self, only: Option<&str>) -> anyhow::Result<Vec<TopicStatus>> {
-        let mut topics = match self.get("/api/v1/lake", None).await? {
-            Listing::Bare(topics) | Listing::Member { topics } => topics,
-        };
+        let Listing { mut topics } = self.get::<TopicStatus>("/api/v1/lake", None).await?;
         if let Some(only) = only {
             topics.retain(|topic| topic.topic == only);
             if topics.is_empty() {
@@ -186,7 +183,12 @@ mod tests {
             error: Some("no space".into()),
         };
         let text = table(&[topic]);
-        assert!(text.starts_with("TOPIC     VERSION  FILES  ROWS  BYTES  LAG  URL\nreadings        -      0    12    345    6  file:"), "{text}");
+        assert!(
+            text.starts_with(
+                "TOPIC     VERSION  FILES  ROWS  BYTES  LAG  URL\nreadings        -      0    12    345    6  file:"
+            ),
+            "{text}"
+        );
         assert!(text.ends_with("readings: the offload waits: no space\n"), "{text}");
     }
 }

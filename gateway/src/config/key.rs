@@ -2,7 +2,7 @@
 
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub(super) struct Key {
     /// The table it stands in; empty for the keys at the top of the file.
     pub section: &'static str,
     pub name: &'static str,
@@ -14,7 +14,7 @@ pub struct Key {
 
 /// The type of a key's value.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub(super) enum Kind {
     Bool,
     Integer {
         min: i64,
@@ -47,7 +47,7 @@ pub enum Kind {
 }
 
 /// Numbers below the range that have a meaning of their own, as in Kafka.
-pub type Special = &'static [(i64, &'static str)];
+pub(super) type Special = &'static [(i64, &'static str)];
 
 /// What a plain number of a time means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub enum TimeUnit {
 impl Key {
     /// The key as it is written in messages and after `--set`: `section.name`.
     #[must_use]
-    pub fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         if self.section.is_empty() { self.name.to_owned() } else { format!("{}.{}", self.section, self.name) }
     }
 }
@@ -67,7 +67,7 @@ impl Key {
 impl Kind {
     /// The type, unit and range, for `config docs` and for messages.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let with_special = |mut text: String, special: Special| {
             for (number, meaning) in special {
                 text.push_str(&format!(", {number} = {meaning}"));

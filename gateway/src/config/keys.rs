@@ -32,15 +32,15 @@ const fn seconds(min: i64, max: i64) -> Kind {
 }
 
 /// The section whose keys are topic configs for all topics; `[topics.NAME]` takes the same keys for one.
-pub const TOPIC_DEFAULTS: &str = "topic_defaults";
+pub(super) const TOPIC_DEFAULTS: &str = "topic_defaults";
 /// The section of `[topics.NAME]` tables.
-pub const TOPICS: &str = "topics";
+pub(super) const TOPICS: &str = "topics";
 /// The section whose further keys `object_store` names.
-pub const OBJECT_STORE: &str = "object_store";
+pub(super) const OBJECT_STORE: &str = "object_store";
 
 /// All keys, in the order in which they are documented. One row a key, so kept from the formatter.
 #[rustfmt::skip]
-pub const KEYS: &[Key] = &[
+pub(super) const KEYS: &[Key] = &[
     key("", "allow_anonymous", Kind::Bool, "false",
         "accept clients that do not authenticate on addresses other than loopback"),
     key("node", "id", number(1, 0x7fff_ffff), "1", "this node's number, its broker id for Kafka clients"),
@@ -111,7 +111,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The keys of one `[[routes]]` table: name and documentation.
-pub const ROUTE_KEYS: &[(&str, &str)] = &[
+pub(super) const ROUTE_KEYS: &[(&str, &str)] = &[
     ("filter", "MQTT topic filter; {1}, {2} are the values of its wildcards"),
     ("topic", "log topic"),
     ("key", "record key, a template such as \"{1}\"; default: the client id"),
@@ -119,7 +119,7 @@ pub const ROUTE_KEYS: &[(&str, &str)] = &[
 ];
 
 /// Kafka's topic configs that exist there but are not honoured here yet.
-pub const KAFKA_ONLY: &[&str] = &[
+pub(super) const KAFKA_ONLY: &[&str] = &[
     "delete.retention.ms",
     "file.delete.delay.ms",
     "flush.messages",
@@ -148,6 +148,6 @@ pub const KAFKA_ONLY: &[&str] = &[
 
 /// The key that stands at `section` and `name`.
 #[must_use]
-pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }

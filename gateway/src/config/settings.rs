@@ -159,7 +159,7 @@ impl Settings {
 
 /// A key's default as a value.
 #[must_use]
-pub fn default_of(key: &Key) -> Option<Value> {
+pub(super) fn default_of(key: &Key) -> Option<Value> {
     if key.default.is_empty() {
         return None;
     }
@@ -235,6 +235,6 @@ fn route(setting: &Setting) -> Result<RouteConfig, Problem> {
 }
 
 /// All keys outside `[topics.NAME]` and `[[routes]]`, in the order of the documentation.
-pub fn plain_keys() -> impl Iterator<Item = &'static Key> {
+pub(super) fn plain_keys() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(|key| !matches!(key.kind, Kind::Routes))
 }

@@ -28,7 +28,7 @@ pub struct Sources {
 
 /// One setting before its key is known to exist.
 #[derive(Debug, Clone)]
-pub struct Setting {
+pub(super) struct Setting {
     /// Empty for keys at the top of the file.
     pub section: String,
     /// In `[topics.NAME]`: the topic's name.
@@ -43,7 +43,7 @@ pub struct Setting {
 ///
 /// # Errors
 /// An unreadable file, or TOML that does not parse (with its line).
-pub fn read_file(path: &Path) -> Result<Vec<Setting>, Problem> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<Setting>, Problem> {
     let text = std::fs::read_to_string(path).map_err(|error| Problem {
         origin: Origin::Default,
         what: format!("cannot read the config file {}: {error}", path.display()),
@@ -149,7 +149,7 @@ fn line_of(text: &str, position: usize) -> usize {
 ///
 /// # Errors
 /// No `=` in it.
-pub fn read_flag(flag: &str) -> Result<Vec<Setting>, Problem> {
+pub(super) fn read_flag(flag: &str) -> Result<Vec<Setting>, Problem> {
     let origin = Origin::Flag(format!("--set {flag}"));
     let Some((path, value)) = flag.split_once('=') else {
         return Err(Problem {
@@ -182,7 +182,7 @@ fn split_topic(rest: &str) -> (Option<String>, String) {
 
 /// Reads one environment variable; `None` when it is none of ours.
 #[must_use]
-pub fn read_env(variable: &str, value: &str) -> Option<Vec<Setting>> {
+pub(super) fn read_env(variable: &str, value: &str) -> Option<Vec<Setting>> {
     let path = variable.strip_prefix(ENV_PREFIX)?.to_lowercase();
     let mut parts = path.split("__");
     let first = parts.next().unwrap_or_default();

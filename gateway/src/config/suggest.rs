@@ -6,7 +6,7 @@ use super::keys::{KAFKA_ONLY, KEYS, ROUTE_KEYS, TOPIC_DEFAULTS, TOPICS};
 
 /// What to do about the unknown key `name` in `section` (for `[topics.X]`, with that topic).
 #[must_use]
-pub fn unknown_key(section: &str, topic: Option<&str>, name: &str) -> String {
+pub(super) fn unknown_key(section: &str, topic: Option<&str>, name: &str) -> String {
     let in_topics = section == TOPIC_DEFAULTS || section == TOPICS;
     if in_topics && KAFKA_ONLY.contains(&name) {
         return format!("{name} is a topic config of Kafka that is not supported yet; leave it out");
@@ -45,7 +45,7 @@ pub fn unknown_key(section: &str, topic: Option<&str>, name: &str) -> String {
 
 /// What to do about an unknown key of a `[[routes]]` table.
 #[must_use]
-pub fn unknown_route_key(name: &str) -> String {
+pub(super) fn unknown_route_key(name: &str) -> String {
     match nearest(name, ROUTE_KEYS.iter().map(|(key, _)| *key)) {
         Some(near) => format!("did you mean {near}?"),
         None => {

@@ -7,7 +7,7 @@ use super::key::{Kind, Special, TimeUnit};
 
 /// A value as a source gave it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Raw {
+pub(super) enum Raw {
     Text(String),
     Integer(i64),
     Bool(bool),
@@ -49,7 +49,7 @@ pub enum Value {
 ///
 /// # Errors
 /// What is wrong and what is expected, for a person.
-pub fn check(kind: Kind, raw: &Raw, base: &Path) -> Result<Value, String> {
+pub(super) fn check(kind: Kind, raw: &Raw, base: &Path) -> Result<Value, String> {
     let wrong = || format!("expected {}, found {}", kind.describe(), raw.type_name());
     match (kind, raw) {
         (Kind::Bool, Raw::Bool(value)) => Ok(Value::Bool(*value)),
@@ -144,7 +144,7 @@ fn split_number(text: &str) -> Result<(i64, &str), String> {
 ///
 /// # Errors
 /// What is wrong, for a person.
-pub fn parse_size(text: &str) -> Result<i64, String> {
+pub(super) fn parse_size(text: &str) -> Result<i64, String> {
     let (number, unit) = split_number(text)?;
     let factor: i64 = match unit {
         "" | "B" => 1,

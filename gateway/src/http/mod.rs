@@ -1,14 +1,130 @@
 //! The HTTP door: metrics, health, the JSON API and the console page.
 
-use std::sync::Arc;
+mod base64;
+mod console;
+mod error;
+mod front;
+mod health;
+mod ingest;
+mod lake;
+mod limits;
+mod listener;
+mod openapi;
+mod records;
+mod rules;
+mod status;
+#[cfg(test)]
+mod tests;
+mod topics;
 
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{Method, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::node::Gateway;
+use error::ApiError;
+pub use front::Front;
+use limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
+use listener::LimitedListener;
 
-/// Serves until shutdown.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, shutdown: CancellationToken) {
-    let _ = (gateway, listener, shutdown);
-    todo!()
+/// Every route: its path, its methods for the description, and what answers it.
+fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<Arc<Front>>)> {
+    vec![
+        ("/", &["get"], get(console::page)),
+        ("/console.css", &["get"], get(console::style)),
+        ("/console.js", &["get"], get(console::script)),
+        ("/healthz", &["get"], get(health::alive)),
+        ("/readyz", &["get"], get(health::ready)),
+        ("/metrics", &["get"], get(health::metrics)),
+        ("/api/v1/status", &["get"], get(status::status)),
+        ("/api/v1/topics", &["get"], get(topics::list)),
+        ("/api/v1/topics/{topic}", &["get"], get(topics::describe)),
+        (
+            "/api/v1/topics/{topic}/records",
+            &["get", "post"],
+            get(records::read).post(ingest::append).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
+        ),
+        ("/api/v1/clients", &["get"], get(status::clients)),
+        ("/api/v1/alerts", &["get"], get(rules::alerts)),
+        ("/api/v1/rules", &["get"], get(rules::list)),
+        ("/api/v1/rules/reload", &["post"], post(rules::reload)),
+        ("/api/v1/lake", &["get"], get(lake::status)),
+        ("/api/v1/lake/verify", &["get"], get(lake::verify)),
+        ("/api/v1/openapi.json", &["get"], get(openapi::document)),
+    ]
+}
+
+fn router(front: Arc<Front>) -> axum::Router {
+    let mut router = axum::Router::new();
+    for (path, _, answer) in routes() {
+        router = router.route(path, answer);
+    }
+    router
+        .fallback(async || {
+            ApiError::not_found("there is nothing at this path; /api/v1/openapi.json lists what there is")
+        })
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(middleware::from_fn_with_state(front.clone(), guard))
+        .with_state(front)
+}
+
+/// Serves until shutdown, then answers the requests in flight.
+pub async fn serve(front: Arc<Front>, listener: TcpListener, shutdown: CancellationToken) {
+    let sampling = front.clone();
+    let end = shutdown.clone();
+    let sampler = async move {
+        let mut ticks = tokio::time::interval(crate::metrics::live::INTERVAL);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => sampling.sample(),
+                () = end.cancelled() => break,
+            }
+        }
+    };
+    let listener = LimitedListener::new(listener, front.clone());
+    let server = axum::serve(listener, router(front)).with_graceful_shutdown(shutdown.cancelled_owned());
+    let (served, ()) = tokio::join!(server.into_future(), sampler);
+    if let Err(error) = served {
+        tracing::error!("the HTTP door closed: {error}");
+    }
+}
+
+/// Around every request: refuses writes that another site's page makes a browser send, bounds its time, counts it.
+async fn guard(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    let response = if request.method() != Method::GET && is_cross_site(&request) {
+        ApiError::forbidden("requests that change something are not accepted from pages of another site")
+            .into_response()
+    } else if content_length(&request).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        // Before the client has sent it all in vain.
+        ApiError::body_too_large().into_response()
+    } else {
+        match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => ApiError::timeout(REQUEST_TIMEOUT).into_response(),
+        }
+    };
+    if let Some(gateway) = front.gateway() {
+        gateway.metrics.http.answered(&route, response.status().as_u16(), started.elapsed());
+    }
+    response
+}
+
+fn content_length(request: &Request) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_cross_site(request: &Request) -> bool {
+    let text = |name| request.headers().get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    let Some(origin) = text(header::ORIGIN) else { return false };
+    let origin_host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    text(header::HOST) != Some(origin_host)
 }

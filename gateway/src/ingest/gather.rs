@@ -216,7 +216,12 @@ fn decimal(mut number: u16, digits: &mut [u8; PACKET_ID_DIGITS]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use forebay_disk::{LogOptions, RealFiles};
+    use forebay_log::record::{Batches, Record, RecordReader};
+    use forebay_log::{Offset, TopicConfig};
+
     use super::*;
+    use crate::config::RouteConfig;
 
     #[test]
     fn packet_ids_are_written_in_decimal() {
@@ -245,5 +250,98 @@ mod tests {
         let expected = "mqtt.topic=meters/m1 mqtt.client=c mqtt.qos=2 mqtt.packet_id=12 mqtt.retain=1 b=1 a=2 \
                         mqtt.content_type=application/json";
         assert_eq!(names.join(" "), expected);
+    }
+
+    fn publish<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
+        let headers: &[(&'static str, &[u8])] = &[];
+        Publish {
+            topic,
+            payload,
+            client_id: "c",
+            qos: 1,
+            user_properties: &[],
+            content_type: None,
+            packet_id: None,
+            headers,
+        }
+    }
+
+    async fn gather(dir: &tempfile::TempDir, partitions: u32) -> (Log, Gather) {
+        let route = RouteConfig {
+            filter: "meters/+/readings".into(),
+            topic: "readings".into(),
+            key: Some("{1}".into()),
+            timestamp: Some("/ts".into()),
+        };
+        let router = Router::new(&[route]).unwrap_or_else(|error| panic!("{error}"));
+        let files = RealFiles::open(dir.path()).unwrap_or_else(|error| panic!("{error}"));
+        let log = Log::open(files, LogOptions { shards: 2, fsync: false }).unwrap_or_else(|error| panic!("{error}"));
+        let made = log.create_topic("readings", partitions, TopicConfig::default()).await;
+        assert!(made.is_ok());
+        (log.clone(), Gather::new(log, Arc::new(router)))
+    }
+
+    fn read(log: &Log, partition: u32) -> Vec<Record> {
+        let topic = log.topic("readings").unwrap_or_else(|| panic!("made"));
+        let fetched = topic.partitions[partition as usize].read(Offset(0), 8 << 20).unwrap_or_else(|e| panic!("{e}"));
+        let batches = Batches::new(fetched.batches).flatten();
+        batches.flat_map(|(header, batch)| RecordReader::new(&header, &batch)).flatten().flatten().collect()
+    }
+
+    #[tokio::test]
+    async fn each_meter_stays_in_its_partition_in_order_and_every_publish_has_its_ticket() {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let (log, mut gather) = gather(&dir, 4).await;
+        let mut partitions = Vec::new();
+        for round in 0..3 {
+            for meter in 0..10 {
+                let topic = format!("meters/m{meter}/readings");
+                let payload = format!("{{\"ts\":{},\"round\":{round}}}", 1_357_000_200 + round);
+                let placed = gather.push(Millis(5), &publish(&topic, payload.as_bytes()));
+                partitions.push(placed.map(|(topic, index)| (topic.to_string(), index)));
+            }
+        }
+        assert!(!gather.is_empty() && gather.bytes() > 0);
+        let tickets = gather.submit().await;
+        assert!(gather.is_empty() && gather.bytes() == 0);
+        assert_eq!(tickets.by_publish.len(), 30);
+        assert!(tickets.tickets.len() <= 4, "one ticket a partition");
+        for ticket in tickets.tickets {
+            assert!(ticket.unwrap_or_else(|error| panic!("{error}")).await.is_ok());
+        }
+        for meter in 0..10usize {
+            let key = format!("m{meter}");
+            let index = partition_for_key(key.as_bytes(), 4);
+            assert!(partitions.iter().skip(meter).step_by(10).all(|p| *p == Ok(("readings".to_owned(), index))));
+            let records: Vec<Record> =
+                read(&log, index).into_iter().filter(|r| r.key.as_deref() == Some(key.as_bytes())).collect();
+            let times: Vec<i64> = records.iter().map(|record| record.timestamp.0).collect();
+            assert_eq!(times, [1_357_000_200_000, 1_357_000_201_000, 1_357_000_202_000]);
+            assert_eq!(records[0].header("mqtt.qos").map(|qos| &qos[..]), Some(&b"1"[..]));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_stored_is_refused_alone() {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let (_log, mut gather) = gather(&dir, 1).await;
+        let large = vec![0u8; 2 << 20];
+        let topic = "meters/m1/readings";
+        assert!(matches!(gather.push(Millis(0), &publish(topic, &large)), Err(AppendError::TooLarge { .. })));
+        assert!(matches!(gather.push(Millis(0), &publish("unrouted", b"x")), Err(AppendError::Offline(_))));
+        assert!(gather.is_empty());
+        // Several full chunks of one partition keep their order.
+        let full = vec![b'x'; 300 << 10];
+        for _ in 0..4 {
+            assert!(gather.push(Millis(0), &publish(topic, &full)).is_ok());
+        }
+        let tickets = gather.submit().await;
+        assert_eq!(tickets.by_publish, [0, 1, 2, 3]);
+        let mut offsets = Vec::new();
+        for ticket in tickets.tickets {
+            let appended = ticket.unwrap_or_else(|error| panic!("{error}")).await;
+            offsets.push(appended.map(|appended| appended.base_offset.0));
+        }
+        assert_eq!(offsets, [Ok(0), Ok(1), Ok(2), Ok(3)]);
     }
 }

@@ -1,18 +1,36 @@
 //! One node: opens the log, starts every service and door in order, and drains them in reverse.
 
+mod bind;
+mod health;
+mod ready;
+pub mod tls;
+mod topics;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use forebay_disk::{Files, Log};
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use forebay_disk::{Files, Log, LogOptions, RealFiles};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
 use crate::config::Config;
+use crate::http;
 use crate::ingest::Router;
+use crate::kafka::{self, KafkaDoor};
 use crate::lake::Lake;
 use crate::metrics::Metrics;
-use crate::mqtt::Broker;
+use crate::mqtt::{self, Broker};
+use crate::quic::QuicListener;
 use crate::reader::Reader;
+
+use bind::Bound;
+
+/// How long connections may take to finish what is in flight when the node drains.
+const DOORS_DRAIN: Duration = Duration::from_secs(6);
 
 /// Everything a running node shares.
 pub struct Gateway {
@@ -25,7 +43,8 @@ pub struct Gateway {
     pub alerts: Arc<Alerts>,
     pub metrics: Arc<Metrics>,
     pub addresses: Addresses,
-    pub started: std::time::Instant,
+    pub started: Instant,
+    /// Cancelled when the node begins to drain.
     pub shutdown: CancellationToken,
 }
 
@@ -44,20 +63,160 @@ pub struct Addresses {
 /// A running node.
 pub struct Node {
     pub gateway: Arc<Gateway>,
+    /// The doors for data: they go first.
+    doors: JoinSet<()>,
+    /// The HTTP door stays open while the others drain, to answer `/readyz`.
+    http: JoinSet<()>,
+    /// Ends the services behind the doors.
+    services: CancellationToken,
+    tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    quic: Option<Arc<QuicListener>>,
+}
+
+/// Opens and locks the data directory of the configuration.
+///
+/// # Errors
+/// It cannot be made or written, or another process has it.
+pub fn open_data_dir(config: &Config) -> anyhow::Result<Arc<dyn Files>> {
+    let path = &config.node.data_dir;
+    let files = RealFiles::open(path)
+        .with_context(|| format!("cannot use the data directory {} (node.data_dir, --data-dir)", path.display()))?;
+    Ok(files)
 }
 
 impl Node {
     /// Starts a node on `files` (its data directory). Returns once every listener accepts.
+    ///
+    /// # Errors
+    /// What cannot be bound, opened or loaded, and what to do about it.
     pub async fn start(config: Config, files: Arc<dyn Files>) -> anyhow::Result<Node> {
-        let _ = (config, files);
-        todo!()
+        let started = Instant::now();
+        let config = Arc::new(config);
+        let bound = Bound::bind(&config)?;
+        let addresses = bound.addresses();
+        let router = Router::new(&config.routes).context("a route cannot work")?;
+        let (doors_end, services) = (CancellationToken::new(), CancellationToken::new());
+
+        // Answers /healthz from here on; everything else once the node is assembled.
+        let mut http = JoinSet::new();
+        let front = http::Front::new();
+        if let Some(listener) = bound.http {
+            http.spawn(http::serve(front.clone(), listener, services.clone()));
+        }
+
+        let certificates = config.clone();
+        let tls = tokio::task::spawn_blocking(move || tls::load(&certificates));
+        let options = LogOptions { shards: shards(), fsync: config.durability.fsync };
+        let log = tokio::task::spawn_blocking(move || Log::open(files, options))
+            .await?
+            .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
+        topics::create_configured(&log, &config).await?;
+
+        let metrics = Metrics::of_node(&log);
+        let lake = Lake::start(log.clone(), config.clone(), metrics.clone(), services.clone()).await?;
+        let lake = Some(lake);
+        let reader = Reader::new(lake.clone());
+        let router = Arc::new(router);
+        let broker = Broker::start(
+            log.clone(),
+            reader.clone(),
+            router.clone(),
+            config.clone(),
+            metrics.clone(),
+            services.clone(),
+        )
+        .await?;
+        let alerts = Alerts::start(
+            log.clone(),
+            reader.clone(),
+            broker.clone(),
+            config.clone(),
+            metrics.clone(),
+            services.clone(),
+        )
+        .await?;
+        let gateway = Arc::new(Gateway {
+            config: config.clone(),
+            log: log.clone(),
+            reader: reader.clone(),
+            router,
+            lake,
+            broker: broker.clone(),
+            alerts,
+            metrics: metrics.clone(),
+            addresses: addresses.clone(),
+            started,
+            shutdown: doors_end.clone(),
+        });
+
+        let tls = tls.await??;
+        let mut doors = JoinSet::new();
+        if let Some(listener) = bound.mqtt {
+            doors.spawn(mqtt::serve(broker.clone(), listener, None, doors_end.clone()));
+        }
+        let tcp_tls = tls.tcp.map(|config| Arc::new(ArcSwap::from_pointee(config)));
+        if let (Some(listener), Some(tls)) = (bound.mqtts, &tcp_tls) {
+            doors.spawn(mqtt::serve(broker.clone(), listener, Some(tls.clone()), doors_end.clone()));
+        }
+        let mut quic = None;
+        if let Some(socket) = bound.quic {
+            let listener = Arc::new(QuicListener::new(socket, tls.quic).context("listeners.quic")?);
+            let (serving, broker, end) = (listener.clone(), broker.clone(), doors_end.clone());
+            doors.spawn(async move { serving.serve(broker, end).await });
+            quic = Some(listener);
+        }
+        if let (Some(listener), Some(address)) = (bound.kafka, addresses.kafka) {
+            let advertised = (config.node.advertised_host.clone(), address.port());
+            let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised });
+            doors.spawn(kafka::serve(door, listener, doors_end));
+        }
+        front.open(gateway.clone());
+        tracing::info!(took = ?started.elapsed(), "every listener accepts");
+        Ok(Node { gateway, doors, http, services, tls: tcp_tls, quic })
     }
-    /// The line `forebay ready node=1 mqtt=... http=...`.
-    pub fn ready_line(&self) -> String {
-        todo!()
+
+    /// Reads rules and certificates again; what is wrong is logged and the old ones stay.
+    pub async fn reload(&self) {
+        match self.gateway.alerts.reload().await {
+            Ok(()) => tracing::info!("rules reloaded"),
+            Err(error) => tracing::error!("rules not reloaded, the old ones stay: {error:#}"),
+        }
+        match self.reload_certificates().await {
+            Ok(()) => tracing::info!("certificates reloaded"),
+            Err(error) => tracing::error!("certificates not reloaded, the old ones stay: {error:#}"),
+        }
     }
+
+    async fn reload_certificates(&self) -> anyhow::Result<()> {
+        let config = self.gateway.config.clone();
+        let fresh = tokio::task::spawn_blocking(move || tls::load(&config)).await??;
+        if let Some(quic) = &self.quic {
+            quic.set_tls(fresh.quic)?;
+        }
+        if let (Some(current), Some(fresh)) = (&self.tls, fresh.tcp) {
+            current.store(Arc::new(fresh));
+        }
+        Ok(())
+    }
+
     /// No new connections, acks in flight finished, everything flushed; at most 10 s.
-    pub async fn drain(self) {
-        todo!()
+    pub async fn drain(mut self) {
+        self.gateway.shutdown.cancel();
+        let emptied = async { while self.doors.join_next().await.is_some() {} };
+        if tokio::time::timeout(DOORS_DRAIN, emptied).await.is_err() {
+            tracing::warn!("some connections did not drain within {DOORS_DRAIN:?} and are closed");
+        }
+        self.doors.abort_all();
+        self.services.cancel();
+        let log = self.gateway.log.clone();
+        if tokio::task::spawn_blocking(move || log.shutdown()).await.is_err() {
+            tracing::error!("the log did not shut down cleanly; it recovers at the next start");
+        }
+        self.http.abort_all();
     }
+}
+
+/// Threads that own partitions: one for each core, within reason.
+fn shards() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 16))
 }

@@ -1,4 +1,5 @@
-//! The keeper: a thread that writes the recovery points when they have moved and watches for the end of a full disk.
+//! The keeper: a thread that writes the recovery points when they have moved, watches for the end of a full disk, and
+//! tries again to open partitions that are offline.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,6 +16,7 @@ use crate::log::Topics;
 use crate::partition::Partition;
 use crate::points::{self, Points};
 use crate::space::Space;
+use crate::unopened::UnopenedList;
 
 /// The running keeper.
 pub(crate) struct Keeper {
@@ -23,27 +25,22 @@ pub(crate) struct Keeper {
     thread: thread::JoinHandle<()>,
 }
 
+/// What the keeper looks after.
+pub(crate) struct Care {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) topics: Arc<ArcSwap<Topics>>,
+}
+
 struct Work {
-    files: Arc<dyn Files>,
-    space: Arc<Space>,
-    topics: Arc<ArcSwap<Topics>>,
+    care: Care,
+    unopened: Arc<UnopenedList>,
     written: Mutex<Points>,
 }
 
 impl Keeper {
-    pub(crate) fn start(
-        files: &Arc<dyn Files>,
-        space: &Arc<Space>,
-        topics: &Arc<ArcSwap<Topics>>,
-        known: Points,
-        fsync: bool,
-    ) -> io::Result<Keeper> {
-        let work = Arc::new(Work {
-            files: Arc::clone(files),
-            space: Arc::clone(space),
-            topics: Arc::clone(topics),
-            written: Mutex::new(known),
-        });
+    pub(crate) fn start(care: Care, unopened: Arc<UnopenedList>, known: Points, fsync: bool) -> io::Result<Keeper> {
+        let work = Arc::new(Work { care, unopened, written: Mutex::new(known) });
         let (stop, stopped) = sync_channel(1);
         let thread = thread::Builder::new().name("forebay-keeper".to_owned()).spawn({
             let work = Arc::clone(&work);
@@ -67,7 +64,8 @@ impl Work {
         let interval = Duration::from_millis(CHECKPOINT_INTERVAL_MS);
         let mut last = Instant::now();
         while stopped.recv_timeout(Duration::from_millis(TICK_MS.unsigned_abs())) == Err(RecvTimeoutError::Timeout) {
-            self.space.probe();
+            self.care.space.probe();
+            self.unopened.retry();
             if last.elapsed() >= interval {
                 self.checkpoint(fsync);
                 last = Instant::now();
@@ -79,7 +77,7 @@ impl Work {
     /// otherwise only closed segments are.
     fn checkpoint(&self, synced: bool) {
         let mut points = Points::new();
-        for topic in self.topics.load().values() {
+        for topic in self.care.topics.load().values() {
             for partition in &topic.partitions {
                 let point = if synced { partition.watermarks().log_end } else { active_base(partition) };
                 points.insert((topic.id, partition.index()), point);
@@ -89,7 +87,7 @@ impl Work {
         if *written == points {
             return;
         }
-        match self.space.reserved(|| points::save(self.files.as_ref(), &points)) {
+        match self.care.space.reserved(|| points::save(self.care.files.as_ref(), &points)) {
             Ok(()) => *written = points,
             Err(error) => tracing::warn!(%error, "recovery points not written: the next start scans more"),
         }

@@ -19,10 +19,14 @@ mod sealed;
 mod segment_file;
 mod shard;
 mod shared;
+pub mod sim;
+#[cfg(test)]
+mod simulation;
 mod space;
 mod starts;
 mod store;
 mod topic;
+mod unopened;
 
 pub use files::{File, Files};
 pub use forebay_log::partition::{AppendData, Appended, ClosedSegment, Watermarks};

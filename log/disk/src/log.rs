@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::dirs;
 use crate::engine::{Engine, PartitionKey};
 use crate::files::{Files, is_disk_full};
-use crate::keeper::Keeper;
+use crate::keeper::{Care, Keeper};
 use crate::layout::{LOG_DIR, partition_dir};
 use crate::meta::{Metadata, TopicMeta};
 use crate::open::{OpenPartition, identify};
@@ -25,8 +25,10 @@ use crate::partition::Partition;
 use crate::points::{self, Points};
 use crate::pool::SyncPool;
 use crate::shard::{Mailboxes, Request, Shard, shard_of};
+use crate::shared::Shared;
 use crate::space::Space;
 use crate::topic::Topic;
+use crate::unopened::{Unopened, UnopenedList};
 
 /// How the node's log runs.
 #[derive(Debug, Clone)]
@@ -82,6 +84,7 @@ struct Inner {
     admission: Arc<Semaphore>,
     mailboxes: Mailboxes,
     topics: Arc<ArcSwap<Topics>>,
+    unopened: Arc<UnopenedList>,
     changed: watch::Sender<u64>,
     next_key: AtomicU64,
     /// The one that changes topics holds this; blocking threads only.
@@ -105,12 +108,16 @@ impl Log {
         files.create_dir_all(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
         let space = Arc::new(Space::open(Arc::clone(&files)));
         let mut metadata = identify(files.as_ref(), &space)?;
-        finish_deletions(files.as_ref(), &space, &mut metadata)?;
+        if let Err(error) = finish_deletions(files.as_ref(), &space, &mut metadata) {
+            tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
+        }
         let known = points::load(files.as_ref()).map_err(LogError::io(LOG_DIR))?;
         let started = start_shards(&space, &options).map_err(LogError::io("shards"))?;
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
         let topics = Arc::new(ArcSwap::default());
-        let keeper = Keeper::start(&files, &space, &topics, known.clone(), options.fsync);
+        let unopened = Arc::new(UnopenedList::default());
+        let care = Care { files: Arc::clone(&files), space: Arc::clone(&space), topics: Arc::clone(&topics) };
+        let keeper = Keeper::start(care, Arc::clone(&unopened), known.clone(), options.fsync);
         let keeper = keeper.map_err(LogError::io("keeper"))?;
         let (changed, _) = watch::channel(0);
         let inner = Inner {
@@ -121,13 +128,14 @@ impl Log {
             admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)),
             mailboxes,
             topics,
+            unopened,
             changed,
             next_key: AtomicU64::new(0),
             metadata: Mutex::new(metadata.clone()),
             running: Mutex::new(Some(Running { shards: started, keeper })),
         };
         let mut opened = Topics::new();
-        for (name, meta) in &metadata.topics {
+        for (name, meta) in metadata.topics.iter().filter(|(_, meta)| !meta.deleting) {
             opened.insert(name.clone(), inner.open_topic(name, meta, &known)?);
         }
         inner.topics.store(Arc::new(opened));
@@ -206,13 +214,16 @@ impl Inner {
         for index in 0..meta.partitions {
             let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
             let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
-            let open =
-                OpenPartition { files: &self.files, space: &self.space, topic: name, index, config: &meta.config };
             let point = known.get(&(meta.id, index)).copied().unwrap_or_default();
-            let (driver, shared) = open.run(point)?;
-            if let Some(driver) = driver {
-                mailbox.send_blocking(Request::Add(key, Box::new(driver))).map_err(|_| LogError::Closed)?;
-            }
+            let shared = Arc::new(Shared::new(name, index, point));
+            let open = OpenPartition {
+                files: Arc::clone(&self.files),
+                space: Arc::clone(&self.space),
+                shared: Arc::clone(&shared),
+                config: Arc::clone(&config),
+                point,
+            };
+            self.unopened.open(Unopened { key, mailbox: mailbox.clone(), open })?;
             partitions.push(Arc::new(Partition {
                 key,
                 shared,

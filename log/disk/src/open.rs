@@ -1,13 +1,11 @@
 //! Opening what is in the data directory: the node's identity, and each partition up to its machine and files.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
-use std::time::SystemTime;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use forebay_log::partition::{Event, Watermarks};
+use arc_swap::ArcSwap;
+use forebay_log::partition::Event;
 use forebay_log::{Epoch, Millis, Offset, TopicConfig};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::LogError;
@@ -21,7 +19,6 @@ use crate::recover::{Recovered, Recovery};
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::store::Store;
-use crate::topic::is_internal;
 
 /// Kafka's name for the file that tells whose data directory this is.
 const PROPERTIES_FILE: &str = "meta.properties";
@@ -60,60 +57,38 @@ fn refuse_orphans(files: &dyn Files) -> Result<(), LogError> {
     }
 }
 
-/// A partition to be opened.
-pub(crate) struct OpenPartition<'a> {
-    pub(crate) files: &'a Arc<dyn Files>,
-    pub(crate) space: &'a Arc<Space>,
-    pub(crate) topic: &'a str,
-    pub(crate) index: u32,
-    pub(crate) config: &'a TopicConfig,
+/// A partition to be opened; kept for another try while that fails.
+pub(crate) struct OpenPartition {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: Arc<ArcSwap<TopicConfig>>,
+    /// Its recovery point.
+    pub(crate) point: Offset,
 }
 
-impl OpenPartition<'_> {
-    /// Recovers it. One that cannot be opened has no driver and is offline, the others are not touched by it.
-    pub(crate) fn run(&self, point: Offset) -> Result<(Option<Driver>, Arc<Shared>), LogError> {
-        let dir = partition_dir(self.topic, self.index);
-        let now = Millis::from_system(SystemTime::now());
-        let recovery = Recovery { files: self.files, dir: &dir, point, now };
-        let shared = Arc::new(self.shared(point));
-        let Recovered { restored, segments } = match recovery.run() {
-            Ok(recovered) => recovered,
-            Err(error) => {
-                tracing::error!(topic = self.topic, partition = self.index, %error, "partition is offline: not recovered");
-                shared.offline.store(Some(Arc::new(format!("{}: {error}", dir.display()))));
-                return Ok((None, shared));
-            }
-        };
-        let epoch = restored.epochs.latest().map_or(Epoch(0), |latest| Epoch(latest.0 + 1));
-        let mut machine = Machine::new(self.config.clone(), now, restored);
-        // A new epoch at each start: a log that lost its unsynced tail is not taken for the one before (KIP-101).
-        let mut effects = Vec::new();
-        machine.handle(now, Event::BecomeLeader { epoch, followers: Vec::new() }, &mut effects);
-        shared.publish(&machine);
-        shared.publish_marks(machine.watermarks());
-        let active = segments.last().cloned();
-        shared.segments.store(Arc::new(segments));
-        let active = active.ok_or_else(|| LogError::Format {
-            path: dir.display().to_string(),
-            what: "recovery made no segment".to_owned(),
+impl OpenPartition {
+    /// Recovers it and publishes what it holds.
+    ///
+    /// # Errors
+    /// IO errors: the partition is offline then, the others are not touched by it.
+    pub(crate) fn run(&self, now: Millis) -> io::Result<Driver> {
+        let dir = partition_dir(&self.shared.topic, self.shared.index);
+        let recovered = Recovery { files: &self.files, dir: &dir, point: self.point, now }.run();
+        let Recovered { restored, segments } = recovered.inspect_err(|error| {
+            self.shared.offline.store(Some(Arc::new(format!("{}: {error}", dir.display()))));
         })?;
-        let store = Store::new(Arc::clone(self.files), dir, Arc::clone(self.space), Arc::clone(&shared), active);
-        Ok((Some(Driver::new(machine, store)), shared))
-    }
-
-    fn shared(&self, point: Offset) -> Shared {
-        let marks = Watermarks { log_start: point, local_start: point, high_watermark: point, log_end: point };
-        Shared {
-            topic: self.topic.to_owned(),
-            index: self.index,
-            internal: is_internal(self.topic),
-            segments: ArcSwap::default(),
-            marks: watch::channel(marks).0,
-            closed: ArcSwap::default(),
-            epoch: AtomicI32::new(0),
-            local_bytes: AtomicU64::new(0),
-            offline: ArcSwapOption::empty(),
-            removed: AtomicBool::new(false),
-        }
+        let epoch = restored.epochs.latest().map_or(Epoch(0), |latest| Epoch(latest.0 + 1));
+        let config = Arc::unwrap_or_clone(self.config.load_full());
+        let mut machine = Machine::new(config, now, restored);
+        // A new epoch at each start: a log that lost its unsynced tail is not taken for the one before (KIP-101).
+        machine.handle(now, Event::BecomeLeader { epoch, followers: Vec::new() }, &mut Vec::new());
+        let active = segments.last().cloned().ok_or_else(|| io::Error::other("recovery made no segment"))?;
+        self.shared.segments.store(Arc::new(segments));
+        self.shared.publish_marks(machine.watermarks());
+        self.shared.publish(&machine);
+        let (files, shared) = (Arc::clone(&self.files), Arc::clone(&self.shared));
+        let store = Store::new(files, dir, Arc::clone(&self.space), shared, active);
+        Ok(Driver::new(machine, store))
     }
 }

@@ -29,6 +29,12 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    /// The way to a shard that has stopped.
+    #[cfg(test)]
+    pub(crate) fn closed() -> Mailbox {
+        Mailbox { requests: mpsc::channel(1).0 }
+    }
+
     /// Sends, waiting while the mailbox is full.
     pub(crate) async fn send(&self, request: Request) -> Result<(), AppendError> {
         self.requests.send(request).await.map_err(|_| AppendError::Closed)
@@ -47,6 +53,17 @@ impl Mailbox {
     }
 }
 
+/// A bug in a shard ends the process: recovery is a tested path, a log that has lost a shard is not.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// A running shard.
 pub(crate) struct Shard {
     pub(crate) mailbox: Mailbox,
@@ -58,9 +75,10 @@ impl Shard {
     pub(crate) fn start(number: usize, engine: Engine) -> io::Result<Shard> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (requests, waiting) = mpsc::channel(SHARD_QUEUE);
-        let thread = thread::Builder::new()
-            .name(format!("forebay-log-{number}"))
-            .spawn(move || run(engine, waiting, &runtime))?;
+        let thread = thread::Builder::new().name(format!("forebay-log-{number}")).spawn(move || {
+            let _guard = AbortOnPanic;
+            run(engine, waiting, &runtime)
+        })?;
         Ok(Shard { mailbox: Mailbox { requests }, thread })
     }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use forebay_log::Offset;
 use forebay_log::partition::{ClosedSegment, Watermarks};
 use tokio::sync::watch;
 
 use crate::machine::Machine;
 use crate::segment_file::SegmentFile;
+use crate::topic::is_internal;
 
 /// One partition, seen from outside its shard.
 pub(crate) struct Shared {
@@ -28,6 +30,23 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// A partition that is not opened yet; all that is known of it is its recovery point.
+    pub(crate) fn new(topic: &str, index: u32, point: Offset) -> Shared {
+        let marks = Watermarks { log_start: point, local_start: point, high_watermark: point, log_end: point };
+        Shared {
+            topic: topic.to_owned(),
+            index,
+            internal: is_internal(topic),
+            segments: ArcSwap::default(),
+            marks: watch::channel(marks).0,
+            closed: ArcSwap::default(),
+            epoch: AtomicI32::new(0),
+            local_bytes: AtomicU64::new(0),
+            offline: ArcSwapOption::empty(),
+            removed: AtomicBool::new(false),
+        }
+    }
+
     /// Publishes what the machine now says, apart from the watermarks, which it publishes itself.
     pub(crate) fn publish(&self, machine: &Machine) {
         self.epoch.store(machine.epoch().0, Ordering::Release);

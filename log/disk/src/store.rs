@@ -61,7 +61,7 @@ impl Store {
 
     fn write(&mut self, write: &Write) -> io::Result<Arc<dyn File>> {
         if let Some(epochs) = &write.epochs {
-            save_epochs(self.files.as_ref(), &self.dir, epochs)?;
+            self.space.reserved(|| save_epochs(self.files.as_ref(), &self.dir, epochs))?;
         }
         let rolled = if write.roll { Some(self.roll(write.segment)?) } else { None };
         let file = rolled.as_ref().unwrap_or(&self.active).file()?;

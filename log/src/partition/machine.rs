@@ -71,6 +71,8 @@ pub struct Partition<T> {
     unreplicated: VecDeque<(T, Appended)>,
     /// A tick has asked for rolls and retention; cleared by a failure, so that a full disk is not asked in a circle.
     maintain: bool,
+    /// Appends of a failed write, refused once the repair is durable: until then a crash might bring them back.
+    doubtful: Vec<(T, AppendError)>,
     state: State,
 }
 
@@ -96,6 +98,7 @@ impl<T> Partition<T> {
             controls: VecDeque::new(),
             unreplicated: VecDeque::new(),
             maintain: false,
+            doubtful: Vec::new(),
             state: State::Idle,
         }
     }
@@ -161,7 +164,12 @@ impl<T> Partition<T> {
             Event::Append(appends) => self.accept(appends, effects),
             Event::Persisted(then) => self.persisted(then, effects),
             Event::PersistFailed(then, fault) => self.persist_failed(then, &fault, effects),
-            Event::Repaired => self.state = State::Idle,
+            Event::Repaired => {
+                self.state = State::Idle;
+                let refused =
+                    self.doubtful.drain(..).map(|(token, error)| Effect::Done(token, Outcome::Refused(error)));
+                effects.extend(refused);
+            }
             Event::RepairFailed(fault) => self.repair_failed(now, fault, effects),
             Event::Tick => {
                 self.maintain = true;
@@ -174,6 +182,7 @@ impl<T> Partition<T> {
             Event::BecomeLeader { epoch, followers } => {
                 self.epoch = self.epoch.max(epoch);
                 self.followers = followers.into_iter().map(|id| (id, Offset::ZERO)).collect();
+                self.advance(effects);
             }
             Event::Replicated { replica, end } => {
                 if let Some(known) = self.followers.get_mut(&replica) {
@@ -246,13 +255,13 @@ impl<T> Partition<T> {
         self.segments.drain(..gone).map(|s| s.base_offset).collect()
     }
 
-    /// Refuses all that the failed work held, and all that waits behind it: an append must not overtake an earlier one
-    /// of the same device that was refused.
+    /// Refuses all that waits behind the failed work: an append must not overtake an earlier one of the same device that
+    /// was refused. What the work itself held is refused when the repair has made sure that it is gone.
     fn persist_failed(&mut self, then: Durable<T>, fault: &Fault, effects: &mut Vec<Effect<T>>) {
         let Durable { change, acks, applied } = then;
         self.maintain = false;
-        let tokens = acks.into_iter().map(|(token, _)| token).chain(applied);
-        effects.extend(tokens.map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
+        self.doubtful.extend(acks.into_iter().map(|(token, _)| (token, fault.refusal())));
+        effects.extend(applied.into_iter().map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
         self.state = match change {
             Change::Starts(_) => State::Idle,
             Change::Written { rolled, active, .. } => {

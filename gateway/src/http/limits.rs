@@ -1,0 +1,27 @@
+//! Every limit of the HTTP door.
+
+use std::time::Duration;
+
+/// Open connections; more wait in the backlog.
+pub(super) const MAX_CONNECTIONS: usize = 512;
+/// A connection that sends nothing and is sent nothing for this long is closed.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time for one request, its body included.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest body of a POST, bytes.
+pub(super) const MAX_BODY_BYTES: usize = 8 << 20;
+/// Most records in one POST.
+pub(super) const MAX_RECORDS_PER_POST: usize = 50_000;
+/// Bytes of a POST's records for one partition that are appended as one piece: well below any `max.message.bytes` that is
+/// not made smaller than a reading.
+pub(super) const CHUNK_BYTES: usize = 128 << 10;
+/// Most records in one answer.
+pub(super) const MAX_RECORDS_PER_READ: usize = 1000;
+/// Records in an answer when `limit` is not given.
+pub(super) const DEFAULT_RECORDS_PER_READ: usize = 100;
+/// Bytes of batches that one answer is made from.
+pub(super) const MAX_READ_BYTES: usize = 4 << 20;
+/// Clients in one answer.
+pub(super) const MAX_CLIENTS: usize = 1000;
+/// Alerts in the status.
+pub(super) const MAX_STATUS_ALERTS: usize = 100;

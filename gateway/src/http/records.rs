@@ -1,0 +1,111 @@
+//! `GET /api/v1/topics/{t}/records`: a page of records from one partition, hot or cold.
+
+use axum::Json;
+use axum::extract::{Path, Query};
+use axum::http::StatusCode;
+use forebay_log::record::{Batches, Record, RecordReader};
+use forebay_log::{Millis, Offset};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::base64;
+use super::error::ApiError;
+use super::front::Opened;
+use super::limits::{DEFAULT_RECORDS_PER_READ, MAX_READ_BYTES, MAX_RECORDS_PER_READ};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    #[serde(default)]
+    partition: u32,
+    /// Default: the first record there is.
+    offset: Option<i64>,
+    /// Instead of `offset`: the first record at or after this time, milliseconds since 1970.
+    timestamp: Option<i64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn read(
+    Opened(gateway): Opened,
+    Path(name): Path<String>,
+    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let topic = gateway.log.topic(&name).ok_or_else(|| ApiError::unknown_topic(&name))?;
+    let Some(partition) = topic.partitions.get(page.partition as usize) else {
+        return Err(ApiError::not_found(format!("{name} has {} partitions, from 0", topic.partitions.len())));
+    };
+    let limit = page.limit.unwrap_or(DEFAULT_RECORDS_PER_READ).min(MAX_RECORDS_PER_READ);
+    let marks = partition.watermarks();
+    let from = match (page.offset, page.timestamp) {
+        (Some(_), Some(_)) => return Err(ApiError::bad_request("give offset or timestamp, not both")),
+        (Some(offset), None) => Offset(offset),
+        (None, Some(at)) => {
+            gateway.reader.offset_for_time(partition, Millis(at)).await?.map_or(marks.high_watermark, |(at, _)| at)
+        }
+        (None, None) => marks.log_start,
+    };
+    let mut records = Vec::new();
+    let mut next = from;
+    let mut bytes = 0;
+    while records.len() < limit && bytes < MAX_READ_BYTES {
+        let fetched = gateway.reader.read(partition, next, MAX_READ_BYTES - bytes).await?;
+        if fetched.batches.is_empty() {
+            break;
+        }
+        bytes += fetched.batches.len();
+        let before = next;
+        for batch in Batches::new(fetched.batches) {
+            let (header, batch) = batch.map_err(corrupt)?;
+            for record in RecordReader::new(&header, &batch).map_err(corrupt)? {
+                let record = record.map_err(corrupt)?;
+                if record.offset >= next && records.len() < limit {
+                    next = record.offset.next();
+                    records.push(record_json(&record));
+                }
+            }
+            if records.len() < limit {
+                next = next.max(header.next_offset());
+            }
+        }
+        if next == before {
+            break;
+        }
+    }
+    Ok(Json(json!({
+        "topic": name,
+        "partition": page.partition,
+        "log_start": marks.log_start.0,
+        "high_watermark": marks.high_watermark.0,
+        "next_offset": next.0,
+        "records": records,
+    })))
+}
+
+fn corrupt(problem: forebay_log::record::BatchProblem) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a stored batch cannot be read: {problem}"))
+}
+
+/// Bytes that are text stand under `key` and `value`, others as Base64 under `key_base64` and `value_base64`.
+fn record_json(record: &Record) -> Value {
+    let mut out = Map::new();
+    out.insert("offset".to_owned(), record.offset.0.into());
+    out.insert("timestamp".to_owned(), record.timestamp.0.into());
+    put_bytes(&mut out, "key", record.key.as_deref());
+    put_bytes(&mut out, "value", record.value.as_deref());
+    let headers = record.headers.iter().map(|header| {
+        let mut out = Map::new();
+        put_bytes(&mut out, "name", Some(&header.name));
+        put_bytes(&mut out, "value", header.value.as_deref());
+        Value::Object(out)
+    });
+    out.insert("headers".to_owned(), headers.collect());
+    Value::Object(out)
+}
+
+fn put_bytes(out: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
+    match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+        None => out.insert(name.to_owned(), Value::Null),
+        Some((_, Ok(text))) => out.insert(name.to_owned(), text.into()),
+        Some((bytes, Err(_))) => out.insert(format!("{name}_base64"), base64::encode(bytes).into()),
+    };
+}

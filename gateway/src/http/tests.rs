@@ -1,0 +1,206 @@
+//! The HTTP door as its users see it, on a node with every listener at a free port.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::config::{Config, Sources};
+use crate::node::{Node, open_data_dir};
+
+async fn node(folder: &tempfile::TempDir, more: &[&str]) -> Node {
+    let off = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=127.0.0.1:0"));
+    let set = off.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
+    let config = Config::load(&Sources { set, data_dir: Some(folder.path().to_path_buf()), ..Sources::default() });
+    let config = config.unwrap();
+    let files = open_data_dir(&config).unwrap();
+    Node::start(config, files).await.unwrap()
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+async fn request(node: &Node, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let address: SocketAddr = node.gateway.addresses.http.unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let text = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+async fn get(node: &Node, path: &str) -> Answer {
+    request(node, "GET", path, "", "").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_and_errors_are_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &[]).await;
+    for path in [
+        "/",
+        "/console.css",
+        "/console.js",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/api/v1/status",
+        "/api/v1/topics",
+        "/api/v1/topics/mqtt",
+        "/api/v1/topics/mqtt/records",
+        "/api/v1/clients",
+        "/api/v1/alerts",
+        "/api/v1/rules",
+        "/api/v1/lake",
+        "/api/v1/openapi.json",
+    ] {
+        let answer = get(&node, path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+    for (path, status) in [
+        ("/nothing", 404),
+        ("/api/v1/topics/nothing", 404),
+        ("/api/v1/topics/mqtt/records?partition=99", 404),
+        ("/api/v1/topics/mqtt/records?partition=x", 400),
+        ("/api/v1/topics/mqtt/records?offset=5", 416),
+        ("/api/v1/topics/mqtt/records?offset=0&timestamp=0", 400),
+        ("/api/v1/rules/reload", 405),
+    ] {
+        let answer = get(&node, path).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.json()["error"].is_string());
+    }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn posted_records_are_read_back_by_offset_and_by_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &["topics.readings.num.partitions=2"]).await;
+    let lines = "{\"key\":\"m1\",\"value\":{\"v\":1},\"timestamp\":1000,\"headers\":{\"h\":\"x\"}}\n\
+                 {\"key\":\"m1\",\"value\":\"plain\",\"timestamp\":2000}\n\n\
+                 {\"key\":\"m2\",\"value_base64\":\"AP8=\",\"partition\":1}\n";
+    let answer = request(&node, "POST", "/api/v1/topics/readings/records", "", lines).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let places = answer.json()["records"].clone();
+    let partition = places[0]["partition"].as_u64().unwrap();
+    assert_eq!((&places[0]["offset"], &places[1]["partition"]), (&json!(0), &json!(partition)));
+
+    let page = get(&node, &format!("/api/v1/topics/readings/records?partition={partition}&offset=1")).await.json();
+    assert_eq!(page["records"][0]["value"], "plain");
+    let by_time = format!("/api/v1/topics/readings/records?partition={partition}&timestamp=1500&limit=1");
+    let page = get(&node, &by_time).await.json();
+    assert_eq!((&page["records"][0]["offset"], &page["records"][0]["key"]), (&json!(1), &json!("m1")));
+    let page = get(&node, &format!("/api/v1/topics/readings/records?partition={partition}&limit=1")).await.json();
+    assert_eq!(page["records"][0]["value"], "{\"v\":1}");
+    assert_eq!(page["records"][0]["headers"], json!([{"name": "h", "value": "x"}]));
+    assert_eq!(page["next_offset"], 1);
+    let other = get(&node, "/api/v1/topics/readings/records?partition=1").await.json();
+    assert!(other["records"].as_array().unwrap().iter().any(|record| record["value_base64"] == "AP8="), "{other}");
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_post_is_split_into_batches_and_keeps_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &["topics.readings.num.partitions=1"]).await;
+    let records: Vec<Value> =
+        (0..3000).map(|n| json!({ "key": "m1", "value": { "n": n, "pad": "x".repeat(1000) } })).collect();
+    let body = Value::Array(records).to_string();
+    let answer = request(&node, "POST", "/api/v1/topics/readings/records", "", &body).await;
+    assert_eq!(answer.status, 200, "{}", &answer.body[..200]);
+    let places = answer.json()["records"].clone();
+    for (number, place) in places.as_array().unwrap().iter().enumerate() {
+        assert_eq!(place["offset"], number);
+    }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_and_foreign_posts_are_refused_and_append_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &["topics.readings.num.partitions=1"]).await;
+    let good = "{\"value\":1}";
+    let bad = "{\"value\":1}\n{\"value\":1,\"timestamp\":true}\n";
+    for (path, headers, body, status) in [
+        ("/api/v1/topics/readings/records", "", bad, 400),
+        ("/api/v1/topics/readings/records", "Origin: http://evil.example\r\n", good, 403),
+        ("/api/v1/topics/nothing/records", "", good, 404),
+        ("/api/v1/rules/reload", "Origin: null\r\n", "", 403),
+    ] {
+        let answer = request(&node, "POST", path, headers, body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.json()["error"].is_string());
+    }
+    // Refused by its length alone, before the body is sent.
+    let mut stream = TcpStream::connect(node.gateway.addresses.http.unwrap()).await.unwrap();
+    let head = "POST /api/v1/topics/readings/records HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    assert_eq!(get(&node, "/api/v1/topics/readings").await.json()["partitions"][0]["log_end"], 0);
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_in_the_format_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &["topics.readings.num.partitions=1"]).await;
+    request(&node, "POST", "/api/v1/topics/readings/records", "", "{\"value\":1}").await;
+    let plain = get(&node, "/metrics").await;
+    assert!(plain.head.contains("content-type: text/plain; version=0.0.4"), "{}", plain.head);
+    for line in [
+        "forebay_log_appended_records_total{topic=\"readings\"} 1",
+        "forebay_partition_high_watermark{topic=\"readings\",partition=\"0\"} 1",
+        "forebay_log_disk_full 0",
+        "# TYPE forebay_process_cpu_seconds_total counter",
+        "forebay_http_requests_total{route=\"/api/v1/topics/{topic}/records\",code=\"200\"} 1",
+    ] {
+        assert!(plain.body.contains(line), "no {line} in\n{}", plain.body);
+    }
+    let open = request(&node, "GET", "/metrics", "Accept: application/openmetrics-text\r\n", "").await;
+    assert!(open.head.contains("application/openmetrics-text") && open.body.ends_with("# EOF\n"));
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_node_is_not_ready_and_takes_no_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &[]).await;
+    assert_eq!(get(&node, "/readyz").await.status, 200);
+    node.gateway.shutdown.cancel();
+    let ready = get(&node, "/readyz").await;
+    assert_eq!((ready.status, &ready.json()["reasons"]), (503, &json!(["draining"])));
+    assert_eq!(request(&node, "POST", "/api/v1/topics/mqtt/records", "", "{\"value\":1}").await.status, 503);
+    assert_eq!(get(&node, "/healthz").await.status, 200);
+    tokio::time::timeout(Duration::from_secs(10), node.drain()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_loads_nothing_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &[]).await;
+    let page = get(&node, "/").await;
+    assert!(page.body.contains("<html") && page.head.contains("default-src 'none'"));
+    assert!(!page.body.contains("src=\"http") && !page.body.contains("href=\"http"));
+    node.drain().await;
+}

@@ -1,0 +1,37 @@
+//! Whether a node is ready to take readings, and if not, why.
+
+use super::Gateway;
+
+impl Gateway {
+    /// Why the node should get no traffic now; empty when it is ready.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.shutdown.is_cancelled() {
+            reasons.push("draining".to_owned());
+        }
+        if self.log.disk_full() {
+            reasons.push("the disk is full: readings are refused until there is room".to_owned());
+        }
+        reasons
+    }
+
+    /// What is wrong with a part of the node while the rest goes on.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for topic in self.log.topics().values() {
+            for partition in &topic.partitions {
+                if let Some(why) = partition.offline() {
+                    problems.push(format!("{}-{} is offline: {why}", topic.name, partition.index()));
+                }
+            }
+        }
+        for topic in self.lake.iter().flat_map(|lake| lake.status()) {
+            if let Some(why) = topic.error {
+                problems.push(format!("the lake of {}: {why}", topic.topic));
+            }
+        }
+        problems
+    }
+}

@@ -1,0 +1,55 @@
+//! Makes the topics that the configuration names: `[topics.NAME]`, the routes' topics, and the one for everything else.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use forebay_disk::{Log, LogError};
+
+use crate::config::{Config, TopicDefaults};
+use crate::ingest::DEFAULT_TOPIC;
+
+/// Makes what is missing; topics that exist keep their configs.
+pub(super) async fn create_configured(log: &Log, config: &Config) -> anyhow::Result<()> {
+    for (name, topic) in wanted(config) {
+        match log.topic(name) {
+            Some(existing) => {
+                let partitions = existing.partitions.len();
+                if partitions != topic.num_partitions as usize && config.topics.contains_key(name) {
+                    tracing::warn!(
+                        "topics.{name}.num.partitions is {}, but the topic exists with {partitions}; it stays as it is",
+                        topic.num_partitions
+                    );
+                }
+            }
+            None => match log.create_topic(name, topic.num_partitions, topic.config.clone()).await {
+                Ok(_) | Err(LogError::TopicExists(_)) => {}
+                // Readings are refused until there is room, but the node is up to say so.
+                Err(LogError::DiskFull) => tracing::error!("topic {name} cannot be made: the disk is full"),
+                Err(error) => return Err(error).with_context(|| format!("cannot make topic {name}")),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn wanted(config: &Config) -> BTreeMap<&str, &TopicDefaults> {
+    let routed = config.routes.iter().map(|route| route.topic.as_str()).chain([DEFAULT_TOPIC]);
+    let mut wanted: BTreeMap<&str, &TopicDefaults> = routed.map(|name| (name, &config.topic_defaults)).collect();
+    wanted.extend(config.topics.iter().map(|(name, topic)| (name.as_str(), topic)));
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn configured_routed_and_default_topics_are_wanted() {
+        let set = ["topics.readings.num.partitions=8", "routes=[{filter=\"a\", topic=\"b\"}]"];
+        let set = set.iter().map(|flag| (*flag).to_owned()).collect();
+        let config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
+        let wanted: Vec<_> = wanted(&config).into_iter().map(|(name, topic)| (name, topic.num_partitions)).collect();
+        assert_eq!(wanted, [("b", 4), ("mqtt", 4), ("readings", 8)]);
+    }
+}

@@ -1,0 +1,130 @@
+//! State survives what happens to a node: restarts, compaction, and a compaction cut short.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use forebay_disk::{AppendData, Log, LogError, LogOptions, RealFiles};
+use forebay_log::Millis;
+use forebay_log::record::RecordChunk;
+use tempfile::TempDir;
+
+use super::StateTopic;
+
+const TOPIC: &str = "_mqtt_sessions";
+
+/// Opens the log; the one before lets go of the directory when its last task has ended.
+async fn open_log(dir: &TempDir) -> Log {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let files = loop {
+        match RealFiles::open(dir.path()) {
+            Err(LogError::Locked) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(5)).await,
+            opened => break opened.unwrap_or_else(|error| panic!("{error}")),
+        }
+    };
+    let options = LogOptions { shards: 1, fsync: false };
+    Log::open(files, options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn open(log: &Log) -> Arc<StateTopic> {
+    StateTopic::open(log, TOPIC).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn dir() -> TempDir {
+    tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn close(log: Log, state: Arc<StateTopic>) {
+    drop(state);
+    let _ = tokio::task::spawn_blocking(move || log.shutdown()).await;
+}
+
+fn log_start(log: &Log) -> i64 {
+    log.topic(TOPIC).map_or(0, |topic| topic.partitions[0].watermarks().log_start.0)
+}
+
+#[tokio::test]
+async fn what_was_put_is_there_after_a_restart_and_what_was_removed_is_not() {
+    let dir = dir();
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    for (key, value) in [("a", Some("1")), ("b", Some("2")), ("a", Some("3")), ("b", None)] {
+        assert_eq!(state.put(key, value.map(Bytes::from)).await, Ok(()));
+    }
+    close(log, state).await;
+
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    assert_eq!(state.scan(b""), [(Bytes::from("a"), Bytes::from("3"))]);
+    assert_eq!(state.get(b"b"), None);
+    close(log, state).await;
+}
+
+#[tokio::test]
+async fn puts_at_once_all_hold_and_later_ones_win() {
+    let dir = dir();
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    let puts = (0..500u32).map(|i| {
+        let state = state.clone();
+        tokio::spawn(async move { state.put(format!("k{}", i % 50), Some(Bytes::from(i.to_string()))).await })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        assert!(matches!(put.await, Ok(Ok(()))));
+    }
+    let seen = state.scan(b"k");
+    assert_eq!(seen.len(), 50);
+    close(log, state).await;
+
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    assert_eq!(state.scan(b"k"), seen, "the log has the same order as memory");
+    close(log, state).await;
+}
+
+#[tokio::test]
+async fn a_log_that_outgrows_its_live_set_is_compacted_and_loses_nothing() {
+    let dir = dir();
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    assert_eq!(state.put("kept", Some(Bytes::from("forever"))).await, Ok(()));
+    assert_eq!(state.put("gone", Some(Bytes::from("soon"))).await, Ok(()));
+    assert_eq!(state.put("gone", None).await, Ok(()));
+    let value = Bytes::from(vec![7u8; 10_000]);
+    for _ in 0..250 {
+        assert_eq!(state.put("busy", Some(value.clone())).await, Ok(()));
+    }
+    assert!(log_start(&log) > 100, "log start {}", log_start(&log));
+    let expected = [(Bytes::from("busy"), value), (Bytes::from("kept"), Bytes::from("forever"))];
+    assert_eq!(state.scan(b""), expected);
+    close(log, state).await;
+
+    let log = open_log(&dir).await;
+    assert!(log_start(&log) > 100, "log start survives");
+    let state = open(&log).await;
+    assert_eq!(state.scan(b""), expected);
+    close(log, state).await;
+}
+
+#[tokio::test]
+async fn a_compaction_cut_short_before_the_log_start_moved_changes_nothing() {
+    let dir = dir();
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    for (key, value) in [("a", Some("1")), ("b", Some("2")), ("b", None), ("c", Some("3"))] {
+        assert_eq!(state.put(key, value.map(Bytes::from)).await, Ok(()));
+    }
+    // The first half of a rewritten live set, as a crash would leave it.
+    let mut half = RecordChunk::new();
+    half.push(Millis(0), Some(b"a"), Some(b"1"), &[]);
+    let partition = log.topic(TOPIC).map(|topic| topic.partitions[0].clone());
+    let appended = partition.unwrap_or_else(|| panic!("{TOPIC} exists")).append(AppendData::Chunk(half)).await;
+    assert!(appended.is_ok());
+    let before = state.scan(b"");
+    close(log, state).await;
+
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    assert_eq!(state.scan(b""), before);
+    close(log, state).await;
+}

@@ -1,0 +1,60 @@
+//! Partitions that could not be opened: offline, and tried again until they can be or their topic is deleted.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use forebay_log::Millis;
+use tracing::{error, info};
+
+use crate::LogError;
+use crate::engine::PartitionKey;
+use crate::open::OpenPartition;
+use crate::shard::{Mailbox, Request};
+
+/// A partition on its way to its shard.
+pub(crate) struct Unopened {
+    pub(crate) key: PartitionKey,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) open: OpenPartition,
+}
+
+/// Those that wait for another try.
+#[derive(Default)]
+pub(crate) struct UnopenedList {
+    waiting: Mutex<Vec<Unopened>>,
+}
+
+impl UnopenedList {
+    /// Opens a partition and gives it to its shard; one that fails is kept here.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`] when the shard has stopped.
+    pub(crate) fn open(&self, unopened: Unopened) -> Result<(), LogError> {
+        let Unopened { key, mailbox, open } = &unopened;
+        match open.run(Millis::from_system(SystemTime::now())) {
+            Ok(driver) => mailbox.send_blocking(Request::Add(*key, Box::new(driver))).map_err(|_| LogError::Closed),
+            Err(cause) => {
+                let (topic, partition) = (&open.shared.topic, open.shared.index);
+                error!(topic, partition, %cause, "partition is offline: it cannot be opened; tried again each second");
+                self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(unopened);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tries all of them again.
+    pub(crate) fn retry(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|Unopened { key, mailbox, open }| {
+            if open.shared.removed.load(Ordering::Acquire) {
+                return false;
+            }
+            let Ok(driver) = open.run(Millis::from_system(SystemTime::now())) else { return true };
+            info!(topic = %open.shared.topic, partition = open.shared.index, "partition is online again");
+            // A shard that has stopped needs it no more.
+            let _ = mailbox.send_blocking(Request::Add(*key, Box::new(driver)));
+            false
+        });
+    }
+}
