@@ -17,6 +17,7 @@ mod machine;
 mod producers;
 mod retention;
 mod segments;
+mod work;
 
 pub use commit::check_batches;
 pub use epochs::EpochCache;
