@@ -17,6 +17,7 @@ use crate::files::{File, Files, read_file, read_full};
 use crate::layout::segment_path;
 use crate::segment_file::SegmentFile;
 use crate::starts;
+use crate::stats::Stats;
 use crate::store::{EPOCHS_FILE, remove_segment};
 
 /// What recovery needs to know of a partition.
@@ -26,6 +27,7 @@ pub(crate) struct Recovery<'a> {
     /// Everything below is known to be whole on the disk.
     pub(crate) point: Offset,
     pub(crate) now: Millis,
+    pub(crate) stats: &'a Stats,
 }
 
 /// An opened partition.
@@ -67,7 +69,7 @@ impl Recovery<'_> {
             }
             if !goes_on {
                 if let Some(damaged) = segments.last().filter(|_| meta.bytes > 0) {
-                    damaged.write_indexes(true)?;
+                    damaged.write_indexes()?;
                     damaged.close();
                 }
                 let (segment, meta) = self.begin(log_end)?;
@@ -118,7 +120,7 @@ impl Recovery<'_> {
                 let indexes = scanned.indexes;
                 let max = indexes.max_timestamp().unwrap_or(Millis(i64::MIN));
                 let segment = SegmentFile::active(Arc::clone(self.files), self.dir, base, len, file, indexes);
-                segment.write_indexes(true)?;
+                segment.write_indexes()?;
                 segment.close();
                 (segment, max)
             }
@@ -194,6 +196,7 @@ impl Recovery<'_> {
 
     fn report(&self, base: Offset, scanned: &Scan) {
         for bad in &scanned.bad {
+            self.stats.corrupt_batch();
             let problem: &ScanProblem = &bad.problem;
             error!(file = %self.path(base).display(), position = bad.bytes.start, bytes = bad.bytes.end - bad.bytes.start,
                 %problem, "corrupt batch: it is not served; the other records are");

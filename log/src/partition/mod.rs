@@ -16,6 +16,7 @@ mod event;
 mod machine;
 mod retention;
 mod segments;
+mod work;
 
 pub use commit::check_batches;
 pub use epochs::EpochCache;
