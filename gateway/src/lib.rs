@@ -4,6 +4,7 @@ pub mod alerts;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod http;
 pub mod ingest;
 pub mod kafka;

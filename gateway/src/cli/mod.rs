@@ -2,8 +2,11 @@
 
 mod config;
 mod consume;
+mod demo;
 mod failure;
+mod lake;
 mod produce;
+mod rules;
 mod serve;
 mod start;
 mod topic;
@@ -46,12 +49,18 @@ enum LogFormat {
 enum Command {
     /// Run a node
     Serve(serve::Args),
+    /// Replay real meter readings through a node and check that everything adds up
+    Demo(demo::Args),
     /// List, make, describe, alter and delete topics
     Topic(topic::Args),
     /// Write lines from stdin as records
     Produce(produce::Args),
     /// Print the records of a topic, hot and cold alike
     Consume(consume::Args),
+    /// Show how far the lake is, and verify that it agrees with the log
+    Lake(lake::Args),
+    /// Check and test alert rules
+    Rules(rules::Args),
     /// Check, show and document the configuration
     Config(config::Args),
 }
@@ -70,9 +79,12 @@ impl Command {
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
+            Command::Lake(args) => lake::run(args).await,
+            Command::Rules(args) => rules::run(args).await,
             Command::Config(args) => config::run(args).await,
         }
     }
@@ -128,13 +140,15 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed_and_documents_every_argument() {
-        let command = Cli::command();
-        command.clone().debug_assert();
-        for sub in command.get_subcommands() {
-            assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
-            for argument in sub.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} {} has no help", sub.get_name(), argument.get_id());
+        Cli::command().debug_assert();
+        fn documented(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());
             }
+            command.get_subcommands().for_each(documented);
         }
+        documented(&Cli::command());
     }
 }

@@ -27,6 +27,7 @@ enum Command {
     },
     /// Make a topic
     Create {
+        /// Its name
         topic: String,
         /// Number of partitions [default: the node's num.partitions]
         #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
@@ -48,6 +49,7 @@ enum Command {
     },
     /// Change the configs of a topic
     Alter {
+        /// Its name
         topic: String,
         /// Set a config; may be repeated
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
@@ -58,6 +60,7 @@ enum Command {
     },
     /// Remove a topic and its records
     Delete {
+        /// Their names
         #[arg(required = true)]
         topics: Vec<String>,
     },

@@ -1,3 +1,4 @@
-//! Clients of the doors, for the command line and the tests.
+//! Clients of the doors: for the command line, the demo, the load generator and the tests.
 
 pub mod kafka;
+pub mod mqtt;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use forebay_log::TopicConfig;
 
+use crate::ingest::Router;
+
 use super::error::{ConfigError, Origin, Problem};
 use super::keys::{KEYS, OBJECT_STORE, TOPIC_DEFAULTS};
 use super::settings::Settings;
@@ -212,6 +214,13 @@ impl Settings {
                 help: Some("write the name alone, without port or scheme".to_owned()),
             });
         }
+        if let Err(error) = Router::new(&config.routes) {
+            problems.push(Problem {
+                origin: self.route_origin(error.index),
+                what: format!("routes.{}: {}", error.key, error.what),
+                help: None,
+            });
+        }
         for (route, origin) in &self.routes {
             if route.topic.starts_with('_') {
                 problems.push(Problem {
@@ -267,8 +276,7 @@ impl Settings {
     }
 
     /// Where route number `index` was written.
-    #[must_use]
-    pub fn route_origin(&self, index: usize) -> Origin {
+    fn route_origin(&self, index: usize) -> Origin {
         self.routes.get(index).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 }

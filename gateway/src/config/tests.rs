@@ -103,6 +103,8 @@ fn a_wrong_value_is_named_with_file_line_and_what_is_expected() {
         ("[topic_defaults]\ncleanup.policy = \"compact\"", "F:2", "not supported yet"),
         ("[topics.\"a/b\"]\nnum.partitions = 1", "F:1: [topics.a/b]", "letters"),
         ("[[routes]]\nfilter = \"a\"", "F:1: routes", "no topic"),
+        ("\n[[routes]]\nfilter = \"a/#/b\"\ntopic = \"b\"", "F:2: routes.filter", "#"),
+        ("[[routes]]\nfilter = \"a/+\"\ntopic = \"b\"\nkey = \"{2}\"", "F:1: routes.key", "{2}"),
         ("[node\nid = 1", "F:1", "TOML"),
     ] {
         let error = load(text).unwrap_err();
@@ -203,7 +205,7 @@ fn the_documentation_lists_every_key() {
 fn what_is_shown_can_be_read_back() {
     let first = file(
         "[node]\ndata_dir = \"/d\"\n[topic_defaults]\nretention.ms = -1\nsegment.bytes = 70000\n[topics.\"a.b\"]\n\
-         segment.ms = 90000\n[[routes]]\nfilter = \"x/\\\"+\\\"\"\ntopic = \"y\"\n[alerts]\nrules = [\"/r/*.yaml\"]\n",
+         segment.ms = 90000\n[[routes]]\nfilter = \"x/+/\\\"q\\\"\"\ntopic = \"y\"\n[alerts]\nrules = [\"/r/*.yaml\"]\n",
     );
     let shown = show(&Settings::read(&sources(&first)).unwrap());
     let second = file(&shown);

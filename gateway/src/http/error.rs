@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use forebay_log::{AppendError, ReadError};
 use serde_json::json;
 
+use super::limits::MAX_BODY_BYTES;
+
 /// A refused or failed request.
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -30,6 +32,10 @@ impl ApiError {
     }
     pub(super) fn method_not_allowed() -> ApiError {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+    }
+    pub(super) fn body_too_large() -> ApiError {
+        let what = format!("a body holds at most {} MiB: send the records in several requests", MAX_BODY_BYTES >> 20);
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, what)
     }
     pub(super) fn unavailable(what: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, what)

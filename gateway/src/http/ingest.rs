@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::base64;
 use super::error::ApiError;
 use super::front::{Front, Opened};
-use super::limits::{CHUNK_BYTES, MAX_BODY_BYTES, MAX_RECORDS_PER_POST};
+use super::limits::{CHUNK_BYTES, MAX_RECORDS_PER_POST};
 
 /// One record of the body.
 #[derive(Debug, Deserialize)]
@@ -88,9 +88,9 @@ pub(super) async fn append(
     Path(name): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let body = body.map_err(|error| {
-        let what = format!("{} (a body holds at most {MAX_BODY_BYTES} bytes)", error.body_text());
-        ApiError::new(error.status(), what)
+    let body = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(),
+        status => ApiError::new(status, error.body_text()),
     })?;
     if gateway.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the node is draining"));

@@ -103,6 +103,9 @@ async fn guard(State(front): State<Arc<Front>>, request: Request, next: Next) ->
     let response = if request.method() != Method::GET && is_cross_site(&request) {
         ApiError::forbidden("requests that change something are not accepted from pages of another site")
             .into_response()
+    } else if content_length(&request).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        // Before the client has sent it all in vain.
+        ApiError::body_too_large().into_response()
     } else {
         match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
@@ -113,6 +116,10 @@ async fn guard(State(front): State<Arc<Front>>, request: Request, next: Next) ->
         gateway.metrics.http.answered(&route, response.status().as_u16(), started.elapsed());
     }
     response
+}
+
+fn content_length(request: &Request) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_cross_site(request: &Request) -> bool {

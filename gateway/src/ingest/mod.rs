@@ -8,3 +8,4 @@ mod timestamp;
 
 pub use gather::{Gather, Publish, Tickets};
 pub use router::{DEFAULT_TOPIC, RouteError, Routed, Router};
+pub(crate) use timestamp::parse_time;

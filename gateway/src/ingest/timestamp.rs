@@ -14,6 +14,11 @@ pub(super) fn parse(json: &[u8]) -> Option<Millis> {
     }
 }
 
+/// As a payload's time, but from text without quotes, such as a column of a CSV file.
+pub(crate) fn parse_time(text: &str) -> Option<Millis> {
+    parse_text(text.as_bytes()).or_else(|| parse_number(text.as_bytes()))
+}
+
 fn parse_number(json: &[u8]) -> Option<Millis> {
     let number: f64 = std::str::from_utf8(json).ok()?.parse().ok()?;
     let millis = if number.abs() >= SMALLEST_MILLIS { number } else { number * 1000.0 };

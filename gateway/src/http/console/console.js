@@ -130,7 +130,7 @@ function newTopic(topic) {
   const table = make("table", "", make("thead", "", head), make("tbody"));
   const summary = make("summary", "", make("b"), make("span", "quiet"));
   const details = make("details", "", summary, make("div", "scroll", table));
-  details.open = !topic.internal && topic.partitions.length <= 16;
+  details.open = !topic.internal && topic.records > 0 && topic.partitions.length <= 16;
   return details;
 }
 

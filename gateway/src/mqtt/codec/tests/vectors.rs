@@ -155,7 +155,8 @@ fn every_fault_is_refused_with_its_reason_code() {
         (CONNECT_V5, b"\x30\x06\x00\x01a\x02\x01\x02", 0x82, "not 0 or 1"),
         (CONNECT_V5, b"\x30\x04\x00\x01a\x05", 0x81, "ends inside its properties"),
         (CONNECT_V5, b"\x30\x06\x00\x01a\x80\x00x", 0x81, "longer than needed"),
-        (CONNECT_V5, b"\x30\x09\x00\x01a\x05\x08\x00\x01+x", 0x81, "ends inside its properties"),
+        (CONNECT_V5, b"\x30\x09\x00\x01a\x04\x08\x00\x01+x", 0x82, "invalid response topic"),
+        (CONNECT_V5, b"\x30\x09\x00\x01a\x04\x08\x00\x05xy", 0x81, "ends inside its properties"),
         // acknowledgements
         (CONNECT_V4, b"\x40\x03\x00\x01\x00", 0x81, "PUBACK: bytes after its end"),
         (CONNECT_V4, b"\x40\x02\x00\x00", 0x82, "packet identifier 0"),

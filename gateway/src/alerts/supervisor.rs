@@ -1,0 +1,181 @@
+//! Keeps one follower for each partition of each topic that rules read, as topics and rules come and go.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use forebay_disk::Topic;
+use forebay_log::AppendError;
+use forebay_sinks::{Engine, RuleSet};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::board::SourceId;
+use super::checkpoint::{
+    Checkpoint, Checkpoints, KnownSource, Starts, await_topic, awaited, is_awaited, known_sources, stop_awaiting,
+};
+use super::follower::{Follower, emitted_since};
+use super::limits::FOLLOWER_CHECK;
+use super::service::{Service, pause};
+
+/// The followers that run.
+pub(super) struct Supervisor {
+    service: Arc<Service>,
+    followers: HashMap<SourceId, (CancellationToken, JoinHandle<()>)>,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    /// Settles where new sources begin and starts the followers.
+    ///
+    /// # Errors
+    /// `_alert_state` cannot be written.
+    pub(super) async fn start(service: Arc<Service>, stop: CancellationToken) -> anyhow::Result<Supervisor> {
+        let mut supervisor = Supervisor { service, followers: HashMap::new(), stop };
+        supervisor.register().await?;
+        supervisor.sync().await;
+        Ok(supervisor)
+    }
+
+    /// Runs until the shutdown; then waits for the followers' last checkpoints.
+    pub(super) async fn run(mut self) {
+        let mut topics = self.service.log.topics_changed();
+        let mut rules = self.service.rules.subscribe();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                changed = topics.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                }
+                _ = rules.changed() => {}
+                // A follower may end just when its rules come back.
+                () = tokio::time::sleep(FOLLOWER_CHECK), if !self.followers.is_empty() => {
+                    if self.followers.values().all(|(_, task)| !task.is_finished()) {
+                        continue;
+                    }
+                }
+            }
+            while let Err(error) = self.register().await {
+                tracing::error!(%error, "sources of alert rules cannot be noted; trying again");
+                if pause(&self.stop).await {
+                    break;
+                }
+            }
+            if self.stop.is_cancelled() {
+                break;
+            }
+            self.sync().await;
+        }
+        for (_, (stop, task)) in self.followers.drain() {
+            stop.cancel();
+            let _ = task.await;
+        }
+    }
+
+    /// Settles durably where each source is read from: what rules did not read before from its present end, unless it was
+    /// awaited since before it existed.
+    async fn register(&self) -> Result<(), AppendError> {
+        let state = &self.service.state;
+        let rules = self.service.rules.borrow().clone();
+        for topic in awaited(state) {
+            if !rules.sources().contains(&topic.as_str()) {
+                stop_awaiting(state, &topic).await?;
+            }
+        }
+        for source in rules.sources() {
+            let Some(topic) = self.service.log.topic(source) else {
+                if !is_awaited(state, source) {
+                    await_topic(state, source).await?;
+                }
+                continue;
+            };
+            if Starts::load(state, &topic).is_none() {
+                let mut starts = Starts { journal: self.service.journal.end().0, ..Starts::default() };
+                if !is_awaited(state, source) {
+                    let ends = topic.partitions.iter().map(|p| (p.index(), p.watermarks().high_watermark.0));
+                    starts.from = ends.collect();
+                }
+                starts.save(state, &topic).await?;
+            }
+            if is_awaited(state, source) {
+                stop_awaiting(state, source).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts followers that are missing and ends those of deleted topics.
+    async fn sync(&mut self) {
+        self.followers.retain(|_, (_, task)| !task.is_finished());
+        let rules = self.service.rules.borrow().clone();
+        let known = known_sources(&self.service.state);
+        let mut wanted: Vec<Arc<Topic>> =
+            rules.sources().iter().filter_map(|name| self.service.log.topic(name)).collect();
+        for source in &known {
+            match self.service.log.topic(&source.topic) {
+                // Rules that are gone: their followers resolve what is active, and end.
+                Some(topic) if topic.id.to_string() == source.id => {
+                    if wanted.iter().all(|other| other.id != topic.id) {
+                        wanted.push(topic);
+                    }
+                }
+                _ => self.bury(source).await,
+            }
+        }
+        for topic in wanted {
+            for partition in &topic.partitions {
+                let id: SourceId = (topic.name.clone(), topic.id, partition.index());
+                if self.followers.contains_key(&id) {
+                    continue;
+                }
+                let stop = self.stop.child_token();
+                let service = self.service.clone();
+                let opened = Follower::open(service, &topic, partition.clone(), stop.clone()).await;
+                let Some(follower) = opened else { return };
+                self.followers.insert(id, (stop, tokio::spawn(follower.run())));
+            }
+        }
+    }
+
+    /// Resolves the alerts of a topic that was deleted and forgets its state.
+    async fn bury(&mut self, source: &KnownSource) {
+        let ids: Vec<SourceId> =
+            self.followers.keys().filter(|id| id.0 == source.topic && id.1.to_string() == source.id).cloned().collect();
+        for id in ids {
+            if let Some((stop, task)) = self.followers.remove(&id) {
+                stop.cancel();
+                let _ = task.await;
+            }
+            self.service.board.remove(&id);
+        }
+        for partition in known_partitions(&self.service, source) {
+            let mut checkpoints = Checkpoints::new(self.service.state.clone(), &source.topic, &source.id, partition);
+            let mut resolved = Vec::new();
+            if let Some(Checkpoint { snapshot, journal }) = checkpoints.load() {
+                let none = RuleSet::default();
+                let _ = Engine::restore(&none, &source.topic, partition, &snapshot, &mut resolved);
+                let id = (source.topic.clone(), Uuid::nil(), partition);
+                let Some(emitted) = emitted_since(&self.service, journal, &id, &self.stop).await else { return };
+                resolved.retain(|transition| !emitted.contains(&transition.id));
+            }
+            if !self.service.record(&resolved, &self.stop).await {
+                return;
+            }
+            if let Err(error) = checkpoints.remove().await {
+                tracing::warn!(%error, topic = source.topic, "the state of alerts of a deleted topic stays behind");
+            }
+        }
+        if let Err(error) = Starts::remove(&self.service.state, &source.topic, &source.id).await {
+            tracing::warn!(%error, topic = source.topic, "the state of alerts of a deleted topic stays behind");
+        }
+        self.service.board.measure(&self.service.metrics);
+    }
+}
+
+/// The partitions of a source that have a checkpoint by now.
+fn known_partitions(service: &Service, source: &KnownSource) -> Vec<u32> {
+    let same = |known: &KnownSource| known.topic == source.topic && known.id == source.id;
+    known_sources(&service.state).into_iter().find(same).map(|known| known.partitions).unwrap_or_default()
+}
