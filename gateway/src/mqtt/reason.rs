@@ -33,6 +33,8 @@ pub fn of_append_error(error: &AppendError) -> u8 {
         | AppendError::Offline(_)
         | AppendError::NotLeader
         | AppendError::NotEnoughReplicas
+        | AppendError::OutOfOrderSequence
+        | AppendError::ProducerFenced
         | AppendError::Closed => IMPLEMENTATION_SPECIFIC,
     }
 }
