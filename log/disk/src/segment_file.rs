@@ -168,6 +168,16 @@ impl SegmentFile {
         self.with_indexes(|offsets, _| offsets.lookup(offset))
     }
 
+    /// Where a batch begins, as near as the index tells to `bytes` before the end.
+    pub(crate) fn position_before_end(&self, bytes: u64) -> io::Result<u64> {
+        let limit = self.readable().saturating_sub(bytes);
+        self.with_indexes(|offsets, _| {
+            let entries = offsets.entries();
+            let after = entries.partition_point(|entry| u64::from(entry.position) <= limit);
+            after.checked_sub(1).and_then(|last| entries.get(last)).map_or(0, |entry| u64::from(entry.position))
+        })
+    }
+
     /// An offset before which no record has a timestamp at or after `at`.
     pub(crate) fn offset_before(&self, at: Millis) -> io::Result<Offset> {
         self.with_indexes(|_, times| times.lookup(at))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::commit::Built;
 use super::epochs::EpochCache;
 use super::event::{Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Repair, ReplicaId, Watermarks};
+use super::producers::Producers;
 use super::retention;
 use super::segments::{ClosedSegment, Segment, Starts};
 use crate::error::AppendError;
@@ -23,6 +24,7 @@ pub struct Restored {
     pub log_end: Offset,
     pub starts: Starts,
     pub epochs: EpochCache,
+    pub producers: Producers,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ pub struct Partition<T> {
     pub(super) config: TopicConfig,
     pub(super) epoch: Epoch,
     pub(super) epochs: EpochCache,
+    pub(super) producers: Producers,
     pub(super) segments: Vec<Segment>,
     pub(super) starts: Starts,
     /// Our own durable end.
@@ -81,7 +84,7 @@ impl<T> Partition<T> {
     /// A machine on what recovery found. All of it is readable.
     #[must_use]
     pub fn new(config: TopicConfig, now: Millis, restored: Restored) -> Partition<T> {
-        let Restored { mut segments, log_end, starts, epochs } = restored;
+        let Restored { mut segments, log_end, starts, epochs, producers } = restored;
         if segments.is_empty() {
             segments.push(Segment::empty(log_end, now));
         }
@@ -89,6 +92,7 @@ impl<T> Partition<T> {
             config,
             epoch: epochs.latest().unwrap_or_default(),
             epochs,
+            producers,
             segments,
             starts,
             log_end,
@@ -220,7 +224,7 @@ impl<T> Partition<T> {
         self.state = State::Idle;
         let mut gone = Vec::new();
         match change {
-            Change::Written { rolled, active, epochs } => {
+            Change::Written { rolled, active, epochs, producers } => {
                 if rolled {
                     self.closed_version += 1;
                 } else {
@@ -231,6 +235,7 @@ impl<T> Partition<T> {
                 if let Some(epochs) = epochs {
                     self.epochs = epochs;
                 }
+                self.producers.keep(producers);
             }
             Change::Starts(starts) => {
                 self.starts = starts;
@@ -246,7 +251,7 @@ impl<T> Partition<T> {
     }
 
     /// Moves the high watermark to what every in-sync replica holds, and answers what that covers.
-    fn advance(&mut self, effects: &mut Vec<Effect<T>>) {
+    pub(super) fn advance(&mut self, effects: &mut Vec<Effect<T>>) {
         let everywhere = self.followers.values().copied().fold(self.log_end, Offset::min);
         let before = self.high_watermark;
         self.high_watermark = before.max(everywhere);

@@ -14,6 +14,7 @@ mod commit;
 mod epochs;
 mod event;
 mod machine;
+mod producers;
 mod retention;
 mod segments;
 mod work;
@@ -25,6 +26,7 @@ pub use event::{
     Watermarks, Work, Write,
 };
 pub use machine::{Partition, REPAIR_RETRY_MS, Restored};
+pub use producers::Producers;
 pub use segments::{ClosedSegment, ColdSegment, Segment, Starts};
 
 #[cfg(test)]

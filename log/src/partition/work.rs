@@ -1,9 +1,10 @@
 //! What the machine does next: bounds of the log, rolls and retention that are due, then what waits to be appended.
 
-use super::commit::build_next;
+use super::commit::{Rules, build_next};
 use super::epochs::EpochCache;
 use super::event::{Change, Durable, Effect, Outcome, Persist, Work, Write};
 use super::machine::{Control, Partition, State};
+use super::producers::Changed;
 use super::retention;
 use super::segments::{Segment, Starts};
 use crate::units::Millis;
@@ -81,7 +82,7 @@ impl<T> Partition<T> {
             batches: Vec::new(),
             epochs: None,
         };
-        let change = Change::Written { rolled: true, active, epochs: None };
+        let change = Change::Written { rolled: true, active, epochs: None, producers: Changed::default() };
         Persist { work: Work::Write(write), then: Durable { change, acks: Vec::new(), applied } }
     }
 
@@ -91,11 +92,13 @@ impl<T> Partition<T> {
         let mut rolled = false;
         let mut epochs = None;
         let (mut slices, mut batches, mut acks) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some(built) = self
-            .carried
-            .take()
-            .or_else(|| build_next(&mut self.queue, &self.config, active.end_offset, self.epoch, effects))
-        {
+        let (mut changed, mut repeats) = (Changed::default(), Vec::new());
+        loop {
+            let rules =
+                Rules { config: &self.config, epoch: self.epoch, producers: &self.producers, changed: &changed };
+            let next = self.carried.take();
+            let next = next.or_else(|| build_next(&mut self.queue, &rules, active.end_offset, &mut repeats, effects));
+            let Some(built) = next else { break };
             if active.must_roll(&self.config, now, built.bytes, built.records()) {
                 if !batches.is_empty() {
                     self.carried = Some(built);
@@ -116,6 +119,7 @@ impl<T> Partition<T> {
                     next.assign(header.leader_epoch, header.base_offset);
                     epochs = Some(next);
                 }
+                self.producers.note(&mut changed, header);
                 active.max_timestamp = active.max_timestamp.max(header.max_timestamp);
                 active.end_offset = header.next_offset();
             }
@@ -123,10 +127,16 @@ impl<T> Partition<T> {
             slices.extend(built.slices);
             acks.extend(built.acks);
         }
-        let position = batches.first()?.position;
+        let Some(position) = batches.first().map(|first| first.position) else {
+            // Nothing but repeats of what is durable.
+            self.unreplicated.extend(repeats);
+            self.advance(effects);
+            return None;
+        };
+        acks.extend(repeats);
         let write =
             Write { roll: rolled, segment: active.base_offset, position, slices, batches, epochs: epochs.clone() };
-        let change = Change::Written { rolled, active, epochs };
+        let change = Change::Written { rolled, active, epochs, producers: changed };
         Some(Persist { work: Work::Write(write), then: Durable { change, acks, applied: Vec::new() } })
     }
 }
