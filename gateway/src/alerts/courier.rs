@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{parse, records};
+use super::entry::{decode, encode};
+use super::journal::{parse, visit};
 use super::limits::{CURSOR_INTERVAL, READ_BYTES};
 use super::receiver::Receiver;
 use super::service::{Service, pause};
@@ -116,8 +117,9 @@ impl Couriers {
     }
 
     async fn cursor(&self, id: &str) -> Result<Offset, AppendError> {
-        let saved = self.service.state.get(&cursor_key(id));
-        if let Some(cursor) = saved.and_then(|json| serde_json::from_slice::<Cursor>(&json).ok()) {
+        let key = cursor_key(id);
+        let saved: Option<Cursor> = self.service.state.get(&key).and_then(|bytes| decode(&key, &bytes));
+        if let Some(cursor) = saved {
             return Ok(Offset(cursor.next));
         }
         let next = self.service.journal.end();
@@ -134,8 +136,7 @@ impl Couriers {
 }
 
 async fn save(state: &StateTopic, id: &str, next: Offset) -> Result<(), AppendError> {
-    let json = serde_json::to_vec(&Cursor { next: next.0 }).unwrap_or_default();
-    state.put(cursor_key(id), Some(Bytes::from(json))).await
+    state.put(cursor_key(id), Some(encode(&Cursor { next: next.0 }))).await
 }
 
 impl Courier {
@@ -174,15 +175,19 @@ impl Courier {
             }
         };
         let mut end = from;
-        for record in records(fetched.batches, &mut end) {
-            let Ok(record) = record else { continue };
-            if let Some(transition) = parse(&record)
-                && transition.is_delivered()
-                && !self.deliver(&transition).await
+        let mut found = Vec::new();
+        visit(fetched.batches, &mut end, |record| {
+            if let Ok(record) = record
+                && let Some(transition) = parse(&record)
             {
+                found.push((record.offset, transition));
+            }
+        });
+        for (offset, transition) in found {
+            if transition.is_delivered() && !self.deliver(&transition).await {
                 return true;
             }
-            self.reach(record.offset.next());
+            self.reach(offset.next());
             if Instant::now() >= self.save_at {
                 self.save_cursor().await;
             }

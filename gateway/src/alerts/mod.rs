@@ -9,6 +9,7 @@
 mod board;
 mod checkpoint;
 mod courier;
+mod entry;
 mod follower;
 mod journal;
 mod limits;
@@ -156,3 +157,6 @@ async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<RuleSet> {
         tokio::task::spawn_blocking(move || forebay_sinks::rules::load(&patterns)).await?;
     Ok(loaded?)
 }
+
+#[cfg(test)]
+mod tests;
