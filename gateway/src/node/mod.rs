@@ -31,6 +31,8 @@ use bind::Bound;
 
 /// How long connections may take to finish what is in flight when the node drains.
 const DOORS_DRAIN: Duration = Duration::from_secs(6);
+/// How long the services behind the doors may take to save their state.
+const SERVICES_DRAIN: Duration = Duration::from_secs(2);
 
 /// Everything a running node shares.
 pub struct Gateway {
@@ -208,6 +210,11 @@ impl Node {
         }
         self.doors.abort_all();
         self.services.cancel();
+        if tokio::time::timeout(SERVICES_DRAIN, self.gateway.alerts.stopped()).await.is_err() {
+            tracing::warn!(
+                "the state of alerts was not saved within {SERVICES_DRAIN:?}; more is evaluated again at the next start"
+            );
+        }
         let log = self.gateway.log.clone();
         if tokio::task::spawn_blocking(move || log.shutdown()).await.is_err() {
             tracing::error!("the log did not shut down cleanly; it recovers at the next start");
