@@ -6,6 +6,7 @@ mod kafka;
 pub mod live;
 mod log;
 mod process;
+mod quantile;
 
 use std::sync::Arc;
 

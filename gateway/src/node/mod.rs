@@ -3,6 +3,8 @@
 mod bind;
 mod health;
 mod ready;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod topics;
 
