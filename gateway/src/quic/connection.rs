@@ -61,9 +61,9 @@ pub(super) async fn serve<S: Sessions>(
     let (accept, accepted) = oneshot::channel();
     let peer = Peer { transport: "quic", address: address.to_string() };
     let control = sessions.control(peer, reader, writer, shutdown, accept);
-    let ended = with_data_streams::<S>(&connection, control, accepted).await;
-    // Closing drops what is still on its way: a DISCONNECT with the reason, say.
-    let _ = timeout(LAST_WORDS, delivered).await;
+    let (ended, acks_delivered) = with_data_streams::<S>(&connection, control, accepted).await;
+    // Closing drops what is still on its way: the last acks, a DISCONNECT with the reason.
+    let _ = timeout(LAST_WORDS, async { tokio::join!(delivered, acks_delivered) }).await;
     match ended {
         Ended::Normal => connection.close(CONTROL_LOST, b"control stream ended"),
         Ended::Overloaded => connection.close(OVERLOADED, b"overloaded"),
@@ -74,29 +74,34 @@ async fn handshake(incoming: Incoming) -> Result<Connection, ConnectionError> {
     timeout(HANDSHAKE_TIMEOUT, incoming.accept()?).await.unwrap_or(Err(ConnectionError::TimedOut))
 }
 
-/// Drives `control` to its end and the data streams beside it, in one task: they are few and share one session.
+/// Drives `control` to its end and the data streams beside it, in one task: they are few and share one session. The future given
+/// back completes when the client has got all that was written on data streams.
 async fn with_data_streams<S: Sessions>(
     connection: &Connection,
     control: impl Future<Output = Ended>,
     mut accepted: oneshot::Receiver<S::Handle>,
-) -> Ended {
+) -> (Ended, impl Future<Output = ()>) {
     let mut control = pin!(control);
     let mut handle: Option<S::Handle> = None;
     let mut parked: Vec<(SendStream, RecvStream)> = Vec::new();
     let mut streams = FuturesUnordered::new();
+    let mut deliveries = FuturesUnordered::new();
     let mut accepting = true;
-    loop {
+    let ended = loop {
         tokio::select! {
-            ended = &mut control => return ended,
+            ended = &mut control => break ended,
             Some(()) = streams.next() => {}
+            Some(_) = deliveries.next() => {}
             Ok(session) = &mut accepted, if handle.is_none() => {
                 for (writer, reader) in parked.drain(..) {
+                    deliveries.push(writer.stopped());
                     streams.push(S::data(session.clone(), reader.id().index(), reader, writer));
                 }
                 handle = Some(session);
             }
             opened = connection.accept_bi(), if accepting => match (opened, &handle) {
                 (Ok((writer, reader)), Some(session)) => {
+                    deliveries.push(writer.stopped());
                     streams.push(S::data(session.clone(), reader.id().index(), reader, writer));
                 }
                 (Ok(stream), None) if parked.len() < MAX_PARKED => parked.push(stream),
@@ -112,5 +117,6 @@ async fn with_data_streams<S: Sessions>(
                 (Err(_), _) => accepting = false,
             },
         }
-    }
+    };
+    (ended, async move { while deliveries.next().await.is_some() {} })
 }

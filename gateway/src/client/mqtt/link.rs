@@ -15,7 +15,7 @@ use crate::mqtt::codec::ClientCodec;
 use crate::mqtt::packet::{Incoming, Message, Outgoing};
 
 /// Free room that a read is given.
-const READ_SIZE: usize = 16 << 10;
+const READ_SIZE: usize = 4 << 10;
 
 /// Nothing more is read while so many events wait for the caller.
 const MAX_EVENTS: usize = 4096;

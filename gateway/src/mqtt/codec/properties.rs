@@ -82,6 +82,7 @@ impl Properties {
             return Err(self.fields.protocol(&format!("property {id} does not belong there")));
         }
         let seen = 1u64 << id;
+        // Of a server's PUBLISH, each subscription that matched [MQTT-3.3.4-4].
         let repeats = id == USER_PROPERTY || (id == SUBSCRIPTION_IDENTIFIER && self.allowed.contains(&TOPIC_ALIAS));
         if self.seen & seen != 0 && !repeats {
             return Err(self.fields.protocol(&format!("property {id} more than once")));
