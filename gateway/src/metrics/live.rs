@@ -116,7 +116,9 @@ mod tests {
     fn rates_are_averages_of_the_last_seconds_and_never_negative() {
         let live = Live::default();
         let start = Instant::now();
-        let add = |second: u64, values| live.inner.lock().unwrap().add(values, Buckets::default(), start + INTERVAL * second as u32);
+        let add = |second: u64, values| {
+            live.inner.lock().unwrap().add(values, Buckets::default(), start + INTERVAL * second as u32)
+        };
         add(0, at(1000.0, 9000.0));
         assert_eq!(live.rates(), Rates::default());
         add(1, at(1100.0, 10_000.0));
