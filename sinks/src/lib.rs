@@ -9,6 +9,7 @@ pub mod receiver;
 pub mod rules;
 pub mod scan;
 pub mod template;
+pub mod testing;
 pub mod transition;
 mod yaml;
 

@@ -91,7 +91,7 @@ impl<'a> Doc<'a> {
         if let Node::Mapping(map) = node {
             return Some(map);
         }
-        self.error(node.span(), format!("{what} must be a mapping, not {}", kind(node)), None);
+        self.error(span(node), format!("{what} must be a mapping, not {}", kind(node)), None);
         None
     }
 
@@ -99,7 +99,7 @@ impl<'a> Doc<'a> {
         if let Node::Sequence(list) = node {
             return Some(list);
         }
-        self.error(node.span(), format!("{what} must be a list, not {}", kind(node)), None);
+        self.error(span(node), format!("{what} must be a list, not {}", kind(node)), None);
         None
     }
 
@@ -112,7 +112,7 @@ impl<'a> Doc<'a> {
             }
             Node::Scalar(scalar) => Some(scalar),
             _ => {
-                self.error(node.span(), format!("{what} must be text, not {}", kind(node)), None);
+                self.error(span(node), format!("{what} must be text, not {}", kind(node)), None);
                 None
             }
         }
@@ -133,7 +133,7 @@ impl<'a> Doc<'a> {
     pub(crate) fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
         let scalar = self.text(node, what)?;
         if scalar.as_bool().is_none() {
-            self.error(node.span(), format!("{what} must be true or false, not `{}`", scalar.as_str()), None);
+            self.error(span(node), format!("{what} must be true or false, not `{}`", scalar.as_str()), None);
         }
         scalar.as_bool()
     }
@@ -162,6 +162,22 @@ impl<'a> Doc<'a> {
             }
         }
     }
+}
+
+/// Where a node begins. The parser places a block mapping at its first colon; people look for its first key.
+pub(crate) fn span(node: &Node) -> &Span {
+    match node {
+        Node::Mapping(map) => span_of(map),
+        other => other.span(),
+    }
+}
+
+/// As [`span`], of a mapping.
+pub(crate) fn span_of(map: &MarkedMappingNode) -> &Span {
+    let own = map.span();
+    let Some((key, _)) = map.iter().next() else { return own };
+    let begin = |span: &Span| span.start().map(Marker::character);
+    if begin(key.span()) < begin(own) { key.span() } else { own }
 }
 
 fn kind(node: &Node) -> &'static str {

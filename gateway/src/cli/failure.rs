@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use forebay_sinks::Diagnostics;
+
 use crate::config::ConfigError;
 
 /// The command was called wrongly: exit code 2.
@@ -21,7 +23,8 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    let wrong = error.chain().any(|cause| cause.is::<Usage>() || cause.is::<ConfigError>());
+    let wrong =
+        error.chain().any(|cause| cause.is::<Usage>() || cause.is::<ConfigError>() || cause.is::<Diagnostics>());
     if wrong { WRONG_USAGE } else { FAILED }
 }
 
@@ -30,6 +33,10 @@ fn text(error: &anyhow::Error) -> String {
     let mut blocks: Vec<String> = Vec::new();
     let mut details: Vec<String> = Vec::new();
     for cause in error.chain() {
+        if let Some(Diagnostics(mistakes)) = cause.downcast_ref() {
+            blocks.extend(mistakes.iter().map(ToString::to_string));
+            continue;
+        }
         match cause.downcast_ref::<ConfigError>() {
             Some(config) => blocks.extend(config.problems.iter().map(ToString::to_string)),
             None if blocks.is_empty() && details.is_empty() => blocks.push(cause.to_string()),

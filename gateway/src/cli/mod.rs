@@ -5,6 +5,7 @@ mod consume;
 mod demo;
 mod failure;
 mod produce;
+mod rules;
 mod serve;
 mod start;
 mod topic;
@@ -55,6 +56,8 @@ enum Command {
     Produce(produce::Args),
     /// Print the records of a topic, hot and cold alike
     Consume(consume::Args),
+    /// Check and test alert rules
+    Rules(rules::Args),
     /// Check, show and document the configuration
     Config(config::Args),
 }
@@ -77,6 +80,7 @@ impl Command {
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
+            Command::Rules(args) => rules::run(args).await,
             Command::Config(args) => config::run(args).await,
         }
     }

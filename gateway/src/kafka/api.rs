@@ -7,7 +7,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use super::guard::{self, BadRequest, Struct};
 use super::{
     api_versions, create_topics, delete_topics, describe_cluster, describe_configs, fetch, find_coordinator,
-    incremental_alter_configs, init_producer_id, list_offsets, metadata, produce,
+    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_commit, offset_fetch, produce,
 };
 
 /// One API: its key, its versions and the shape of its requests.
@@ -68,11 +68,13 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 12] = [
+pub(crate) static SERVED: [&Api; 14] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
     &metadata::API,
+    &offset_commit::API,
+    &offset_fetch::API,
     &find_coordinator::API,
     &api_versions::API,
     &create_topics::API,

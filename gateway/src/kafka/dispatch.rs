@@ -13,7 +13,7 @@ use super::guard::BadRequest;
 use super::request::{Request, Unreadable};
 use super::{
     Shared, api_versions, create_topics, delete_topics, describe_cluster, describe_configs, fetch, find_coordinator,
-    incremental_alter_configs, init_producer_id, list_offsets, metadata, produce,
+    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_commit, offset_fetch, produce,
 };
 
 /// What is to be written for one request.
@@ -61,6 +61,8 @@ pub(crate) async fn dispatch(
         ApiKey::ListOffsets => call.answer(list_offsets::handle(shared, version, call.decode()?).await),
         ApiKey::Metadata => call.answer(metadata::handle(shared, version, call.decode()?).await),
         ApiKey::FindCoordinator => call.answer(find_coordinator::handle(shared, version, call.decode()?)),
+        ApiKey::OffsetCommit => call.answer(offset_commit::handle(shared, call.decode()?).await),
+        ApiKey::OffsetFetch => call.answer(offset_fetch::handle(shared, version, call.decode()?).await),
         ApiKey::CreateTopics => call.answer(create_topics::handle(shared, version, call.decode()?).await),
         ApiKey::DeleteTopics => call.answer(delete_topics::handle(shared, version, call.decode()?).await),
         ApiKey::InitProducerId => call.answer(init_producer_id::handle(&call.decode()?)),

@@ -10,6 +10,10 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, Forgot
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
@@ -40,6 +44,8 @@ fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
         ApiKey::ListOffsets => check::<ListOffsetsRequest>(api, version, body),
         ApiKey::Metadata => check::<MetadataRequest>(api, version, body),
         ApiKey::FindCoordinator => check::<FindCoordinatorRequest>(api, version, body),
+        ApiKey::OffsetCommit => check::<OffsetCommitRequest>(api, version, body),
+        ApiKey::OffsetFetch => check::<OffsetFetchRequest>(api, version, body),
         ApiKey::ApiVersions => check::<ApiVersionsRequest>(api, version, body),
         ApiKey::CreateTopics => check::<CreateTopicsRequest>(api, version, body),
         ApiKey::DeleteTopics => check::<DeleteTopicsRequest>(api, version, body),
@@ -110,6 +116,24 @@ fn valid(api: &Api, version: i16) -> Bytes {
                 request.with_key(text("g"))
             };
             encode(&keyed, version)
+        }
+        ApiKey::OffsetCommit => {
+            let part = OffsetCommitRequestPartition::default().with_committed_metadata(Some(text("m")));
+            let topic = OffsetCommitRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![part; 2]);
+            let request = OffsetCommitRequest::default().with_group_id(GroupId(text("g"))).with_topics(vec![topic; 2]);
+            encode(&request, version)
+        }
+        ApiKey::OffsetFetch if version >= 8 => {
+            let topic =
+                OffsetFetchRequestTopics::default().with_name(topic_name("t")).with_partition_indexes(vec![1, 2]);
+            let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text("g")));
+            let groups = vec![group.clone().with_topics(None), group.with_topics(Some(vec![topic; 2]))];
+            encode(&OffsetFetchRequest::default().with_groups(groups), version)
+        }
+        ApiKey::OffsetFetch => {
+            let topic =
+                OffsetFetchRequestTopic::default().with_name(topic_name("t")).with_partition_indexes(vec![1, 2]);
+            encode(&OffsetFetchRequest::default().with_topics(Some(vec![topic; 2])), version)
         }
         ApiKey::ApiVersions => {
             let request = ApiVersionsRequest::default();

@@ -14,12 +14,15 @@ mod fetch_response;
 mod find_coordinator;
 #[cfg(test)]
 mod fuzz;
+mod group_offsets;
 mod guard;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod limits;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_fetch;
 mod produce;
 mod request;
 mod topic_configs;
@@ -39,6 +42,7 @@ use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
 
+use group_offsets::GroupOffsets;
 use limits::{DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_CONNECTIONS, MEMORY_UNIT, REQUEST_MEMORY};
 use topics::TopicIds;
 
@@ -56,6 +60,7 @@ pub struct KafkaDoor {
 struct Shared {
     door: Arc<KafkaDoor>,
     topic_ids: TopicIds,
+    group_offsets: GroupOffsets,
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
     fetch_memory: Arc<Semaphore>,
@@ -76,6 +81,7 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
     let shared = Arc::new(Shared {
         door,
         topic_ids: TopicIds::new(),
+        group_offsets: GroupOffsets::new(),
         request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
         fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
         shutdown,

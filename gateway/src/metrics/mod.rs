@@ -1,5 +1,6 @@
 //! Every metric of the program, by door; Prometheus names with the `forebay_` prefix, base units, `_total` on counters.
 
+mod alerts;
 mod exposition;
 mod http;
 mod kafka;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use forebay_disk::Log;
 use prometheus_client::registry::Registry;
 
+pub use alerts::AlertMetrics;
 pub use exposition::{Format, render};
 pub use http::HttpMetrics;
 pub use kafka::KafkaMetrics;
@@ -20,6 +22,7 @@ pub use kafka::KafkaMetrics;
 /// All metrics and the registry that `/metrics` prints. Each part of the program has a file and a field here.
 pub struct Metrics {
     pub registry: Registry,
+    pub alerts: AlertMetrics,
     pub http: HttpMetrics,
     pub kafka: KafkaMetrics,
 }
@@ -27,9 +30,10 @@ pub struct Metrics {
 impl Metrics {
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("forebay");
+        let alerts = AlertMetrics::new(&mut registry);
         let http = HttpMetrics::new(&mut registry);
         let kafka = KafkaMetrics::new(&mut registry);
-        Metrics { registry, http, kafka }
+        Metrics { registry, alerts, http, kafka }
     }
 
     /// The metrics of a node: those of the program, of its log and of the process.

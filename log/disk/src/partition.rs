@@ -155,12 +155,7 @@ impl Partition {
         let Some(segment) = holder.and_then(|at| segments.get(at)) else {
             return Err(ReadError::Storage(format!("offset {from} is in no segment")));
         };
-        let batches = read_batches(segment, from, limit, max_bytes)?;
-        if batches.is_empty() {
-            let file = segment.path().display().to_string();
-            return Err(ReadError::Corrupt { file, position: segment.readable(), what: "records are missing" });
-        }
-        Ok(batches)
+        read_batches(segment, from, limit, max_bytes)
     }
 
     /// The first record with a timestamp at or after `at` in the local log: its offset and timestamp.

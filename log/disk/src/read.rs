@@ -53,8 +53,8 @@ fn corrupt(segment: &SegmentFile, position: u64, what: &'static str) -> ReadErro
     ReadError::Corrupt { file, position, what }
 }
 
-/// Whole batches of `segment` from the one that holds `from`, below `limit`, at least one, up to `max_bytes`. Empty when the
-/// segment has none there.
+/// Whole batches of `segment` from the one that holds `from`, below `limit`, at least one, up to `max_bytes`. Empty when that
+/// one ends above `limit`.
 pub(crate) fn read_batches(
     segment: &SegmentFile,
     from: Offset,
@@ -66,7 +66,7 @@ pub(crate) fn read_batches(
     let mut window = Window { segment, file: file.as_ref(), end, start: 0, bytes: Bytes::new() };
     let max_bytes = max_bytes.min(MAX_READ_BYTES);
     let start = segment.position(from).map_err(|e| failed(segment, &e))?;
-    let Some((start, first)) = find(&mut window, start, from, max_bytes)? else { return Ok(Bytes::new()) };
+    let (start, first) = find(&mut window, start, from, max_bytes)?;
     let stretch = window.get(start, first.size, max_bytes)?;
     let mut taken = 0;
     while let Ok(header) = BatchHeader::parse(&stretch[taken..])
@@ -91,28 +91,28 @@ fn find(
     mut position: u64,
     from: Offset,
     max_bytes: usize,
-) -> Result<Option<(u64, BatchHeader)>, ReadError> {
+) -> Result<(u64, BatchHeader), ReadError> {
     let ahead = max_bytes.saturating_add(2 * INDEX_INTERVAL_BYTES);
     while position < window.end {
         let bytes = window.get(position, BATCH_HEADER_BYTES, ahead)?;
         match BatchHeader::parse(&bytes) {
             Ok(header) if header.base_offset <= from && header.last_offset() >= from => {
                 return if position + header.size as u64 <= window.end {
-                    Ok(Some((position, header)))
+                    Ok((position, header))
                 } else {
                     Err(corrupt(window.segment, position, "batch reaches beyond the end of its segment"))
                 };
             }
             Ok(header) if header.last_offset() < from => position += header.size as u64,
             // Not a batch, or one further on: something before it is damaged.
-            _ => return find_behind_damage(window, from),
+            _ => break,
         }
     }
-    Ok(None)
+    find_behind_damage(window, from)
 }
 
 /// The batch that holds `from` in a damaged segment, by checking all of it.
-fn find_behind_damage(window: &Window<'_>, from: Offset) -> Result<Option<(u64, BatchHeader)>, ReadError> {
+fn find_behind_damage(window: &Window<'_>, from: Offset) -> Result<(u64, BatchHeader), ReadError> {
     let (mut found, mut damage) = (None, 0);
     let mut expected = window.segment.base;
     let read = |position, buffer: &mut [u8]| read_full(window.file, position, buffer);
@@ -125,10 +125,7 @@ fn find_behind_damage(window: &Window<'_>, from: Offset) -> Result<Option<(u64, 
         }
     });
     scanned.map_err(|e| failed(window.segment, &e))?;
-    match found {
-        Some(found) => Ok(Some(found)),
-        None => Err(corrupt(window.segment, damage, "no whole batch where one was written")),
-    }
+    found.ok_or_else(|| corrupt(window.segment, damage, "no whole batch where one was written"))
 }
 
 /// The first record of `segment` below `limit`, at or after `start`, with a timestamp at or after `at`.

@@ -182,6 +182,7 @@ impl<T> Partition<T> {
             Event::BecomeLeader { epoch, followers } => {
                 self.epoch = self.epoch.max(epoch);
                 self.followers = followers.into_iter().map(|id| (id, Offset::ZERO)).collect();
+                self.advance(effects);
             }
             Event::Replicated { replica, end } => {
                 if let Some(known) = self.followers.get_mut(&replica) {

@@ -89,8 +89,17 @@ pub fn scan<E>(
     let mut expected = base;
     let mut checksum_budget = len.saturating_mul(RESYNC_CHECKSUM_FACTOR);
     let mut position = 0;
+    let mut behind_damage = false;
     while position < window.len {
-        match check(&mut window, position, expected)? {
+        // Offsets have no gaps, so a later one is damage too: the checksum does not cover the base offset.
+        let found = match check(&mut window, position, expected)? {
+            Ok(header) if header.base_offset != expected && !behind_damage => {
+                Err(ScanProblem::Order { expected, found: header.base_offset })
+            }
+            found => found,
+        };
+        behind_damage = found.is_err();
+        match found {
             Ok(header) => {
                 let end = position + header.size as u64;
                 extend(&mut scan.good, &header, position..end);

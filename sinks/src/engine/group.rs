@@ -274,7 +274,7 @@ impl Context<'_> {
     fn render(&self, template: &Template, labels: &BTreeMap<String, String>) -> String {
         let record = self.record;
         template.render(|part| match part {
-            Part::Text(text) => Some(Cow::Owned(text.clone())),
+            Part::Text(_) => None,
             Part::AlertName => Some(Cow::Borrowed(self.rule.alert.as_str())),
             Part::Value => self.value.map(|value| Cow::Owned(value.to_string())),
             Part::Label(name) => labels.get(name).map(|value| Cow::Owned(value.clone())),

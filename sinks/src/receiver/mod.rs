@@ -15,8 +15,8 @@ pub enum DeliveryError {
     #[error("{what}")]
     Unavailable { what: String, retry_after: Option<std::time::Duration> },
     /// It answered that it does not want this one.
-    #[error("refused with status {status}")]
-    Refused { status: u16 },
+    #[error("{what}")]
+    Refused { what: String },
 }
 
 /// What an HTTP answer means: 2xx is done; 408, 425, 429, 5xx may pass; all else is refused.
@@ -32,7 +32,7 @@ fn judge(response: &reqwest::Response) -> Result<(), DeliveryError> {
                 retry_after: seconds.map(std::time::Duration::from_secs),
             })
         }
-        _ => Err(DeliveryError::Refused { status }),
+        _ => Err(DeliveryError::Refused { what: format!("refused with status {status}") }),
     }
 }
 

@@ -60,8 +60,8 @@ fn failures_are_told_from_refusals() {
     let asked = Some(std::time::Duration::from_secs(7));
     assert!(matches!(deliver(&webhook), Err(DeliveryError::Unavailable { retry_after, .. }) if retry_after == asked));
     assert!(matches!(deliver(&webhook), Err(DeliveryError::Unavailable { .. })));
-    assert_eq!(deliver(&webhook), Err(DeliveryError::Refused { status: 404 }));
-    assert_eq!(deliver(&webhook), Err(DeliveryError::Refused { status: 302 }));
+    assert_eq!(deliver(&webhook), Err(DeliveryError::Refused { what: "refused with status 404".into() }));
+    assert_eq!(deliver(&webhook), Err(DeliveryError::Refused { what: "refused with status 302".into() }));
     assert_eq!(deliver(&webhook), Ok(()));
 }
 

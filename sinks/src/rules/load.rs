@@ -13,7 +13,7 @@ use crate::diagnostic::Diagnostic;
 use crate::expr::{self, Expr, ExprKind, FieldPath};
 use crate::limits;
 use crate::template::{Template, is_label_name};
-use crate::yaml::{Doc, Key};
+use crate::yaml::{Doc, Key, span};
 
 /// The files that a rule file names: read relative to it.
 pub struct Inputs<'a> {
@@ -119,7 +119,7 @@ fn key(doc: &mut Doc<'_>, node: &Node) -> Vec<KeyField> {
         let Some(path) = field(doc, item, "`key`") else { continue };
         let label: String = path.0.join("_").chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         if key.iter().any(|other| other.label == label) {
-            doc.error(item.span(), format!("`key` has `{label}` twice"), None);
+            doc.error(span(item), format!("`key` has `{label}` twice"), None);
         }
         key.push(KeyField { path, label });
     }
@@ -216,7 +216,7 @@ fn rule(
         Some(node) => condition(doc, node, "`expr`", tables),
         None => {
             if map.get_node("absent").is_none() {
-                doc.error(item.span(), "a rule needs `expr`", None);
+                doc.error(span(item), "a rule needs `expr`", None);
             }
             None
         }

@@ -93,10 +93,10 @@ fn each_mistake_is_named_with_its_place_and_what_was_meant() {
     one_error(("lookup(limits", "lookup(limit"), "f.yaml:10:21: `expr`: there is no table `limit`");
     one_error(("voltage < 250 ", "voltage < "), "f.yaml:11:21: `clear`: the expression ends");
     one_error(("limits.csv", "limit.csv"), "f.yaml:7:27: table `limits`: limit.csv: no such file");
-    one_error(("{{ feeder }}", "{{ feeder + 1 }}"), "f.yaml:14:41: `feeder`: a template takes a field");
+    one_error(("{{ feeder }}", "{{ feeder + 1 }}"), "f.yaml:14:43: `feeder`: a template takes a field");
     one_error(("  source: readings\n", ""), "f.yaml:3:3: a group needs `source`");
     one_error(("key: [meter]", "key: meter"), "f.yaml:5:8: `key` must be a list, not text");
-    one_error(("expr: voltage", "expr: 5 + voltage"), "f.yaml:10:");
+    one_error(("voltage > lookup", "voltage + lookup"), "f.yaml:10:11: `expr`: this is a number, not a condition");
     one_error(("http://127.0.0.1:9000", "ftp://127.0.0.1:9000"), "is not a URL to post to");
     one_error(("hook.key", "hook.kee"), "`hmac_secret`: hook.kee: no such file");
     one_error(("severity: major", "meter: major"), "f.yaml:14:14: label `meter` is set by the alert itself");

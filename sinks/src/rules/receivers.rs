@@ -7,7 +7,7 @@ use marked_yaml::types::{MarkedMappingNode, Node};
 use super::load::Inputs;
 use crate::limits;
 use crate::template::{Part, Template};
-use crate::yaml::{Doc, Key};
+use crate::yaml::{Doc, Key, span, span_of};
 
 /// Bytes that are never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(super) fn read(doc: &mut Doc<'_>, node: &Node, inputs: &Inputs<'_>) -> Vec<R
         let Some(map) = doc.mapping(item, "a receiver") else { continue };
         doc.check_keys(map, &KINDS, "a receiver");
         if map.len() > 1 {
-            doc.error(item.span(), "a receiver has one kind; write the next one as a list item of its own", None);
+            doc.error(span(item), "a receiver has one kind; write the next one as a list item of its own", None);
         }
         for (kind, body) in map.iter() {
             let what = format!("`{}`", kind.as_str());
@@ -130,7 +130,7 @@ fn kafka(doc: &mut Doc<'_>, body: &MarkedMappingNode) -> Option<ReceiverConfig> 
 pub(super) fn required<'n>(doc: &mut Doc<'_>, map: &'n MarkedMappingNode, key: &str, what: &str) -> Option<&'n Node> {
     let node = map.get_node(key);
     if node.is_none() {
-        doc.error(map.span(), format!("{what} needs `{key}`"), None);
+        doc.error(span_of(map), format!("{what} needs `{key}`"), None);
     }
     node
 }

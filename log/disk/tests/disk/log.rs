@@ -1,8 +1,6 @@
 //! The log of a node on the real file system: appends, reads, restarts, topics.
 
-mod common;
-
-use common::{chunk, open, values};
+use super::common::{chunk, open, values};
 use forebay_disk::{AppendData, LogError};
 use forebay_log::{Millis, Offset, ReadError, TopicConfig};
 

@@ -1,14 +1,20 @@
 //! What the tests of the log share.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use forebay_disk::{Log, LogOptions, Partition, RealFiles};
+use forebay_disk::{Files, Log, LogOptions, Partition, RealFiles};
 use forebay_log::Millis;
 use forebay_log::record::{Batches, RecordChunk, RecordReader};
 
 /// Opens the log in `dir`, synced, on two shards.
 pub(crate) fn open(dir: &Path) -> Log {
-    Log::open(RealFiles::open(dir).unwrap(), LogOptions { shards: 2, fsync: true }).unwrap()
+    open_on(RealFiles::open(dir).unwrap(), true)
+}
+
+/// Opens the log on these files, on two shards.
+pub(crate) fn open_on(files: Arc<dyn Files>, fsync: bool) -> Log {
+    Log::open(files, LogOptions { shards: 2, fsync }).unwrap()
 }
 
 /// A chunk of records with these values.

@@ -1,0 +1,175 @@
+//! Checkpoints: the state of a source partition's alerts in `_alert_state`, replaced as a whole.
+//!
+//! ```text
+//! check/TOPIC/TOPIC_ID/PARTITION/head        JSON: generation, parts, journal
+//! check/TOPIC/TOPIC_ID/PARTITION/part/G/N    the Nth part of generation G
+//! source/TOPIC/TOPIC_ID                      JSON: where each partition is read from first
+//! await/TOPIC                                a topic that rules read and that does not exist yet
+//! ```
+//! The head changes after all parts of its generation are durable; until then the old generation stands whole.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_disk::Topic;
+use forebay_log::{AppendError, Offset};
+use serde::{Deserialize, Serialize};
+
+use super::limits::CHECKPOINT_PART_BYTES;
+use crate::state::StateTopic;
+
+/// What says which parts are the checkpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Head {
+    generation: u64,
+    parts: usize,
+    /// Every transition of later records stands at or behind this offset of `_alerts`.
+    journal: i64,
+}
+
+/// The checkpoints of one source partition.
+pub(super) struct Checkpoints {
+    state: Arc<StateTopic>,
+    prefix: String,
+    head: Option<Head>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(state: Arc<StateTopic>, topic: &str, id: impl Display, partition: u32) -> Checkpoints {
+        let prefix = format!("check/{topic}/{id}/{partition}/");
+        let head = state.get(format!("{prefix}head").as_bytes()).and_then(|json| serde_json::from_slice(&json).ok());
+        Checkpoints { state, prefix, head }
+    }
+
+    /// The last checkpoint; `None` if there is none, or if its parts are not all there.
+    pub(super) fn load(&self) -> Option<Vec<u8>> {
+        let head = self.head.as_ref()?;
+        let mut snapshot = Vec::new();
+        for part in 0..head.parts {
+            snapshot.extend_from_slice(&self.state.get(&self.part(head.generation, part))?);
+        }
+        Some(snapshot)
+    }
+
+    /// From where on `_alerts` may hold transitions that the checkpoint does not know of.
+    pub(super) fn journal(&self) -> Option<Offset> {
+        self.head.as_ref().map(|head| Offset(head.journal))
+    }
+
+    /// Replaces the checkpoint; durable on return.
+    pub(super) async fn save(&mut self, snapshot: &[u8], journal: Offset) -> Result<(), AppendError> {
+        let generation = self.head.as_ref().map_or(0, |head| head.generation) + 1;
+        let parts: Vec<&[u8]> = snapshot.chunks(CHECKPOINT_PART_BYTES).collect();
+        let head = Head { generation, parts: parts.len(), journal: journal.0 };
+        let json = serde_json::to_vec(&head).unwrap_or_default();
+        let mut last = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let change = (self.part(generation, index), Some(Bytes::copy_from_slice(part)));
+            // One part fits into the batch that changes the head.
+            if parts.len() == 1 {
+                last.push(change);
+            } else {
+                self.state.put_all(vec![change]).await?;
+            }
+        }
+        last.push((Bytes::from(format!("{}head", self.prefix)), Some(Bytes::from(json))));
+        let kept = format!("{}part/{generation}/", self.prefix);
+        for (key, _) in self.state.scan(format!("{}part/", self.prefix).as_bytes()) {
+            if !key.starts_with(kept.as_bytes()) {
+                last.push((key, None));
+            }
+        }
+        self.state.put_all(last).await?;
+        self.head = Some(head);
+        Ok(())
+    }
+
+    /// Forgets the partition.
+    pub(super) async fn remove(&mut self) -> Result<(), AppendError> {
+        self.head = None;
+        remove_all(&self.state, &self.prefix).await
+    }
+
+    fn part(&self, generation: u64, index: usize) -> Bytes {
+        Bytes::from(format!("{}part/{generation}/{index}", self.prefix))
+    }
+}
+
+/// Where the partitions of a topic are read from when there is no checkpoint yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Starts {
+    /// Offsets by partition; partitions that are not in it are read from their beginning.
+    pub(super) from: BTreeMap<u32, i64>,
+    /// The end of `_alerts` at that time.
+    pub(super) journal: i64,
+}
+
+impl Starts {
+    fn key(topic: &str, id: impl Display) -> Bytes {
+        Bytes::from(format!("source/{topic}/{id}"))
+    }
+
+    pub(super) fn load(state: &StateTopic, topic: &Topic) -> Option<Starts> {
+        serde_json::from_slice(&state.get(&Starts::key(&topic.name, topic.id))?).ok()
+    }
+
+    pub(super) async fn save(&self, state: &StateTopic, topic: &Topic) -> Result<(), AppendError> {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        state.put(Starts::key(&topic.name, topic.id), Some(Bytes::from(json))).await
+    }
+
+    pub(super) async fn remove(state: &StateTopic, topic: &str, id: impl Display) -> Result<(), AppendError> {
+        state.put(Starts::key(topic, id), None).await
+    }
+}
+
+/// A topic that has state here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KnownSource {
+    pub(super) topic: String,
+    /// The topic's id as text.
+    pub(super) id: String,
+    /// Partitions with a checkpoint.
+    pub(super) partitions: Vec<u32>,
+}
+
+/// All topics that have state here.
+pub(super) fn known_sources(state: &StateTopic) -> Vec<KnownSource> {
+    let mut sources: BTreeMap<(String, String), Vec<u32>> = BTreeMap::new();
+    for prefix in ["check/", "source/"] {
+        for (key, _) in state.scan(prefix.as_bytes()) {
+            let Ok(key) = std::str::from_utf8(&key) else { continue };
+            let mut parts = key.split('/').skip(1).map(str::to_owned);
+            let (Some(topic), Some(id)) = (parts.next(), parts.next()) else { continue };
+            let partitions = sources.entry((topic, id)).or_default();
+            if let (Some(Ok(partition)), Some("head")) =
+                (parts.next().map(|text| text.parse()), parts.next().as_deref())
+            {
+                partitions.push(partition);
+            }
+        }
+    }
+    sources.into_iter().map(|((topic, id), partitions)| KnownSource { topic, id, partitions }).collect()
+}
+
+/// Notes that a topic is to be read from its beginning as soon as it exists.
+pub(super) async fn await_topic(state: &StateTopic, topic: &str) -> Result<(), AppendError> {
+    state.put(format!("await/{topic}"), Some(Bytes::from_static(b"{}"))).await
+}
+
+/// Whether a topic was awaited when it did not exist yet.
+pub(super) fn is_awaited(state: &StateTopic, topic: &str) -> bool {
+    state.get(format!("await/{topic}").as_bytes()).is_some()
+}
+
+/// The topic exists now, or no rule reads it any more.
+pub(super) async fn stop_awaiting(state: &StateTopic, topic: &str) -> Result<(), AppendError> {
+    state.put(format!("await/{topic}"), None).await
+}
+
+async fn remove_all(state: &StateTopic, prefix: &str) -> Result<(), AppendError> {
+    let removed = state.scan(prefix.as_bytes()).into_iter().map(|(key, _)| (key, None)).collect();
+    state.put_all(removed).await
+}

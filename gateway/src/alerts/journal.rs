@@ -1,0 +1,112 @@
+//! The topic `_alerts`: appends transitions durably and reads back which were appended before a crash.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_disk::{AppendData, Log, LogError, Partition};
+use forebay_log::record::{BatchProblem, Batches, Record, RecordChunk, RecordReader};
+use forebay_log::{AppendError, Millis, Offset, ReadError, TopicConfig};
+use forebay_sinks::Transition;
+
+use super::limits::{JOURNAL_CHUNK_BYTES, READ_BYTES};
+
+/// The topic that holds every transition; users may read it.
+pub(super) const TOPIC: &str = "_alerts";
+
+/// A partition of a source topic.
+pub(super) type SourcePartition = (String, u32);
+
+/// The one partition of `_alerts`: transitions of all sources in one order.
+#[derive(Clone)]
+pub(super) struct Journal {
+    pub(super) partition: Arc<Partition>,
+}
+
+impl Journal {
+    /// Opens the topic, making it at the first start.
+    pub(super) async fn open(log: &Log) -> Result<Journal, LogError> {
+        let topic = match log.topic(TOPIC) {
+            Some(topic) => topic,
+            None => log.create_topic(TOPIC, 1, TopicConfig::internal()).await?,
+        };
+        let first = topic.partitions.first().cloned();
+        Ok(Journal { partition: first.ok_or_else(|| LogError::UnknownTopic(TOPIC.to_owned()))? })
+    }
+
+    /// Where the next transition will stand.
+    pub(super) fn end(&self) -> Offset {
+        self.partition.watermarks().high_watermark
+    }
+
+    /// Appends transitions in order; on return they are durable. Those of one source record share a chunk.
+    pub(super) async fn append(&self, now: Millis, transitions: &[Transition]) -> Result<(), AppendError> {
+        let mut chunk = RecordChunk::new();
+        let mut tickets = Vec::new();
+        for (index, transition) in transitions.iter().enumerate() {
+            let value = transition.to_json();
+            chunk.push(now, Some(transition.fingerprint.as_bytes()), Some(&value), &[]);
+            let more = transitions.get(index + 1);
+            let same_record = more.is_some_and(|next| next.source.offset == transition.source.offset);
+            if more.is_none() || (chunk.bytes() >= JOURNAL_CHUNK_BYTES && !same_record) {
+                tickets.push(self.partition.submit(AppendData::Chunk(std::mem::take(&mut chunk))).await?);
+            }
+        }
+        for ticket in tickets {
+            ticket.await?;
+        }
+        Ok(())
+    }
+
+    /// The ids of all transitions from `from` on, by the partition that caused them. Blocking.
+    pub(super) fn emitted_since(&self, from: Offset) -> Result<HashMap<SourcePartition, HashSet<String>>, ReadError> {
+        let mut emitted: HashMap<SourcePartition, HashSet<String>> = HashMap::new();
+        let mut next = from.max(self.partition.watermarks().local_start);
+        while next < self.end() {
+            let fetched = self.partition.read(next, READ_BYTES)?;
+            let before = next;
+            for record in records(fetched.batches, &mut next) {
+                if let Some(transition) = record.as_ref().ok().and_then(parse) {
+                    let source = (transition.source.topic, transition.source.partition);
+                    emitted.entry(source).or_default().insert(transition.id);
+                }
+            }
+            if next <= before {
+                break;
+            }
+        }
+        Ok(emitted)
+    }
+}
+
+/// The transition that a record of `_alerts` holds.
+pub(super) fn parse(record: &Record) -> Option<Transition> {
+    let mut transition: Transition = serde_json::from_slice(record.value.as_ref()?).ok()?;
+    transition.fingerprint = String::from_utf8(record.key.as_ref()?.to_vec()).ok()?;
+    Some(transition)
+}
+
+/// The records at or after `next` of whole batches; `next` moves behind them. A batch that cannot be read yields one error and is
+/// passed over.
+pub(super) fn records(batches: Bytes, next: &mut Offset) -> Vec<Result<Record, BatchProblem>> {
+    let from = *next;
+    let mut found = Vec::new();
+    for batch in Batches::new(batches) {
+        let (header, batch) = match batch {
+            Ok(batch) => batch,
+            Err(problem) => {
+                found.push(Err(problem));
+                break;
+            }
+        };
+        *next = header.next_offset().max(*next);
+        if header.is_control() {
+            continue;
+        }
+        match RecordReader::new(&header, &batch) {
+            Ok(reader) => found.extend(reader.filter(|record| record.as_ref().map_or(true, |r| r.offset >= from))),
+            Err(problem) => found.push(Err(problem)),
+        }
+    }
+    found
+}

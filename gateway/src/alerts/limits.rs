@@ -1,0 +1,23 @@
+//! Limits and intervals of the alert service.
+
+use std::time::Duration;
+
+/// Bytes of source batches that are read and evaluated at once.
+pub(super) const READ_BYTES: usize = 1 << 20;
+/// Bytes of transitions that are appended as one chunk; those of one source record stay together.
+pub(super) const JOURNAL_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a checkpoint that one record of `_alert_state` holds.
+pub(super) const CHECKPOINT_PART_BYTES: usize = 256 << 10;
+/// Time between two checkpoints of a partition's state.
+pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// A checkpoint of this many bytes doubles the time to the next one, of twice as many triples it, and so on.
+pub(super) const CHECKPOINT_STRETCH_BYTES: usize = 1 << 20;
+/// The longest time between two checkpoints.
+pub(super) const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Time between two saves of a receiver's cursor while it is busy.
+pub(super) const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a failed read or append before the next attempt.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+const _: () = assert!(JOURNAL_CHUNK_BYTES < forebay_log::limits::GATHER_BATCH_BYTES);
+const _: () = assert!(CHECKPOINT_PART_BYTES < forebay_log::limits::GATHER_BATCH_BYTES);

@@ -1,0 +1,89 @@
+//! What all tasks of the alert service share.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use forebay_disk::{Log, LogError};
+use forebay_log::Millis;
+use forebay_sinks::{RuleSet, Transition};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::board::Board;
+use super::journal::Journal;
+use super::limits::RETRY_PAUSE;
+use crate::config::Config;
+use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
+use crate::mqtt::Broker;
+use crate::reader::Reader;
+use crate::state::StateTopic;
+
+/// Checkpoints and cursors.
+pub(super) const STATE_TOPIC: &str = "_alert_state";
+
+/// The parts of the node that alerts use, and their own.
+pub(super) struct Service {
+    pub(super) log: Log,
+    pub(super) reader: Reader,
+    pub(super) broker: Arc<Broker>,
+    pub(super) config: Arc<Config>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) state: Arc<StateTopic>,
+    pub(super) journal: Journal,
+    pub(super) board: Board,
+    /// The rules in force; followers take up a change before the next record.
+    pub(super) rules: watch::Sender<Arc<RuleSet>>,
+}
+
+impl Service {
+    pub(super) async fn open(
+        log: Log,
+        reader: Reader,
+        broker: Arc<Broker>,
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        rules: RuleSet,
+    ) -> Result<Service, LogError> {
+        let state = StateTopic::open(&log, STATE_TOPIC).await?;
+        let journal = Journal::open(&log).await?;
+        let (rules, _) = watch::channel(Arc::new(rules));
+        Ok(Service { log, reader, broker, config, metrics, state, journal, board: Board::default(), rules })
+    }
+
+    /// Makes transitions durable in `_alerts`, trying again while the log refuses them (a full disk). `false`: told to stop
+    /// before that succeeded.
+    pub(super) async fn record(&self, transitions: &[Transition], stop: &CancellationToken) -> bool {
+        static LIMIT: LogLimit = LogLimit::new(1);
+        while let Err(error) = self.journal.append(now(), transitions).await {
+            if let Some(suppressed) = LIMIT.admit() {
+                tracing::error!(%error, suppressed, "alert transitions cannot be recorded; trying again");
+            }
+            if pause(stop).await {
+                return false;
+            }
+        }
+        for transition in transitions {
+            self.metrics.alerts.changed(transition.state);
+            tracing::debug!(
+                alert = transition.alert,
+                state = transition.state.name(),
+                labels = ?transition.labels,
+                "alert changed"
+            );
+        }
+        true
+    }
+}
+
+/// Waits a little before the next attempt; whether it was told to stop.
+pub(super) async fn pause(stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(RETRY_PAUSE) => false,
+    }
+}
+
+pub(super) fn now() -> Millis {
+    Millis::from_system(SystemTime::now())
+}

@@ -1,0 +1,112 @@
+//! OffsetCommit (8), v2-9: stores how far a consumer has read.
+//!
+//! Served for consumers that assign their partitions themselves; membership of a group is not served, so a generation
+//! or a member id cannot be right.
+
+use std::time::SystemTime;
+
+use forebay_log::Millis;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition};
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+
+use super::Shared;
+use super::api::Api;
+use super::errors::Refusal;
+use super::group_offsets::Committed;
+use super::guard::{Field, INT32, INT64, Kind, Struct};
+use super::topics::partition;
+
+pub(crate) static API: Api = Api {
+    key: ApiKey::OffsetCommit,
+    name: "OffsetCommit",
+    advertised_from: 2,
+    from: 2,
+    to: 9,
+    flexible_from: 8,
+    request: &Struct {
+        fields: &[
+            Field::new(Kind::String),
+            Field::new(INT32),
+            Field::new(Kind::String),
+            Field::new(Kind::String).from(7),
+            Field::new(INT64).to(4),
+            Field::new(Kind::Array(&Kind::Struct(&Struct {
+                fields: &[
+                    Field::new(Kind::String),
+                    Field::new(Kind::Array(&Kind::Struct(&Struct {
+                        fields: &[
+                            Field::new(INT32),
+                            Field::new(INT64),
+                            Field::new(INT32).from(6),
+                            Field::new(Kind::String),
+                        ],
+                        tags: &[],
+                    }))),
+                ],
+                tags: &[],
+            }))),
+        ],
+        tags: &[],
+    },
+};
+
+/// Longest metadata of a commit, in bytes (Kafka's `offset.metadata.max.bytes`).
+const MAX_METADATA: usize = 4096;
+
+pub(crate) async fn handle(shared: &Shared, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let log = &shared.door.log;
+    let mut accepted = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for asked in &request.topics {
+        let topic = log.topic(&asked.name);
+        let partitions = asked.partitions.iter().map(|part| {
+            let known = topic.as_deref().is_some_and(|topic| partition(topic, part.partition_index).is_some());
+            let error = refuse(&request, part, known);
+            if error.is_none() {
+                accepted.push(((asked.name.to_string(), part.partition_index), read(part)));
+            }
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(part.partition_index)
+                .with_error_code(error.map_or(0, |error| error.code()))
+        });
+        let partitions = partitions.collect();
+        topics.push(OffsetCommitResponseTopic::default().with_name(asked.name.clone()).with_partitions(partitions));
+    }
+    let now = Millis::from_system(SystemTime::now());
+    let stored = match accepted.is_empty() {
+        true => Ok(()),
+        false => shared.group_offsets.commit(log, &request.group_id, accepted, now).await,
+    };
+    if let Err(Refusal { code, .. }) = stored {
+        for part in topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|part| part.error_code == 0) {
+            part.error_code = code;
+        }
+    }
+    OffsetCommitResponse::default().with_topics(topics)
+}
+
+fn refuse(request: &OffsetCommitRequest, part: &OffsetCommitRequestPartition, known: bool) -> Option<ResponseError> {
+    if request.group_id.is_empty() {
+        Some(ResponseError::InvalidGroupId)
+    } else if request.generation_id_or_member_epoch >= 0 || !request.member_id.is_empty() {
+        Some(ResponseError::UnknownMemberId)
+    } else if !known {
+        Some(ResponseError::UnknownTopicOrPartition)
+    } else if part.committed_metadata.as_ref().is_some_and(|metadata| metadata.len() > MAX_METADATA) {
+        Some(ResponseError::OffsetMetadataTooLarge)
+    } else {
+        None
+    }
+}
+
+fn read(part: &OffsetCommitRequestPartition) -> Committed {
+    Committed {
+        offset: part.committed_offset,
+        leader_epoch: part.committed_leader_epoch,
+        metadata: part.committed_metadata.as_ref().map(|metadata| metadata.to_string()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,141 @@
+//! OffsetFetch (9), v1-9: how far groups have read; -1 where nothing was committed.
+
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{ApiKey, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use super::Shared;
+use super::api::Api;
+use super::errors::Refusal;
+use super::group_offsets::Committed;
+use super::guard::{BOOL, Field, INT32, Kind, Struct};
+use super::topics::topic_name;
+
+pub(crate) static API: Api = Api {
+    key: ApiKey::OffsetFetch,
+    name: "OffsetFetch",
+    advertised_from: 1,
+    from: 1,
+    to: 9,
+    flexible_from: 6,
+    request: &Struct {
+        fields: &[
+            Field::new(Kind::String).to(7),
+            Field::new(Kind::Array(&Kind::Struct(&TOPIC))).to(7),
+            Field::new(Kind::Array(&Kind::Struct(&Struct {
+                fields: &[
+                    Field::new(Kind::String),
+                    Field::new(Kind::String).from(9),
+                    Field::new(INT32).from(9),
+                    Field::new(Kind::Array(&Kind::Struct(&TOPIC))),
+                ],
+                tags: &[],
+            })))
+            .from(8),
+            Field::new(BOOL).from(7),
+        ],
+        tags: &[],
+    },
+};
+
+static TOPIC: Struct = Struct { fields: &[Field::new(Kind::String), Field::new(Kind::Array(&INT32))], tags: &[] };
+
+/// The offsets of one topic, by partition.
+type TopicOffsets = (TopicName, Vec<(i32, Option<Committed>)>);
+
+pub(crate) async fn handle(shared: &Shared, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    if version >= 8 {
+        let mut groups = Vec::with_capacity(request.groups.len());
+        for group in request.groups {
+            groups.push(one_group(shared, group).await);
+        }
+        return OffsetFetchResponse::default().with_groups(groups);
+    }
+    let asked = request.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+    match find(shared, &request.group_id, asked).await {
+        Ok(found) => {
+            let topics = found.into_iter().map(|(name, partitions)| {
+                let partitions = partitions.into_iter().map(|(index, committed)| {
+                    let Fields { offset, epoch, metadata } = fields(committed);
+                    let partition = OffsetFetchResponsePartition::default()
+                        .with_partition_index(index)
+                        .with_committed_offset(offset)
+                        .with_metadata(metadata);
+                    if version >= 5 { partition.with_committed_leader_epoch(epoch) } else { partition }
+                });
+                OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+            });
+            OffsetFetchResponse::default().with_topics(topics.collect())
+        }
+        Err(refusal) => OffsetFetchResponse::default().with_error_code(refusal.code),
+    }
+}
+
+async fn one_group(shared: &Shared, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+    let asked = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+    let response = OffsetFetchResponseGroup::default();
+    let response = match find(shared, &group.group_id, asked).await {
+        Ok(found) => {
+            let topics = found.into_iter().map(|(name, partitions)| {
+                let partitions = partitions.into_iter().map(|(index, committed)| {
+                    let Fields { offset, epoch, metadata } = fields(committed);
+                    OffsetFetchResponsePartitions::default()
+                        .with_partition_index(index)
+                        .with_committed_offset(offset)
+                        .with_committed_leader_epoch(epoch)
+                        .with_metadata(metadata)
+                });
+                OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
+            });
+            response.with_topics(topics.collect())
+        }
+        Err(refusal) => response.with_error_code(refusal.code),
+    };
+    response.with_group_id(group.group_id)
+}
+
+struct Fields {
+    offset: i64,
+    epoch: i32,
+    metadata: Option<StrBytes>,
+}
+
+fn fields(committed: Option<Committed>) -> Fields {
+    match committed {
+        Some(Committed { offset, leader_epoch, metadata }) => {
+            Fields { offset, epoch: leader_epoch, metadata: Some(StrBytes::from_string(metadata)) }
+        }
+        None => Fields { offset: -1, epoch: -1, metadata: Some(StrBytes::from_static_str("")) },
+    }
+}
+
+/// What was asked for; without `asked` all that the group has committed.
+async fn find(
+    shared: &Shared,
+    group: &str,
+    asked: Option<Vec<(TopicName, Vec<i32>)>>,
+) -> Result<Vec<TopicOffsets>, Refusal> {
+    let (offsets, log) = (&shared.group_offsets, &shared.door.log);
+    let mut found: Vec<TopicOffsets> = Vec::new();
+    let Some(asked) = asked else {
+        for ((topic, partition), committed) in offsets.all(log, group).await? {
+            match found.last_mut().filter(|(last, _)| last.as_str() == topic) {
+                Some((_, partitions)) => partitions.push((partition, Some(committed))),
+                None => found.push((topic_name(&topic), vec![(partition, Some(committed))])),
+            }
+        }
+        return Ok(found);
+    };
+    for (topic, indexes) in asked {
+        let mut partitions = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            partitions.push((index, offsets.get(log, group, &topic, index).await?));
+        }
+        found.push((topic, partitions));
+    }
+    Ok(found)
+}

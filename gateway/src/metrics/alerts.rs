@@ -1,0 +1,98 @@
+//! Metrics of the alert rules: readings, states, transitions, deliveries.
+
+use forebay_sinks::{State, Tally};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ToState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Delivery {
+    receiver: &'static str,
+    outcome: &'static str,
+}
+
+/// What the alert rules count.
+pub struct AlertMetrics {
+    readings: Family<Outcome, Counter>,
+    transitions: Family<ToState, Counter>,
+    deliveries: Family<Delivery, Counter>,
+    pub evaluation_errors: Counter,
+    /// Records that were gone before the rules could read them.
+    pub skipped_records: Counter,
+    pub pending: Gauge,
+    pub firing: Gauge,
+    /// Key values that are followed.
+    pub keys: Gauge,
+}
+
+impl AlertMetrics {
+    pub(super) fn new(registry: &mut Registry) -> AlertMetrics {
+        let metrics = AlertMetrics {
+            readings: Family::default(),
+            transitions: Family::default(),
+            deliveries: Family::default(),
+            evaluation_errors: Counter::default(),
+            skipped_records: Counter::default(),
+            pending: Gauge::default(),
+            firing: Gauge::default(),
+            keys: Gauge::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("alerts");
+        registry.register("readings", "Readings by what the rules made of them", metrics.readings.clone());
+        registry.register("transitions", "Changes of alerts by the state they came to", metrics.transitions.clone());
+        registry.register("deliveries", "Attempts to tell receivers, by kind and outcome", metrics.deliveries.clone());
+        registry.register(
+            "evaluation_errors",
+            "Conditions that met a value of the wrong type",
+            metrics.evaluation_errors.clone(),
+        );
+        registry.register(
+            "skipped_records",
+            "Records that retention removed before the rules could read them",
+            metrics.skipped_records.clone(),
+        );
+        registry.register("pending", "Alerts that are pending", metrics.pending.clone());
+        registry.register("firing", "Alerts that are firing", metrics.firing.clone());
+        registry.register("keys", "Key values that rules follow", metrics.keys.clone());
+        metrics
+    }
+
+    /// Adds what an engine counted.
+    pub fn add(&self, tally: &Tally) {
+        let counts = [
+            ("evaluated", tally.evaluated),
+            ("out_of_order", tally.out_of_order),
+            ("late", tally.late),
+            ("future", tally.future),
+            ("malformed", tally.malformed),
+            ("no_key", tally.no_key),
+            ("no_time", tally.no_time),
+            ("beyond_key_limit", tally.beyond_limit),
+        ];
+        for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            self.readings.get_or_create(&Outcome { outcome }).inc_by(count);
+        }
+    }
+
+    /// Counts a transition that became durable.
+    pub fn changed(&self, state: State) {
+        self.transitions.get_or_create(&ToState { state: state.name() }).inc();
+    }
+
+    /// Counts an attempt to deliver: "delivered", "failed" or "parked".
+    pub fn delivery(&self, receiver: &'static str, outcome: &'static str) {
+        self.deliveries.get_or_create(&Delivery { receiver, outcome }).inc();
+    }
+}

@@ -1,0 +1,113 @@
+//! Group commit: many appends share a sync, failures are refused and never seen, back-pressure instead of memory.
+
+use std::sync::Arc;
+
+use super::common::{chunk, open_on as open, values};
+use forebay_disk::sim::{Faults, FlakyFiles, SimFiles};
+use forebay_disk::{AppendData, Files, RealFiles};
+use forebay_log::{AppendError, TopicConfig};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_commit_covers_many_clients_and_partitions() {
+    let files = SimFiles::new(1);
+    let log = open(Arc::new(files.clone()), true);
+    let topic = log.create_topic("t", 4, TopicConfig::default()).await.unwrap();
+    for partition in &topic.partitions {
+        partition.append(AppendData::Chunk(chunk(&["first"]))).await.unwrap();
+    }
+    let before = files.syncs();
+    let mut tickets = Vec::new();
+    for n in 0..2000 {
+        let chunk = chunk(&[&n.to_string()]);
+        tickets.push(topic.partitions[n % 4].submit(AppendData::Chunk(chunk)).await.unwrap());
+    }
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    let syncs = files.syncs() - before;
+    assert!(syncs < 1000, "{syncs} syncs for 2000 appends");
+    for (index, partition) in topic.partitions.iter().enumerate() {
+        let expected: Vec<String> = (0..500).map(|n| (n * 4 + index).to_string()).collect();
+        assert_eq!(values(partition)[1..], expected, "in the order of submission");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_fsync_nothing_is_synced_for_an_append_and_a_clean_stop_keeps_all() {
+    let files = SimFiles::new(1);
+    let log = open(Arc::new(files.clone()), false);
+    let topic = log.create_topic("t", 1, TopicConfig::default()).await.unwrap();
+    topic.partitions[0].append(AppendData::Chunk(chunk(&["a"]))).await.unwrap();
+    let before = files.syncs();
+    topic.partitions[0].append(AppendData::Chunk(chunk(&["b"]))).await.unwrap();
+    assert_eq!(files.syncs(), before);
+    drop((log, topic));
+    files.crash();
+    let log = open(Arc::new(files), false);
+    assert_eq!(values(&log.topic("t").unwrap().partitions[0]), ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_failing_writes_and_syncs_each_record_is_kept_or_refused_and_a_restart_agrees() {
+    let dir = tempfile::tempdir().unwrap();
+    let flaky = |seed| Arc::new(FlakyFiles::new(RealFiles::open(dir.path()).unwrap(), 10, seed)) as Arc<dyn Files>;
+    let mut kept = Vec::new();
+    for life in 0..3 {
+        let log = open(flaky(life), true);
+        let topic = match log.topic("t") {
+            Some(topic) => topic,
+            None => log.create_topic("t", 1, TopicConfig::default()).await.unwrap(),
+        };
+        let partition = Arc::clone(&topic.partitions[0]);
+        for n in 0..300 {
+            let value = format!("{life}.{n}");
+            match partition.append(AppendData::Chunk(chunk(&[&value]))).await {
+                Ok(_) => kept.push(value),
+                Err(error) => assert!(matches!(error, AppendError::Storage(_) | AppendError::Offline(_)), "{error}"),
+            }
+            if n % 100 == 0 {
+                let _ = partition.roll().await;
+            }
+        }
+        assert_eq!(values(&partition), kept, "life {life}");
+    }
+    assert!(kept.len() > 700, "{}", kept.len());
+    let log = open(RealFiles::open(dir.path()).unwrap(), true);
+    assert_eq!(values(&log.topic("t").unwrap().partitions[0]), kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_answers_and_its_name_starts_anew() {
+    let files = SimFiles::new(3);
+    let log = open(Arc::new(files.clone()), true);
+    let old = log.create_topic("t", 2, TopicConfig::default()).await.unwrap();
+    old.partitions[0].append(AppendData::Chunk(chunk(&["old"]))).await.unwrap();
+    log.delete_topic("t").await.unwrap();
+    assert!(old.partitions[0].append(AppendData::Chunk(chunk(&["late"]))).await.is_err());
+    let new = log.create_topic("t", 1, TopicConfig::default()).await.unwrap();
+    assert_ne!(new.id, old.id);
+    new.partitions[0].append(AppendData::Chunk(chunk(&["new"]))).await.unwrap();
+    drop((log, old, new));
+    files.crash();
+    let log = open(Arc::new(files), true);
+    assert_eq!(values(&log.topic("t").unwrap().partitions[0]), ["new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_a_crash_interrupts_is_finished_at_the_next_start() {
+    for stop in 0..12 {
+        let files = SimFiles::new(stop);
+        let log = open(Arc::new(files.clone()), true);
+        log.create_topic("t", 2, TopicConfig::default()).await.unwrap();
+        files.set_faults(Faults { stop_after: Some(stop), ..Faults::default() });
+        let deleted = log.delete_topic("t").await.is_ok();
+        drop(log);
+        files.crash();
+        let log = open(Arc::new(files.clone()), true);
+        let there = log.topic("t").is_some();
+        assert!(!(deleted && there), "stop {stop}: an acknowledged deletion holds");
+        let dirs = files.list(std::path::Path::new("log")).unwrap();
+        let partitions = dirs.iter().filter(|name| name.to_string_lossy().contains("t-0")).count();
+        assert_eq!(partitions, usize::from(there), "stop {stop}: {dirs:?}");
+    }
+}

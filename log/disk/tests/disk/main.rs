@@ -1,0 +1,8 @@
+//! The log on disk, tested from outside.
+
+mod commit;
+mod common;
+mod files;
+mod full_disk;
+mod log;
+mod recovery;
