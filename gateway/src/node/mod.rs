@@ -171,6 +171,11 @@ impl Node {
             quic = Some(listener);
         }
         if let (Some(listener), Some(address)) = (bound.kafka, addresses.kafka) {
+            if !address.ip().is_loopback() && config.node.advertised_host == "127.0.0.1" {
+                tracing::warn!(
+                    "Kafka clients on other machines are told to connect to 127.0.0.1; set node.advertised_host"
+                );
+            }
             let advertised = (config.node.advertised_host.clone(), address.port());
             let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised });
             doors.spawn(kafka::serve(door, listener, doors_end));
