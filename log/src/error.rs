@@ -21,6 +21,11 @@ pub enum AppendError {
     NotLeader,
     #[error("not enough in-sync replicas")]
     NotEnoughReplicas,
+    /// An idempotent producer's batch does not follow its last one: one in between was lost (KIP-98).
+    #[error("the producer's sequence numbers have a gap here")]
+    OutOfOrderSequence,
+    #[error("a later epoch of this producer has written since")]
+    ProducerFenced,
     #[error("shutting down")]
     Closed,
 }

@@ -32,14 +32,21 @@ pub const RESERVE_BYTES: u64 = 8 << 20;
 pub const DISK_FULL_HEADROOM_BYTES: u64 = 1 << 20;
 /// Most bytes that one read returns, unless a single batch is larger.
 pub const MAX_READ_BYTES: usize = 64 << 20;
+/// Most cold segments that a partition keeps apart for the retention of the whole log; older ones are counted together.
+pub const MAX_COLD_SEGMENTS: usize = 1024;
+/// Most entries of a closed segment's indexes that are kept in memory.
+pub const MAX_HELD_INDEX_ENTRIES: usize = 512;
 /// Threads that sync files for all shards; more partitions than that in one commit take turns.
 pub const SYNC_THREADS: usize = 4;
 /// Longest time between two looks at rolls, retention and repairs, in milliseconds.
 pub const TICK_MS: i64 = 1000;
+/// Shortest time between two such looks while nothing arrives, in milliseconds.
+pub const MIN_TICK_MS: i64 = 50;
 /// How often the recovery points are written when they have moved, in milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 
 const _: () = assert!(GATHER_BATCH_BYTES < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_MESSAGE_BYTES < MAX_BATCH_BYTES);
+const _: () = assert!(MIN_TICK_MS < TICK_MS);
 const _: () = assert!(MAX_BATCH_BYTES <= MAX_DECOMPRESSED_BYTES);
 const _: () = assert!(MAX_PENDING_APPEND_BYTES >= MAX_BATCH_BYTES);

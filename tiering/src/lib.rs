@@ -4,4 +4,5 @@ pub mod manifest;
 pub mod offload;
 pub mod parquet;
 pub mod shape;
+pub mod store;
 pub mod table;

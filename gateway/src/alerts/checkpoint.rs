@@ -29,6 +29,13 @@ struct Head {
     journal: i64,
 }
 
+/// A saved state.
+pub(super) struct Checkpoint {
+    pub(super) snapshot: Vec<u8>,
+    /// From where on `_alerts` may hold transitions that the state does not know of.
+    pub(super) journal: Offset,
+}
+
 /// The checkpoints of one source partition.
 pub(super) struct Checkpoints {
     state: Arc<StateTopic>,
@@ -44,18 +51,13 @@ impl Checkpoints {
     }
 
     /// The last checkpoint; `None` if there is none, or if its parts are not all there.
-    pub(super) fn load(&self) -> Option<Vec<u8>> {
+    pub(super) fn load(&self) -> Option<Checkpoint> {
         let head = self.head.as_ref()?;
         let mut snapshot = Vec::new();
         for part in 0..head.parts {
             snapshot.extend_from_slice(&self.state.get(&self.part(head.generation, part))?);
         }
-        Some(snapshot)
-    }
-
-    /// From where on `_alerts` may hold transitions that the checkpoint does not know of.
-    pub(super) fn journal(&self) -> Option<Offset> {
-        self.head.as_ref().map(|head| Offset(head.journal))
+        Some(Checkpoint { snapshot, journal: Offset(head.journal) })
     }
 
     /// Replaces the checkpoint; durable on return.
@@ -157,6 +159,12 @@ pub(super) fn known_sources(state: &StateTopic) -> Vec<KnownSource> {
 /// Notes that a topic is to be read from its beginning as soon as it exists.
 pub(super) async fn await_topic(state: &StateTopic, topic: &str) -> Result<(), AppendError> {
     state.put(format!("await/{topic}"), Some(Bytes::from_static(b"{}"))).await
+}
+
+/// The topics that are awaited.
+pub(super) fn awaited(state: &StateTopic) -> Vec<String> {
+    let names = state.scan(b"await/").into_iter();
+    names.filter_map(|(key, _)| Some(std::str::from_utf8(&key).ok()?.strip_prefix("await/")?.to_owned())).collect()
 }
 
 /// Whether a topic was awaited when it did not exist yet.

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{parse, records};
+use super::journal::{parse, visit};
 use super::limits::{CURSOR_INTERVAL, READ_BYTES};
 use super::receiver::Receiver;
 use super::service::{Service, pause};
@@ -174,15 +174,19 @@ impl Courier {
             }
         };
         let mut end = from;
-        for record in records(fetched.batches, &mut end) {
-            let Ok(record) = record else { continue };
-            if let Some(transition) = parse(&record)
-                && transition.is_delivered()
-                && !self.deliver(&transition).await
+        let mut found = Vec::new();
+        visit(fetched.batches, &mut end, |record| {
+            if let Ok(record) = record
+                && let Some(transition) = parse(&record)
             {
+                found.push((record.offset, transition));
+            }
+        });
+        for (offset, transition) in found {
+            if transition.is_delivered() && !self.deliver(&transition).await {
                 return true;
             }
-            self.reach(record.offset.next());
+            self.reach(offset.next());
             if Instant::now() >= self.save_at {
                 self.save_cursor().await;
             }

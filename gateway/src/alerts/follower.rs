@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::board::SourceId;
-use super::checkpoint::{Checkpoints, Starts};
-use super::journal::records;
+use super::checkpoint::{Checkpoint, Checkpoints, Starts};
+use super::journal::visit;
 use super::limits::{CHECKPOINT_INTERVAL, CHECKPOINT_INTERVAL_MAX, CHECKPOINT_STRETCH_BYTES, READ_BYTES};
 use super::service::{Service, now, pause};
 use crate::log_limit::LogLimit;
@@ -48,13 +48,11 @@ enum Step {
 }
 
 impl Follower {
-    /// Restores the state of a partition. `emitted`: the ids of its transitions in `_alerts` since its checkpoint. `None`: told to
-    /// stop before alerts of removed rules were resolved.
+    /// Restores the state of a partition and resolves alerts of removed rules. `None`: told to stop before that was done.
     pub(super) async fn open(
         service: Arc<Service>,
         topic: &Topic,
         partition: Arc<Partition>,
-        emitted: HashSet<String>,
         stop: CancellationToken,
     ) -> Option<Follower> {
         let index = partition.index();
@@ -62,25 +60,33 @@ impl Follower {
         let checkpoints = Checkpoints::new(service.state.clone(), &topic.name, topic.id, index);
         let mut rules = service.rules.subscribe();
         let current = rules.borrow_and_update().clone();
-        let begin = Starts::load(&service.state, topic).and_then(|starts| starts.from.get(&index).copied());
+        let starts = Starts::load(&service.state, topic).unwrap_or_default();
         let mut resolved = Vec::new();
-        let snapshot = checkpoints.load();
-        let saved = snapshot.is_some();
-        let engine = match snapshot {
-            Some(snapshot) => {
-                Engine::restore(&current, &topic.name, index, &snapshot, &mut resolved).unwrap_or_else(|error| {
+        let mut saved = -1;
+        let (engine, journal) = match checkpoints.load() {
+            Some(Checkpoint { snapshot, journal }) => {
+                let engine = Engine::restore(&current, &topic.name, index, &snapshot, &mut resolved).unwrap_or_else(|error| {
                     tracing::error!(topic = topic.name, partition = index, %error, "alerts begin anew at the present end");
                     resolved.clear();
                     Engine::new(&current, &topic.name, index, partition.watermarks().high_watermark.0)
-                })
+                });
+                if resolved.is_empty() {
+                    saved = engine.next_offset();
+                }
+                (engine, journal)
             }
             None => {
-                let begin = begin.unwrap_or(partition.watermarks().log_start.0);
-                Engine::new(&current, &topic.name, index, begin)
+                let begin = starts.from.get(&index).copied().unwrap_or(partition.watermarks().log_start.0);
+                (Engine::new(&current, &topic.name, index, begin), Offset(starts.journal))
             }
         };
+        let behind = Offset(engine.next_offset()) < partition.watermarks().high_watermark;
+        let emitted = if behind || !resolved.is_empty() {
+            emitted_since(&service, journal, &id, &stop).await?
+        } else {
+            HashSet::new()
+        };
         service.board.replace(&id, &engine);
-        let saved = if saved && resolved.is_empty() { engine.next_offset() } else { -1 };
         let save_at = Instant::now() + CHECKPOINT_INTERVAL;
         let mut follower =
             Follower { service, partition, id, engine, emitted, checkpoints, saved, save_at, rules, stop };
@@ -152,19 +158,14 @@ impl Follower {
             let mut problems = 0u64;
             let mut next = Offset(engine.next_offset());
             let now = now();
-            for record in records(batches, &mut next) {
-                match record {
-                    Ok(record) => {
-                        let reading = Reading {
-                            offset: record.offset.0,
-                            timestamp: record.timestamp,
-                            value: record.value.as_deref(),
-                        };
-                        engine.feed(reading, now, &mut transitions);
-                    }
-                    Err(_) => problems += 1,
+            visit(batches, &mut next, |record| match record {
+                Ok(record) => {
+                    let value = record.value.as_deref();
+                    let reading = Reading { offset: record.offset.0, timestamp: record.timestamp, value };
+                    engine.feed(reading, now, &mut transitions);
                 }
-            }
+                Err(_) => problems += 1,
+            });
             engine.skip_to(next.0);
             (engine, transitions, problems)
         });
@@ -281,5 +282,26 @@ impl Follower {
         }
         self.service.board.remove(&self.id);
         self.service.board.measure(&self.service.metrics);
+    }
+}
+
+/// Ids of a partition's transitions in `_alerts` from `from` on, trying again while it cannot be read. `None`: told to stop before.
+pub(super) async fn emitted_since(
+    service: &Service,
+    from: Offset,
+    id: &SourceId,
+    stop: &CancellationToken,
+) -> Option<HashSet<String>> {
+    loop {
+        let (journal, topic, partition) = (service.journal.clone(), id.0.clone(), id.2);
+        let read = tokio::task::spawn_blocking(move || journal.emitted_since(from, &topic, partition));
+        match read.await {
+            Ok(Ok(emitted)) => return Some(emitted),
+            Ok(Err(error)) => tracing::error!(%error, "_alerts cannot be read back; trying again"),
+            Err(error) => tracing::error!(%error, "_alerts cannot be read back; trying again"),
+        }
+        if pause(stop).await {
+            return None;
+        }
     }
 }

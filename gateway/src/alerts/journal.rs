@@ -1,6 +1,6 @@
 //! The topic `_alerts`: appends transitions durably and reads back which were appended before a crash.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,9 +13,6 @@ use super::limits::{JOURNAL_CHUNK_BYTES, READ_BYTES};
 
 /// The topic that holds every transition; users may read it.
 pub(super) const TOPIC: &str = "_alerts";
-
-/// A partition of a source topic.
-pub(super) type SourcePartition = (String, u32);
 
 /// The one partition of `_alerts`: transitions of all sources in one order.
 #[derive(Clone)]
@@ -58,19 +55,26 @@ impl Journal {
         Ok(())
     }
 
-    /// The ids of all transitions from `from` on, by the partition that caused them. Blocking.
-    pub(super) fn emitted_since(&self, from: Offset) -> Result<HashMap<SourcePartition, HashSet<String>>, ReadError> {
-        let mut emitted: HashMap<SourcePartition, HashSet<String>> = HashMap::new();
+    /// The ids of the transitions from `from` on that records of a source partition caused. Blocking.
+    pub(super) fn emitted_since(
+        &self,
+        from: Offset,
+        topic: &str,
+        partition: u32,
+    ) -> Result<HashSet<String>, ReadError> {
+        let mut emitted = HashSet::new();
         let mut next = from.max(self.partition.watermarks().local_start);
         while next < self.end() {
             let fetched = self.partition.read(next, READ_BYTES)?;
             let before = next;
-            for record in records(fetched.batches, &mut next) {
-                if let Some(transition) = record.as_ref().ok().and_then(parse) {
-                    let source = (transition.source.topic, transition.source.partition);
-                    emitted.entry(source).or_default().insert(transition.id);
+            visit(fetched.batches, &mut next, |record| {
+                if let Some(transition) = record.ok().as_ref().and_then(parse)
+                    && transition.source.topic == topic
+                    && transition.source.partition == partition
+                {
+                    emitted.insert(transition.id);
                 }
-            }
+            });
             if next <= before {
                 break;
             }
@@ -86,27 +90,25 @@ pub(super) fn parse(record: &Record) -> Option<Transition> {
     Some(transition)
 }
 
-/// The records at or after `next` of whole batches; `next` moves behind them. A batch that cannot be read yields one error and is
-/// passed over.
-pub(super) fn records(batches: Bytes, next: &mut Offset) -> Vec<Result<Record, BatchProblem>> {
+/// Hands over the records at or after `next` of whole batches; `next` moves behind them. A batch that cannot be read yields one
+/// error and is passed over.
+pub(super) fn visit(batches: Bytes, next: &mut Offset, mut take: impl FnMut(Result<Record, BatchProblem>)) {
     let from = *next;
-    let mut found = Vec::new();
     for batch in Batches::new(batches) {
         let (header, batch) = match batch {
             Ok(batch) => batch,
-            Err(problem) => {
-                found.push(Err(problem));
-                break;
-            }
+            Err(problem) => return take(Err(problem)),
         };
         *next = header.next_offset().max(*next);
         if header.is_control() {
             continue;
         }
         match RecordReader::new(&header, &batch) {
-            Ok(reader) => found.extend(reader.filter(|record| record.as_ref().map_or(true, |r| r.offset >= from))),
-            Err(problem) => found.push(Err(problem)),
+            Ok(reader) => {
+                let wanted = |record: &Result<Record, _>| record.as_ref().map_or(true, |record| record.offset >= from);
+                reader.filter(wanted).for_each(&mut take);
+            }
+            Err(problem) => take(Err(problem)),
         }
     }
-    found
 }

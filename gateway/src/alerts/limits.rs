@@ -16,6 +16,8 @@ pub(super) const CHECKPOINT_STRETCH_BYTES: usize = 1 << 20;
 pub(super) const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Time between two saves of a receiver's cursor while it is busy.
 pub(super) const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is checked that every follower still runs.
+pub(super) const FOLLOWER_CHECK: Duration = Duration::from_secs(1);
 /// Pause after a failed read or append before the next attempt.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 

@@ -156,3 +156,6 @@ async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<RuleSet> {
         tokio::task::spawn_blocking(move || forebay_sinks::rules::load(&patterns)).await?;
     Ok(loaded?)
 }
+
+#[cfg(test)]
+mod tests;

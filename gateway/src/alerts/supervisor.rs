@@ -1,39 +1,37 @@
 //! Keeps one follower for each partition of each topic that rules read, as topics and rules come and go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use forebay_disk::Topic;
-use forebay_log::{AppendError, Offset};
+use forebay_log::AppendError;
 use forebay_sinks::{Engine, RuleSet};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::board::SourceId;
-use super::checkpoint::{Checkpoints, KnownSource, Starts, await_topic, is_awaited, known_sources, stop_awaiting};
-use super::follower::Follower;
-use super::journal::SourcePartition;
+use super::checkpoint::{
+    Checkpoint, Checkpoints, KnownSource, Starts, await_topic, awaited, is_awaited, known_sources, stop_awaiting,
+};
+use super::follower::{Follower, emitted_since};
+use super::limits::FOLLOWER_CHECK;
 use super::service::{Service, pause};
 
 /// The followers that run.
 pub(super) struct Supervisor {
     service: Arc<Service>,
     followers: HashMap<SourceId, (CancellationToken, JoinHandle<()>)>,
-    /// Ids of transitions that may come again from records evaluated before a crash.
-    emitted: HashMap<SourcePartition, HashSet<String>>,
     stop: CancellationToken,
 }
 
 impl Supervisor {
-    /// Reads back what was recorded since the oldest checkpoint, settles where new sources begin, and starts the followers.
+    /// Settles where new sources begin and starts the followers.
     ///
     /// # Errors
-    /// `_alerts` cannot be read, or `_alert_state` not be written.
+    /// `_alert_state` cannot be written.
     pub(super) async fn start(service: Arc<Service>, stop: CancellationToken) -> anyhow::Result<Supervisor> {
-        let from = oldest_checkpoint(&service);
-        let journal = service.journal.clone();
-        let emitted = tokio::task::spawn_blocking(move || journal.emitted_since(from)).await??;
-        let mut supervisor = Supervisor { service, followers: HashMap::new(), emitted, stop };
+        let mut supervisor = Supervisor { service, followers: HashMap::new(), stop };
         supervisor.register().await?;
         supervisor.sync().await;
         Ok(supervisor)
@@ -52,12 +50,21 @@ impl Supervisor {
                     }
                 }
                 _ = rules.changed() => {}
+                // A follower may end just when its rules come back.
+                () = tokio::time::sleep(FOLLOWER_CHECK), if !self.followers.is_empty() => {
+                    if self.followers.values().all(|(_, task)| !task.is_finished()) {
+                        continue;
+                    }
+                }
             }
             while let Err(error) = self.register().await {
                 tracing::error!(%error, "sources of alert rules cannot be noted; trying again");
                 if pause(&self.stop).await {
                     break;
                 }
+            }
+            if self.stop.is_cancelled() {
+                break;
             }
             self.sync().await;
         }
@@ -72,6 +79,11 @@ impl Supervisor {
     async fn register(&self) -> Result<(), AppendError> {
         let state = &self.service.state;
         let rules = self.service.rules.borrow().clone();
+        for topic in awaited(state) {
+            if !rules.sources().contains(&topic.as_str()) {
+                stop_awaiting(state, &topic).await?;
+            }
+        }
         for source in rules.sources() {
             let Some(topic) = self.service.log.topic(source) else {
                 if !is_awaited(state, source) {
@@ -119,9 +131,8 @@ impl Supervisor {
                     continue;
                 }
                 let stop = self.stop.child_token();
-                let emitted = self.emitted.remove(&(topic.name.clone(), partition.index())).unwrap_or_default();
                 let service = self.service.clone();
-                let opened = Follower::open(service, &topic, partition.clone(), emitted, stop.clone()).await;
+                let opened = Follower::open(service, &topic, partition.clone(), stop.clone()).await;
                 let Some(follower) = opened else { return };
                 self.followers.insert(id, (stop, tokio::spawn(follower.run())));
             }
@@ -142,11 +153,11 @@ impl Supervisor {
         for partition in known_partitions(&self.service, source) {
             let mut checkpoints = Checkpoints::new(self.service.state.clone(), &source.topic, &source.id, partition);
             let mut resolved = Vec::new();
-            if let Some(snapshot) = checkpoints.load() {
+            if let Some(Checkpoint { snapshot, journal }) = checkpoints.load() {
                 let none = RuleSet::default();
                 let _ = Engine::restore(&none, &source.topic, partition, &snapshot, &mut resolved);
-            }
-            if let Some(emitted) = self.emitted.get(&(source.topic.clone(), partition)) {
+                let id = (source.topic.clone(), Uuid::nil(), partition);
+                let Some(emitted) = emitted_since(&self.service, journal, &id, &self.stop).await else { return };
                 resolved.retain(|transition| !emitted.contains(&transition.id));
             }
             if !self.service.record(&resolved, &self.stop).await {
@@ -167,25 +178,4 @@ impl Supervisor {
 fn known_partitions(service: &Service, source: &KnownSource) -> Vec<u32> {
     let same = |known: &KnownSource| known.topic == source.topic && known.id == source.id;
     known_sources(&service.state).into_iter().find(same).map(|known| known.partitions).unwrap_or_default()
-}
-
-/// From where on `_alerts` may hold transitions that no checkpoint knows of.
-fn oldest_checkpoint(service: &Service) -> Offset {
-    let mut oldest = service.journal.end();
-    for source in known_sources(&service.state) {
-        let topic = service.log.topic(&source.topic);
-        if let Some(starts) = topic.and_then(|topic| Starts::load(&service.state, &topic)) {
-            let partitions = service.log.topic(&source.topic).map_or(0, |topic| topic.partitions.len());
-            if source.partitions.len() < partitions {
-                oldest = oldest.min(Offset(starts.journal));
-            }
-        }
-        for partition in source.partitions {
-            let checkpoints = Checkpoints::new(service.state.clone(), &source.topic, &source.id, partition);
-            if let Some(journal) = checkpoints.journal() {
-                oldest = oldest.min(journal);
-            }
-        }
-    }
-    oldest
 }

@@ -4,6 +4,7 @@ mod config;
 mod consume;
 mod demo;
 mod failure;
+mod lake;
 mod produce;
 mod rules;
 mod serve;
@@ -56,6 +57,8 @@ enum Command {
     Produce(produce::Args),
     /// Print the records of a topic, hot and cold alike
     Consume(consume::Args),
+    /// Show how far the lake is, and verify that it agrees with the log
+    Lake(lake::Args),
     /// Check and test alert rules
     Rules(rules::Args),
     /// Check, show and document the configuration
@@ -80,6 +83,7 @@ impl Command {
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
+            Command::Lake(args) => lake::run(args).await,
             Command::Rules(args) => rules::run(args).await,
             Command::Config(args) => config::run(args).await,
         }

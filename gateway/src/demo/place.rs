@@ -10,8 +10,15 @@ use anyhow::{Context, bail};
 const MARKER: &str = ".forebay-demo";
 /// Taken by a node that runs on the directory.
 const LOCK: &str = ".lock";
-/// The alert rules that fire on the embedded readings.
-const RULES: &str = include_str!("../../../examples/rules/demo.yaml");
+/// The rules of the demo: the examples that fire on the embedded readings, and where their alerts go.
+const RULES: [(&str, &str); 4] = [
+    ("rules/voltage.yaml", include_str!("../../../examples/rules/voltage.yaml")),
+    ("rules/load.yaml", include_str!("../../../examples/rules/load.yaml")),
+    ("rules/contracts.csv", include_str!("../../../examples/rules/contracts.csv")),
+    ("rules/receivers.yaml", RECEIVERS),
+];
+const RECEIVERS: &str = "# Where firing and resolved alerts go, besides the topic _alerts.\n\
+    receivers:\n- mqtt: {topic: \"alerts/{{ alertname }}/{{ meter }}\"}\n";
 
 /// A prepared directory.
 #[derive(Debug)]
@@ -38,7 +45,9 @@ pub(super) fn prepare(dir: &Path) -> anyhow::Result<Place> {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
     write(MARKER, "Made by `forebay demo`, which makes this directory anew at each start.\n")?;
-    write("rules/demo.yaml", RULES)?;
+    for (name, text) in RULES {
+        write(name, text)?;
+    }
     write("forebay.toml", &config(&place.dir))?;
     Ok(place)
 }

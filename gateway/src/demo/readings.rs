@@ -59,11 +59,6 @@ impl Meter {
         self.readings.get(index).map(|reading| reading.at.0 - self.origin.0)
     }
 
-    /// The reading's own time.
-    pub(super) fn time(&self, index: usize) -> Option<Millis> {
-        self.readings.get(index).map(|reading| reading.at)
-    }
-
     /// The payload of a reading, as a meter would send it, its time moved by `shift` milliseconds.
     pub(super) fn payload(&self, index: usize, shift: i64) -> Option<String> {
         let reading = self.readings.get(index)?;

@@ -32,6 +32,8 @@ impl From<AppendError> for Refusal {
             AppendError::DiskFull | AppendError::Storage(_) | AppendError::Offline(_) => {
                 ResponseError::KafkaStorageError
             }
+            AppendError::OutOfOrderSequence => ResponseError::OutOfOrderSequenceNumber,
+            AppendError::ProducerFenced => ResponseError::InvalidProducerEpoch,
             AppendError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
             // A node that shuts down is no leader any more: the client looks for the next one.
             AppendError::NotLeader | AppendError::Closed => ResponseError::NotLeaderOrFollower,

@@ -1,84 +1,260 @@
 //! The lake of this node: drives the offload of closed segments and serves reads of the cold tier.
+//!
+//! One task a topic polls its closed segments and does what the offload machine of `forebay-tiering` asks for; copies go one
+//! at a time in the whole node. The manifest is the internal topic `_lake_manifest`.
 
-use std::sync::Arc;
+mod local;
+mod manifest;
+mod status;
+mod verify;
+mod worker;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use forebay_disk::Log;
+use forebay_disk::{Log, Topic};
+use forebay_log::topic::LakeFormat;
 use forebay_log::{Millis, Offset, ReadError};
-use serde::Serialize;
+use forebay_tiering::manifest::Entry;
+use forebay_tiering::parquet::{ColdReader, ObjectError};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::state::StateTopic;
+use manifest::Manifest;
+pub use status::{TopicStatus, VerifyReport};
+use worker::{Command, Worker};
+
+/// The internal topic of the manifest.
+pub const MANIFEST_TOPIC: &str = "_lake_manifest";
+/// Copies at the same time in one node: offload must not take the machine from the doors.
+const COPIES: usize = 1;
+/// Commands that may wait in front of a topic's worker.
+const COMMANDS: usize = 16;
+
+/// What all parts of the lake share.
+struct Shared {
+    log: Log,
+    store: Arc<dyn ObjectStore>,
+    url: String,
+    reader: Arc<ColdReader>,
+    manifest: Manifest,
+    copies: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+}
+
+/// A topic's worker, from outside.
+struct Running {
+    name: String,
+    commands: mpsc::Sender<Command>,
+    progress: Arc<Mutex<worker::Progress>>,
+    stop: CancellationToken,
+}
 
 /// The lake service of a node.
 pub struct Lake {
-    _private: (),
+    shared: Arc<Shared>,
+    workers: Mutex<BTreeMap<Uuid, Running>>,
 }
 
-/// What `/api/v1/lake`, `forebay lake status` and the console show of one topic.
-#[derive(Debug, Clone, Serialize)]
-pub struct TopicStatus {
-    pub topic: String,
-    pub url: String,
-    /// Delta table version; `None` before the first commit.
-    pub table_version: Option<i64>,
-    pub files: u64,
-    pub rows: u64,
-    pub bytes: u64,
-    /// Records below the high watermark that are not yet in the table.
-    pub lag_records: i64,
-    /// Why the last attempt failed, if it did.
-    pub error: Option<String>,
-}
-
-/// What a verification found; empty `problems` means that manifest, objects, table and log agree.
-#[derive(Debug, Clone, Serialize)]
-pub struct VerifyReport {
-    pub topic: String,
-    pub files: u64,
-    pub rows: u64,
-    pub problems: Vec<String>,
+/// Whether a topic's segments go to the lake.
+fn is_offloaded(topic: &Topic) -> bool {
+    let config = topic.config();
+    config.remote_storage_enable && !config.compact && (!topic.is_internal() || config.lake_format != LakeFormat::None)
 }
 
 impl Lake {
     /// Opens the object store and the manifest and starts the offload. An unreachable store is no error: it starts
     /// degraded and retries.
+    ///
+    /// # Errors
+    /// The object store's settings are wrong, or the manifest cannot be read from the local log.
     pub async fn start(
         log: Log,
         config: Arc<Config>,
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Lake>> {
-        let _ = (log, config, metrics, shutdown);
-        todo!()
+        let url = config.object_store.url.trim_end_matches('/').to_owned();
+        let store = forebay_tiering::store::open(&url, &config.object_store.options)?;
+        let state = StateTopic::open(&log, MANIFEST_TOPIC).await.context("the lake's manifest cannot be opened")?;
+        let manifest = Manifest::open(state, metrics.clone())?;
+        let reader = Arc::new(ColdReader::new(store.clone()));
+        let copies = Arc::new(Semaphore::new(COPIES));
+        let shared = Arc::new(Shared { log, store, url, reader, manifest, copies, metrics, shutdown });
+        let lake = Arc::new(Lake { shared, workers: Mutex::default() });
+        lake.follow_topics();
+        tokio::spawn(supervise(lake.clone()));
+        Ok(lake)
     }
+
+    /// A worker for each topic, none for topics that are gone.
+    fn follow_topics(&self) {
+        let topics = self.shared.log.topics();
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.retain(|id, running| {
+            let there = topics.get(&running.name).is_some_and(|topic| topic.id == *id);
+            if !there {
+                running.stop.cancel();
+            }
+            there
+        });
+        for topic in topics.values() {
+            if workers.contains_key(&topic.id) || (topic.is_internal() && !is_offloaded(topic)) {
+                continue;
+            }
+            let (commands, queue) = mpsc::channel(COMMANDS);
+            let (progress, stop) = (Arc::default(), self.shared.shutdown.child_token());
+            let worker = Worker::new(self.shared.clone(), topic.clone(), Arc::clone(&progress), stop.clone());
+            tokio::spawn(worker.run(queue));
+            workers.insert(topic.id, Running { name: topic.name.clone(), commands, progress, stop });
+        }
+    }
+
+    fn topic(&self, name: &str) -> Result<Arc<Topic>, ReadError> {
+        self.shared.log.topic(name).ok_or_else(|| ReadError::Offline(format!("topic {name} does not exist")))
+    }
+
     /// Record batches from the one that holds `from`, with the offsets, timestamps, keys, headers and values as appended.
+    ///
+    /// # Errors
+    /// The offset is not in the lake, or its object cannot be read now.
     pub async fn read(&self, topic: &str, partition: u32, from: Offset, max_bytes: usize) -> Result<Bytes, ReadError> {
-        let _ = (topic, partition, from, max_bytes);
-        todo!()
+        let topic = self.topic(topic)?;
+        let entries = self.shared.manifest.readable(topic.id, partition);
+        let first = entries.partition_point(|entry| entry.end <= from);
+        for entry in &entries[first..] {
+            // A range may end in a gap (control batches): then the next has what follows.
+            let read = self.cold(entry, move |reader: Arc<ColdReader>, path: Path| async move {
+                reader.read(&path, from, max_bytes).await
+            });
+            let batches = read.await?;
+            if !batches.is_empty() {
+                self.shared.metrics.lake.cold_read(batches.len());
+                return Ok(batches);
+            }
+        }
+        let start = entries.first().map_or(Offset::ZERO, |entry| entry.base);
+        let end = entries.last().map_or(Offset::ZERO, |entry| entry.end);
+        Err(ReadError::OutOfRange { asked: from, start, end })
     }
+
+    /// The first record in the lake with a timestamp at or after `at`, not below the log start.
+    ///
+    /// # Errors
+    /// An object cannot be read now.
     pub async fn offset_for_time(
         &self,
         topic: &str,
         partition: u32,
         at: Millis,
     ) -> Result<Option<(Offset, Millis)>, ReadError> {
-        let _ = (topic, partition, at);
-        todo!()
+        let topic = self.topic(topic)?;
+        let log_start = topic.partitions.get(partition as usize).map_or(Offset::ZERO, |p| p.watermarks().log_start);
+        let reaches = |entry: &&Arc<Entry>| entry.facts.as_ref().is_none_or(|facts| facts.max_timestamp >= at);
+        for entry in self.shared.manifest.readable(topic.id, partition).iter().filter(reaches) {
+            if entry.end <= log_start {
+                continue;
+            }
+            let found = self.cold(entry, move |reader: Arc<ColdReader>, path: Path| async move {
+                reader.offset_for_time(&path, at).await
+            });
+            if let Some(found) = found.await?.filter(|(offset, _)| *offset >= log_start) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
+
+    /// Decoding Parquet is work for a thread that no connection waits for.
+    async fn cold<T, F>(
+        &self,
+        entry: &Entry,
+        work: impl FnOnce(Arc<ColdReader>, Path) -> F + Send + 'static,
+    ) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ObjectError>>,
+    {
+        let (reader, path, runtime) = (self.shared.reader.clone(), Path::from(entry.path.as_str()), Handle::current());
+        match tokio::task::spawn_blocking(move || runtime.block_on(work(reader, path))).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(ReadError::Storage(format!("cold tier, object {}: {error}", entry.path))),
+            Err(error) => Err(ReadError::Storage(format!("cold tier: {error}"))),
+        }
+    }
+
     pub fn status(&self) -> Vec<TopicStatus> {
-        todo!()
+        let topics = self.shared.log.topics();
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let offloaded = topics.values().filter(|topic| is_offloaded(topic));
+        offloaded
+            .map(|topic| {
+                let progress = workers.get(&topic.id).map(|running| running.progress.clone());
+                let progress = progress.map(|p| p.lock().unwrap_or_else(PoisonError::into_inner).clone());
+                status::of(topic, &self.shared.url, &self.shared.manifest.all(topic.id), progress.unwrap_or_default())
+            })
+            .collect()
     }
+
     /// Rolls the topic's active segments, offloads everything below the high watermark and commits; returns when the
     /// table holds it.
+    ///
+    /// # Errors
+    /// The topic is not offloaded, or a step failed (it will be tried again in the background).
     pub async fn flush(&self, topic: &str) -> anyhow::Result<()> {
-        let _ = topic;
-        todo!()
+        self.command(topic, Command::Flush).await?.map_err(|error| anyhow!("{topic}: {error}"))
     }
+
     /// Reads manifest, objects, table log and local log, and compares.
+    ///
+    /// # Errors
+    /// The topic is not offloaded. What does not agree is in the report.
     pub async fn verify(&self, topic: &str) -> anyhow::Result<VerifyReport> {
-        let _ = topic;
-        todo!()
+        self.command(topic, Command::Verify).await
+    }
+
+    async fn command<T>(&self, topic: &str, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> anyhow::Result<T> {
+        let found = self.shared.log.topic(topic).ok_or_else(|| anyhow!("topic {topic} does not exist"))?;
+        if !is_offloaded(&found) {
+            return Err(anyhow!("topic {topic} is not offloaded: set remote.storage.enable=true"));
+        }
+        self.follow_topics();
+        let commands = {
+            let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            workers.get(&found.id).map(|running| running.commands.clone())
+        };
+        let commands = commands.ok_or_else(|| anyhow!("the lake is shutting down"))?;
+        let (done, result) = oneshot::channel();
+        commands.send(command(done)).await.map_err(|_| anyhow!("the lake is shutting down"))?;
+        result.await.map_err(|_| anyhow!("the lake is shutting down"))
     }
 }
+
+/// Starts and stops workers as topics come and go.
+async fn supervise(lake: Arc<Lake>) {
+    let mut changed = lake.shared.log.topics_changed();
+    loop {
+        tokio::select! {
+            () = lake.shared.shutdown.cancelled() => return,
+            result = changed.changed() => {
+                if result.is_err() {
+                    return;
+                }
+                lake.follow_topics();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

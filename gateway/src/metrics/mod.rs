@@ -4,6 +4,7 @@ mod alerts;
 mod exposition;
 mod http;
 mod kafka;
+mod lake;
 pub mod live;
 mod log;
 mod process;
@@ -18,6 +19,7 @@ pub use alerts::AlertMetrics;
 pub use exposition::{Format, render};
 pub use http::HttpMetrics;
 pub use kafka::KafkaMetrics;
+pub use lake::LakeMetrics;
 
 /// All metrics and the registry that `/metrics` prints. Each part of the program has a file and a field here.
 pub struct Metrics {
@@ -25,6 +27,7 @@ pub struct Metrics {
     pub alerts: AlertMetrics,
     pub http: HttpMetrics,
     pub kafka: KafkaMetrics,
+    pub lake: LakeMetrics,
 }
 
 impl Metrics {
@@ -33,7 +36,8 @@ impl Metrics {
         let alerts = AlertMetrics::new(&mut registry);
         let http = HttpMetrics::new(&mut registry);
         let kafka = KafkaMetrics::new(&mut registry);
-        Metrics { registry, alerts, http, kafka }
+        let lake = LakeMetrics::new(&mut registry);
+        Metrics { registry, alerts, http, kafka, lake }
     }
 
     /// The metrics of a node: those of the program, of its log and of the process.

@@ -186,6 +186,27 @@ async fn a_change_of_address_in_mid_flight_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_data_streams_left_unacknowledged_is_published_on_the_next_connection() {
+    let door = Door::open(TestSessions::default());
+    let mut client = door.connect(Some(2)).await;
+    for tag in 0..6u64 {
+        // Packet identifiers 1 and 2 on each of three streams; nothing is handed to the transport yet.
+        client.publish("t", Bytes::from(tag.to_string()), Qos::ExactlyOnce, tag).await.unwrap();
+    }
+    let unacked = client.into_unacked();
+    let options = ConnectOptions::new("meter");
+    let mut client = Client::resume(&door.transport(None), &options, unacked).await.unwrap();
+    let mut acked = Vec::new();
+    while client.unacked() > 0 {
+        if let Event::Acked { tag, reason: 0 } = timeout(PATIENCE, client.next()).await.unwrap().unwrap() {
+            acked.push(tag);
+        }
+    }
+    acked.sort_unstable();
+    assert_eq!(acked, [0, 1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn data_streams_wait_until_connect_is_accepted() {
     let door = Door::open(TestSessions::default());
     let connection = door.raw().await;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use forebay_log::partition::{Append, Durable, Effect, Event, Fault, Persist};
 use forebay_log::{Millis, limits};
@@ -12,6 +13,7 @@ use crate::files::{File, is_disk_full};
 use crate::machine::{Machine, Token};
 use crate::pool::SyncPool;
 use crate::space::Space;
+use crate::stats::Stats;
 use crate::store::Store;
 
 /// Number of a partition in this node, given when it is opened.
@@ -35,6 +37,7 @@ pub(crate) struct Engine {
     partitions: BTreeMap<PartitionKey, Driver>,
     pool: SyncPool,
     space: Arc<Space>,
+    stats: Arc<Stats>,
     fsync: bool,
 }
 
@@ -46,8 +49,8 @@ struct Unsynced {
 }
 
 impl Engine {
-    pub(crate) fn new(pool: SyncPool, space: Arc<Space>, fsync: bool) -> Engine {
-        Engine { partitions: BTreeMap::new(), pool, space, fsync }
+    pub(crate) fn new(pool: SyncPool, space: Arc<Space>, stats: Arc<Stats>, fsync: bool) -> Engine {
+        Engine { partitions: BTreeMap::new(), pool, space, stats, fsync }
     }
 
     pub(crate) fn add(&mut self, key: PartitionKey, driver: Driver) {
@@ -63,7 +66,7 @@ impl Engine {
     /// Milliseconds until a machine has something to do by itself.
     pub(crate) fn idle_for(&self, now: Millis) -> i64 {
         let due = self.partitions.values().filter_map(|driver| driver.machine.next_deadline()).min();
-        due.map_or(limits::TICK_MS, |at| at.0.saturating_sub(now.0)).clamp(1, limits::TICK_MS)
+        due.map_or(limits::TICK_MS, |at| at.0.saturating_sub(now.0)).clamp(limits::MIN_TICK_MS, limits::TICK_MS)
     }
 
     /// One turn: events in order of arrival, consecutive appends to a partition as one group; then all their work.
@@ -120,12 +123,14 @@ impl Engine {
             if unsynced.is_empty() {
                 continue;
             }
+            let began = Instant::now();
             let results = if self.fsync {
                 let files: Vec<Arc<dyn File>> = unsynced.iter().map(|write| Arc::clone(&write.file)).collect();
                 self.pool.sync_all(&files)
             } else {
                 unsynced.iter().map(|_| Ok(())).collect()
             };
+            self.stats.committed(if self.fsync { unsynced.len() } else { 0 }, began.elapsed());
             for (Unsynced { key, then, .. }, result) in unsynced.into_iter().zip(results) {
                 self.persisted(now, key, then, result);
             }
@@ -178,7 +183,11 @@ impl Engine {
             Err(cause) => {
                 driver.store.abandon();
                 let shared = driver.store.shared();
-                error!(topic = %shared.topic, partition = shared.index, %cause, "write failed: its appends are refused");
+                self.stats.failed_write();
+                // A full disk is told of once, when it becomes full.
+                if !is_disk_full(&cause) {
+                    error!(topic = %shared.topic, partition = shared.index, %cause, "write failed: its appends are refused");
+                }
                 Event::PersistFailed(then, fault(&self.space, &cause))
             }
         };

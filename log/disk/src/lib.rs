@@ -24,6 +24,7 @@ pub mod sim;
 mod simulation;
 mod space;
 mod starts;
+mod stats;
 mod store;
 mod topic;
 mod unopened;
@@ -33,4 +34,5 @@ pub use forebay_log::partition::{AppendData, Appended, ClosedSegment, Watermarks
 pub use log::{Log, LogError, LogOptions};
 pub use partition::{Fetched, Partition, Ticket};
 pub use real::RealFiles;
+pub use stats::LogStats;
 pub use topic::Topic;

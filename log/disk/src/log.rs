@@ -27,6 +27,7 @@ use crate::pool::SyncPool;
 use crate::shard::{Mailboxes, Request, Shard, shard_of};
 use crate::shared::Shared;
 use crate::space::Space;
+use crate::stats::{LogStats, Stats};
 use crate::topic::Topic;
 use crate::unopened::{Unopened, UnopenedList};
 
@@ -85,6 +86,7 @@ struct Inner {
     mailboxes: Mailboxes,
     topics: Arc<ArcSwap<Topics>>,
     unopened: Arc<UnopenedList>,
+    stats: Arc<Stats>,
     changed: watch::Sender<u64>,
     next_key: AtomicU64,
     /// The one that changes topics holds this; blocking threads only.
@@ -112,7 +114,8 @@ impl Log {
             tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
         }
         let known = points::load(files.as_ref()).map_err(LogError::io(LOG_DIR))?;
-        let started = start_shards(&space, &options).map_err(LogError::io("shards"))?;
+        let stats = Arc::new(Stats::default());
+        let started = start_shards(&space, &stats, &options).map_err(LogError::io("shards"))?;
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
         let topics = Arc::new(ArcSwap::default());
         let unopened = Arc::new(UnopenedList::default());
@@ -129,6 +132,7 @@ impl Log {
             mailboxes,
             topics,
             unopened,
+            stats,
             changed,
             next_key: AtomicU64::new(0),
             metadata: Mutex::new(metadata.clone()),
@@ -193,6 +197,11 @@ impl Log {
         self.inner.space.is_full()
     }
 
+    /// Counters since the log was opened.
+    pub fn stats(&self) -> LogStats {
+        self.inner.stats.read()
+    }
+
     /// Flushes everything and stops the shards. Blocking. Later appends are refused with [`AppendError::Closed`].
     pub fn shutdown(&self) {
         self.inner.shutdown();
@@ -215,7 +224,7 @@ impl Inner {
             let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
             let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
             let point = known.get(&(meta.id, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new(name, index, point));
+            let shared = Arc::new(Shared::new(name, index, point, Arc::clone(&self.stats)));
             let open = OpenPartition {
                 files: Arc::clone(&self.files),
                 space: Arc::clone(&self.space),
@@ -358,9 +367,9 @@ impl Drop for Inner {
     }
 }
 
-fn start_shards(space: &Arc<Space>, options: &LogOptions) -> io::Result<Vec<Shard>> {
+fn start_shards(space: &Arc<Space>, stats: &Arc<Stats>, options: &LogOptions) -> io::Result<Vec<Shard>> {
     let pool = SyncPool::start()?;
-    let engine = || Engine::new(pool.clone(), Arc::clone(space), options.fsync);
+    let engine = || Engine::new(pool.clone(), Arc::clone(space), Arc::clone(stats), options.fsync);
     (0..options.shards.max(1)).map(|number| Shard::start(number, engine())).collect()
 }
 

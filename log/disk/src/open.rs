@@ -74,7 +74,8 @@ impl OpenPartition {
     /// IO errors: the partition is offline then, the others are not touched by it.
     pub(crate) fn run(&self, now: Millis) -> io::Result<Driver> {
         let dir = partition_dir(&self.shared.topic, self.shared.index);
-        let recovered = Recovery { files: &self.files, dir: &dir, point: self.point, now }.run();
+        let recovered =
+            Recovery { files: &self.files, dir: &dir, point: self.point, now, stats: &self.shared.stats }.run();
         let Recovered { restored, segments } = recovered.inspect_err(|error| {
             self.shared.offline.store(Some(Arc::new(format!("{}: {error}", dir.display()))));
         })?;

@@ -133,6 +133,9 @@ impl Partition {
                 Err(_) if !retried => retried = true,
                 Err(error) => {
                     self.check_range(from, &self.watermarks())?;
+                    if matches!(error, ReadError::Corrupt { .. }) {
+                        self.shared.stats.corrupt_batch();
+                    }
                     return Err(error);
                 }
             }

@@ -49,7 +49,9 @@ fn failed(segment: &SegmentFile, error: &io::Error) -> ReadError {
 
 fn corrupt(segment: &SegmentFile, position: u64, what: &'static str) -> ReadError {
     let file = segment.path().display().to_string();
-    tracing::error!(%file, position, what, "corrupt batch: it is not served");
+    if segment.log_damage() {
+        tracing::error!(%file, position, what, "corrupt batch: it is not served");
+    }
     ReadError::Corrupt { file, position, what }
 }
 

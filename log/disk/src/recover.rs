@@ -8,7 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_log::partition::{EpochCache, Restored, Segment, Starts};
+use forebay_log::partition::{EpochCache, Producers, Restored, Segment, Starts};
+use forebay_log::record::Batches;
 use forebay_log::segment::{FileKind, Indexes, Scan, ScanProblem, TimeIndex, parse_file_name, scan};
 use forebay_log::{Millis, Offset};
 use tracing::{error, warn};
@@ -17,7 +18,13 @@ use crate::files::{File, Files, read_file, read_full};
 use crate::layout::segment_path;
 use crate::segment_file::SegmentFile;
 use crate::starts;
+use crate::stats::Stats;
 use crate::store::{EPOCHS_FILE, remove_segment};
+
+/// How long after a write its producer may still repeat it, not knowing that it was stored; clients give up sooner.
+const PRODUCER_MEMORY_MS: i64 = 15 * 60_000;
+/// How much of a closed segment is read for what producers wrote last.
+const PRODUCER_MEMORY_BYTES: u64 = 4 << 20;
 
 /// What recovery needs to know of a partition.
 pub(crate) struct Recovery<'a> {
@@ -26,6 +33,7 @@ pub(crate) struct Recovery<'a> {
     /// Everything below is known to be whole on the disk.
     pub(crate) point: Offset,
     pub(crate) now: Millis,
+    pub(crate) stats: &'a Stats,
 }
 
 /// An opened partition.
@@ -50,10 +58,14 @@ impl Recovery<'_> {
             segments.push(Arc::new(segment));
             known.push(meta);
         }
+        let mut producers = Producers::default();
+        if let (Some(closed), Some(meta)) = (segments.last(), known.last()) {
+            self.remember(closed, meta, &mut producers)?;
+        }
         let floor = self.point.max(starts.log_start).max(starts.tiered);
         let mut log_end = floor;
         if let Some(&base) = bases.last() {
-            let (segment, mut meta, whole) = self.last(base, &mut epochs)?;
+            let (segment, mut meta, whole) = self.last(base, &mut epochs, &mut producers)?;
             log_end = meta.end_offset.max(floor);
             if meta.end_offset < floor {
                 error!(dir = %self.dir.display(), from = meta.end_offset.0, to = floor.0,
@@ -67,7 +79,7 @@ impl Recovery<'_> {
             }
             if !goes_on {
                 if let Some(damaged) = segments.last().filter(|_| meta.bytes > 0) {
-                    damaged.write_indexes(true)?;
+                    damaged.write_indexes()?;
                     damaged.close();
                 }
                 let (segment, meta) = self.begin(log_end)?;
@@ -80,7 +92,7 @@ impl Recovery<'_> {
             known.push(meta);
         }
         epochs.truncate(log_end);
-        Ok(Recovered { restored: Restored { segments: known, log_end, starts, epochs }, segments })
+        Ok(Recovered { restored: Restored { segments: known, log_end, starts, epochs, producers }, segments })
     }
 
     /// Base offsets of the segments, without those that a crash kept from being deleted.
@@ -113,12 +125,12 @@ impl Recovery<'_> {
         let (segment, max) = match known {
             Some(max) => (SegmentFile::closed(Arc::clone(self.files), self.dir, base, len, max), max),
             None => {
-                let scanned = self.scan(base, len, file.as_ref(), epochs)?;
+                let scanned = self.scan(base, len, file.as_ref(), epochs, &mut Producers::default())?;
                 self.report(base, &scanned);
                 let indexes = scanned.indexes;
                 let max = indexes.max_timestamp().unwrap_or(Millis(i64::MIN));
                 let segment = SegmentFile::active(Arc::clone(self.files), self.dir, base, len, file, indexes);
-                segment.write_indexes(true)?;
+                segment.write_indexes()?;
                 segment.close();
                 (segment, max)
             }
@@ -153,10 +165,16 @@ impl Recovery<'_> {
     }
 
     /// The last segment: scanned, its torn tail cut. The flag tells whether it is whole, so that appends go on in it.
-    fn last(&self, base: Offset, epochs: &mut EpochCache) -> io::Result<(SegmentFile, Segment, bool)> {
+    fn last(
+        &self,
+        base: Offset,
+        epochs: &mut EpochCache,
+        producers: &mut Producers,
+    ) -> io::Result<(SegmentFile, Segment, bool)> {
         let file = self.files.open(&self.path(base), false)?;
         let (mut len, modified) = (file.len()?, file.modified()?);
-        let mut scanned = self.scan(base, len, file.as_ref(), epochs)?;
+        let mut seen = producers.clone();
+        let mut scanned = self.scan(base, len, file.as_ref(), epochs, &mut seen)?;
         // The first damage at or above the recovery point, by the offset that should stand there.
         let torn = scanned.bad.iter().find(|bad| end_before(base, &scanned, bad.bytes.start) >= self.point).cloned();
         if let Some(torn) = torn {
@@ -167,8 +185,10 @@ impl Recovery<'_> {
             file.sync()?;
             file.set_modified(modified)?;
             len = keep;
-            scanned = self.scan(base, len, file.as_ref(), epochs)?;
+            seen = producers.clone();
+            scanned = self.scan(base, len, file.as_ref(), epochs, &mut seen)?;
         }
+        *producers = seen;
         let whole = scanned.bad.is_empty();
         self.report(base, &scanned);
         let end_offset = scanned.next_offset().unwrap_or(base);
@@ -185,15 +205,42 @@ impl Recovery<'_> {
         Ok((segment, meta, whole))
     }
 
-    fn scan(&self, base: Offset, len: u64, file: &dyn File, epochs: &mut EpochCache) -> io::Result<Scan> {
+    fn scan(
+        &self,
+        base: Offset,
+        len: u64,
+        file: &dyn File,
+        epochs: &mut EpochCache,
+        producers: &mut Producers,
+    ) -> io::Result<Scan> {
         let read = |position, buffer: &mut [u8]| read_full(file, position, buffer);
         scan(base, len, read, |header, _| {
             epochs.assign(header.leader_epoch, header.base_offset);
+            producers.restore(header);
         })
+    }
+
+    /// What producers wrote at the end of a closed segment, when it is so recent that they may still repeat it.
+    fn remember(&self, closed: &SegmentFile, meta: &Segment, producers: &mut Producers) -> io::Result<()> {
+        if meta.appended.0 + PRODUCER_MEMORY_MS < self.now.0 {
+            return Ok(());
+        }
+        let from = closed.position_before_end(PRODUCER_MEMORY_BYTES)?;
+        let mut tail = vec![0; usize::try_from(meta.bytes.saturating_sub(from)).unwrap_or(0)];
+        let read = read_full(closed.file()?.as_ref(), from, &mut tail)?;
+        tail.truncate(read);
+        for batch in Batches::new(tail.into()) {
+            let Ok((header, batch)) = batch else { break };
+            if header.check_crc(&batch).is_ok() {
+                producers.restore(&header);
+            }
+        }
+        Ok(())
     }
 
     fn report(&self, base: Offset, scanned: &Scan) {
         for bad in &scanned.bad {
+            self.stats.corrupt_batch();
             let problem: &ScanProblem = &bad.problem;
             error!(file = %self.path(base).display(), position = bad.bytes.start, bytes = bad.bytes.end - bad.bytes.start,
                 %problem, "corrupt batch: it is not served; the other records are");

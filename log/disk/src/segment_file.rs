@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use forebay_log::limits::MAX_HELD_INDEX_ENTRIES;
 use forebay_log::segment::{FileKind, Indexes, OffsetIndex, Scan, TimeIndex, scan};
 use forebay_log::{Millis, Offset};
 
@@ -16,9 +17,24 @@ use forebay_log::partition::Placed;
 enum Held {
     /// On disk only; read when first asked for.
     Unread,
-    Closed(OffsetIndex, TimeIndex),
+    /// Of a closed segment: some of the entries. A search lands a little earlier and walks a little further.
+    Thinned(OffsetIndex, TimeIndex),
     /// Of the active segment, growing with it.
     Growing(Indexes),
+}
+
+impl Held {
+    fn thinned(base: Offset, offsets: &OffsetIndex, times: &TimeIndex) -> Held {
+        let step = |entries: usize| entries.div_ceil(MAX_HELD_INDEX_ENTRIES).max(1);
+        let (mut few_offsets, mut few_times) = (OffsetIndex::new(base), TimeIndex::new(base));
+        for entry in offsets.entries().iter().step_by(step(offsets.entries().len())) {
+            few_offsets.append(base.plus(i64::from(entry.relative_offset)), u64::from(entry.position));
+        }
+        for entry in times.entries().iter().step_by(step(times.entries().len())) {
+            few_times.append(entry.timestamp, base.plus(i64::from(entry.relative_offset)));
+        }
+        Held::Thinned(few_offsets, few_times)
+    }
 }
 
 /// A segment. Readers see the bytes below [`SegmentFile::readable`], which only durable writes raise.
@@ -31,6 +47,8 @@ pub(crate) struct SegmentFile {
     readable: AtomicU64,
     max_timestamp: AtomicI64,
     indexes: RwLock<Held>,
+    /// Damage in it has been logged; a reader that comes again and again adds no lines.
+    damage_logged: AtomicBool,
 }
 
 impl SegmentFile {
@@ -52,6 +70,7 @@ impl SegmentFile {
             readable: AtomicU64::new(len),
             max_timestamp: AtomicI64::new(max.0),
             indexes: RwLock::new(Held::Growing(indexes)),
+            damage_logged: AtomicBool::new(false),
         }
     }
 
@@ -65,6 +84,7 @@ impl SegmentFile {
             readable: AtomicU64::new(len),
             max_timestamp: AtomicI64::new(max.0),
             indexes: RwLock::new(Held::Unread),
+            damage_logged: AtomicBool::new(false),
         }
     }
 
@@ -79,6 +99,11 @@ impl SegmentFile {
 
     pub(crate) fn max_timestamp(&self) -> Millis {
         Millis(self.max_timestamp.load(Ordering::Acquire))
+    }
+
+    /// Whether damage in this segment is news.
+    pub(crate) fn log_damage(&self) -> bool {
+        !self.damage_logged.swap(true, Ordering::Relaxed)
     }
 
     /// The file, already open or opened now.
@@ -103,24 +128,26 @@ impl SegmentFile {
         }
     }
 
-    /// Writes the indexes out, cut to their entries, and syncs them with the log.
-    pub(crate) fn write_indexes(&self, last_time: bool) -> io::Result<()> {
+    /// Writes the indexes out, cut to their entries, and syncs them.
+    pub(crate) fn write_indexes(&self) -> io::Result<()> {
         let (offsets, times) = {
             let mut indexes = self.indexes.write().unwrap_or_else(PoisonError::into_inner);
             match &mut *indexes {
                 Held::Growing(indexes) => {
-                    if last_time {
-                        indexes.on_close();
-                    }
+                    indexes.on_close();
                     (indexes.offsets.encode(0), indexes.times.encode(0))
                 }
-                Held::Closed(offsets, times) => (offsets.encode(0), times.encode(0)),
-                Held::Unread => return Ok(()),
+                // On disk in full since it was closed.
+                Held::Thinned(..) | Held::Unread => return Ok(()),
             }
         };
+        self.write_index_files(&offsets, &times)
+    }
+
+    fn write_index_files(&self, offsets: &[u8], times: &[u8]) -> io::Result<()> {
         for (kind, bytes) in [(FileKind::Index, offsets), (FileKind::TimeIndex, times)] {
             let file = self.files.open(&segment_path(&self.dir, self.base, kind), true)?;
-            file.write_at(0, &[io::IoSlice::new(&bytes)])?;
+            file.write_at(0, &[io::IoSlice::new(bytes)])?;
             file.set_len(bytes.len() as u64)?;
             file.sync()?;
         }
@@ -132,13 +159,23 @@ impl SegmentFile {
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = None;
         let mut indexes = self.indexes.write().unwrap_or_else(PoisonError::into_inner);
         if let Held::Growing(growing) = &*indexes {
-            *indexes = Held::Closed(growing.offsets.clone(), growing.times.clone());
+            *indexes = Held::thinned(self.base, &growing.offsets, &growing.times);
         }
     }
 
     /// A position at or before the batch that holds `offset`.
     pub(crate) fn position(&self, offset: Offset) -> io::Result<u64> {
         self.with_indexes(|offsets, _| offsets.lookup(offset))
+    }
+
+    /// Where a batch begins, as near as the index tells to `bytes` before the end.
+    pub(crate) fn position_before_end(&self, bytes: u64) -> io::Result<u64> {
+        let limit = self.readable().saturating_sub(bytes);
+        self.with_indexes(|offsets, _| {
+            let entries = offsets.entries();
+            let after = entries.partition_point(|entry| u64::from(entry.position) <= limit);
+            after.checked_sub(1).and_then(|last| entries.get(last)).map_or(0, |entry| u64::from(entry.position))
+        })
     }
 
     /// An offset before which no record has a timestamp at or after `at`.
@@ -148,13 +185,14 @@ impl SegmentFile {
 
     fn with_indexes<T>(&self, look: impl Fn(&OffsetIndex, &TimeIndex) -> T) -> io::Result<T> {
         match &*self.indexes.read().unwrap_or_else(PoisonError::into_inner) {
-            Held::Closed(offsets, times) => return Ok(look(offsets, times)),
+            Held::Thinned(offsets, times) => return Ok(look(offsets, times)),
             Held::Growing(indexes) => return Ok(look(&indexes.offsets, &indexes.times)),
             Held::Unread => {}
         }
         let (offsets, times) = self.load_indexes()?;
         let found = look(&offsets, &times);
-        *self.indexes.write().unwrap_or_else(PoisonError::into_inner) = Held::Closed(offsets, times);
+        let held = Held::thinned(self.base, &offsets, &times);
+        *self.indexes.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(found)
     }
 
@@ -170,6 +208,9 @@ impl SegmentFile {
         tracing::warn!(segment = %self.path().display(), "index missing or damaged: rebuilt from the log");
         let mut indexes = self.scan()?.indexes;
         indexes.on_close();
+        if let Err(error) = self.write_index_files(&indexes.offsets.encode(0), &indexes.times.encode(0)) {
+            tracing::warn!(%error, segment = %self.path().display(), "the rebuilt index is not saved");
+        }
         Ok((indexes.offsets, indexes.times))
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::machine::Machine;
 use crate::segment_file::SegmentFile;
+use crate::stats::Stats;
 use crate::topic::is_internal;
 
 /// One partition, seen from outside its shard.
@@ -27,11 +28,14 @@ pub(crate) struct Shared {
     pub(crate) offline: ArcSwapOption<String>,
     /// The topic is deleted.
     pub(crate) removed: AtomicBool,
+    /// Of [`Machine::closed_segments`] when it was last published.
+    closed_version: AtomicU64,
+    pub(crate) stats: Arc<Stats>,
 }
 
 impl Shared {
     /// A partition that is not opened yet; all that is known of it is its recovery point.
-    pub(crate) fn new(topic: &str, index: u32, point: Offset) -> Shared {
+    pub(crate) fn new(topic: &str, index: u32, point: Offset, stats: Arc<Stats>) -> Shared {
         let marks = Watermarks { log_start: point, local_start: point, high_watermark: point, log_end: point };
         Shared {
             topic: topic.to_owned(),
@@ -44,6 +48,8 @@ impl Shared {
             local_bytes: AtomicU64::new(0),
             offline: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
+            closed_version: AtomicU64::new(u64::MAX),
+            stats,
         }
     }
 
@@ -51,9 +57,8 @@ impl Shared {
     pub(crate) fn publish(&self, machine: &Machine) {
         self.epoch.store(machine.epoch().0, Ordering::Release);
         self.local_bytes.store(machine.local_bytes(), Ordering::Release);
-        let closed = machine.closed_segments();
-        if **self.closed.load() != closed {
-            self.closed.store(Arc::new(closed));
+        if self.closed_version.swap(machine.closed_version(), Ordering::AcqRel) != machine.closed_version() {
+            self.closed.store(Arc::new(machine.closed_segments()));
         }
         let offline = machine.offline();
         if self.offline.load().as_deref() != offline.as_ref() {

@@ -49,6 +49,9 @@ struct World {
     sent: u64,
     /// By partition and value.
     fates: BTreeMap<(u32, String), Fate>,
+    /// Log starts that were asked for, and those of them that were acknowledged.
+    asked_starts: BTreeMap<u32, Offset>,
+    kept_starts: BTreeMap<u32, Offset>,
 }
 
 struct Node {
@@ -64,23 +67,38 @@ impl World {
         files.create_dir_all(Path::new(LOG_DIR)).unwrap();
         files.sync_dir(Path::new("")).unwrap();
         dirs::create(&files, TOPIC, ID, PARTITIONS).unwrap();
-        World { random: Random::new(seed ^ 0xfeed), files, now: 1_700_000_000_000, sent: 0, fates: BTreeMap::new() }
+        World {
+            random: Random::new(seed ^ 0xfeed),
+            files,
+            now: 1_700_000_000_000,
+            sent: 0,
+            fates: BTreeMap::new(),
+            asked_starts: BTreeMap::new(),
+            kept_starts: BTreeMap::new(),
+        }
     }
 
     fn start(&mut self) -> Node {
+        let sync_per_mille = if self.random.chance(300) { 100 } else { 0 };
+        self.files.set_faults(Faults { sync_per_mille, ..Faults::default() });
         let files: Arc<dyn Files> = Arc::new(self.files.clone());
         let space = Arc::new(Space::with_reserve(Arc::clone(&files), 16 << 10, 2 << 10));
         let known = points::load(files.as_ref()).unwrap();
-        let mut engine = Engine::new(SyncPool::inline(), Arc::clone(&space), true);
+        let mut engine = Engine::new(SyncPool::inline(), Arc::clone(&space), Arc::default(), true);
         let config = TopicConfig { segment_bytes: 1500, remote_storage_enable: false, ..TopicConfig::default() };
         let config = Arc::new(ArcSwap::from_pointee(config));
         let mut all = Vec::new();
         for index in 0..PARTITIONS {
             let point = known.get(&(ID, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new(TOPIC, index, point));
+            let shared = Arc::new(Shared::new(TOPIC, index, point, Arc::default()));
             let (files, space, config) = (Arc::clone(&files), Arc::clone(&space), Arc::clone(&config));
             let open = OpenPartition { files, space, shared: Arc::clone(&shared), config, point };
-            engine.add(u64::from(index), open.run(Millis(self.now)).unwrap());
+            // A start that fails is tried again, as the keeper does.
+            let driver = open.run(Millis(self.now)).or_else(|_| {
+                self.files.set_faults(Faults::default());
+                open.run(Millis(self.now))
+            });
+            engine.add(u64::from(index), driver.unwrap());
             all.push(shared);
         }
         Node { engine, shared: all, space }
@@ -109,7 +127,28 @@ impl World {
             events.push((u64::from(index), Event::Append(vec![append])));
             answers.push((index, values, answer));
         }
+        let (reply, mut start_kept) = oneshot::channel();
+        let index = u32::try_from(self.random.below(u64::from(PARTITIONS))).unwrap();
+        let token = Token::Control(reply);
+        let end = node.shared[index as usize].marks.borrow().high_watermark;
+        let mut start = None;
+        match self.random.below(30) {
+            0 => events.push((u64::from(index), Event::Roll(token))),
+            1 => {
+                let to = Offset(i64::try_from(self.random.below(end.0.unsigned_abs() + 1)).unwrap());
+                let asked = self.asked_starts.entry(index).or_default();
+                *asked = to.max(*asked);
+                start = Some(to);
+                events.push((u64::from(index), Event::SetLogStart(to, token)));
+            }
+            2 => node.space.probe(),
+            _ => {}
+        }
         node.engine.turn(Millis(self.now), events);
+        if let (Some(to), Ok(Ok(()))) = (start, start_kept.try_recv()) {
+            let kept = self.kept_starts.entry(index).or_default();
+            *kept = to.max(*kept);
+        }
         if self.random.chance(200) {
             self.now += 1000;
             node.engine.tick(Millis(self.now));
@@ -150,12 +189,19 @@ impl World {
             let mut last_of_client: BTreeMap<String, String> = BTreeMap::new();
             let marks = *shared.marks.borrow();
             let reader = reader(node, shared);
+            let start_of = |starts: &BTreeMap<u32, Offset>| starts.get(&shared.index).copied().unwrap_or_default();
+            assert!(marks.log_start >= start_of(&self.kept_starts), "{context}: an acknowledged log start holds");
+            assert!(marks.log_start <= start_of(&self.asked_starts), "{context}: the log start moves by request only");
             let mut next = marks.local_start;
             while next < marks.high_watermark {
                 let batches = reader.read(next, 1000).unwrap().batches;
                 for batch in Batches::new(batches) {
                     let (header, batch) = batch.unwrap();
                     for record in RecordReader::new(&header, &batch).unwrap().map(Result::unwrap) {
+                        if record.offset < marks.local_start {
+                            // The log start may be inside a batch, which is served whole.
+                            continue;
+                        }
                         assert_eq!(record.offset, next, "{context}: offsets are consecutive");
                         next = next.next();
                         let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
@@ -173,7 +219,8 @@ impl World {
                 }
             }
             for ((index, value), fate) in &self.fates {
-                let lost = *index == shared.index && matches!(fate, Fate::Acked(_)) && !seen.contains(value);
+                let kept = matches!(fate, Fate::Acked(offset) if *offset >= marks.log_start);
+                let lost = *index == shared.index && kept && !seen.contains(value);
                 assert!(!lost, "{context}: acknowledged {value} is lost");
             }
         }
@@ -201,6 +248,7 @@ fn run(seed: u64) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         let faults = Faults {
             write_per_mille: [0, 20, 100][world.random.below(3) as usize],
             sync_per_mille: [0, 20, 100][world.random.below(3) as usize],
+            capacity: [None, Some((20 << 10) + world.random.below(40 << 10))][world.random.below(2) as usize],
             ..Faults::default()
         };
         world.files.set_faults(faults);
@@ -212,6 +260,14 @@ fn run(seed: u64) -> Vec<(std::path::PathBuf, Vec<u8>)> {
             if world.random.chance(100) {
                 world.checkpoint(&node);
             }
+        }
+        if world.random.chance(250) {
+            // A clean stop, and the power goes after it.
+            if node.engine.flush().is_ok() {
+                world.checkpoint(&node);
+            }
+            world.files.crash();
+            continue;
         }
         let stop_after = Some(world.random.below(12));
         world.files.set_faults(Faults { stop_after, ..faults });

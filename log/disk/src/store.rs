@@ -80,7 +80,7 @@ impl Store {
     fn roll(&self, base: Offset) -> io::Result<Arc<SegmentFile>> {
         let make = || {
             self.active.file()?.sync()?;
-            self.active.write_indexes(true)?;
+            self.active.write_indexes()?;
             let file = self.files.open(&segment_path(&self.dir, base, FileKind::Log), true)?;
             file.set_len(0)?;
             self.files.sync_dir(&self.dir)?;
@@ -94,6 +94,7 @@ impl Store {
     /// The pending write is durable: readers may see it.
     pub(crate) fn commit(&mut self) {
         let Some(Pending { batches, rolled }) = self.pending.take() else { return };
+        self.shared.stats.appended(batches.iter().map(|placed| placed.header.size as u64).sum());
         if let Some(new) = rolled {
             new.grow(&batches);
             let mut segments = Vec::clone(&self.shared.segments.load());
@@ -153,7 +154,7 @@ impl Store {
     /// Makes everything durable for a stop: the active segment and its indexes.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.active.file()?.sync()?;
-        self.active.write_indexes(true)
+        self.active.write_indexes()
     }
 }
 

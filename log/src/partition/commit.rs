@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::event::{Append, AppendData, Appended, Effect, Outcome, Placed};
+use super::producers::{Changed, Producers, Verdict};
 use crate::error::AppendError;
 use crate::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS, MAX_BATCH_BYTES};
 use crate::record::{
@@ -55,11 +56,25 @@ pub fn check_batches(batches: &Bytes, max_message_bytes: usize) -> Result<(), Ap
     }
     for batch in Batches::new(batches.clone()) {
         let (header, batch) = batch.map_err(refusal)?;
+        if header.producer_id >= 0 {
+            check_producer(&header, batches)?;
+        }
         if header.size > max_message_bytes {
             return Err(AppendError::TooLarge { bytes: header.size, limit: max_message_bytes });
         }
         validate(&batch).map_err(refusal)?;
         validate_records(&header, &batch).map_err(refusal)?;
+    }
+    Ok(())
+}
+
+/// What an idempotent producer sends is judged batch by batch, so each must come alone.
+fn check_producer(header: &BatchHeader, batches: &Bytes) -> Result<(), AppendError> {
+    if header.producer_epoch < 0 || header.base_sequence < 0 {
+        return Err(AppendError::Invalid("a producer id without epoch and sequence number"));
+    }
+    if header.size != batches.len() {
+        return Err(AppendError::Invalid("more than one batch of an idempotent producer in one append"));
     }
     Ok(())
 }
@@ -85,20 +100,37 @@ fn codec(config: &TopicConfig) -> Compression {
     }
 }
 
-/// Takes appends from the front of `queue` until one unit is built: a gathered batch, or one producer's batches.
-/// Appends that cannot be stored are refused on the way. `None` when the queue is empty.
+/// What building looks at besides the appends.
+pub(super) struct Rules<'a> {
+    pub(super) config: &'a TopicConfig,
+    pub(super) epoch: Epoch,
+    pub(super) producers: &'a Producers,
+    /// Of the write being built.
+    pub(super) changed: &'a Changed,
+}
+
+/// Takes appends from the front of `queue` until one unit is built for `base`: a gathered batch, or one producer's
+/// batches. Appends that cannot be stored are refused on the way; those that are stored already go to `repeats`. `None`
+/// when the queue is empty.
 pub(super) fn build_next<T>(
     queue: &mut VecDeque<Append<T>>,
-    config: &TopicConfig,
+    rules: &Rules<'_>,
     base: Offset,
-    epoch: Epoch,
+    repeats: &mut Vec<(T, Appended)>,
     effects: &mut Vec<Effect<T>>,
 ) -> Option<Built<T>> {
     loop {
         let Append { data, token } = queue.pop_front()?;
         let built = match data {
-            AppendData::Chunk(chunk) => gather(chunk, token, queue, config, base, epoch),
-            AppendData::Batches(batches) => place(&batches, token, base, epoch),
+            AppendData::Chunk(chunk) => gather(chunk, token, queue, rules.config, base, rules.epoch),
+            AppendData::Batches(batches) => match judge(&batches, rules) {
+                Ok(Verdict::Store) => place(&batches, token, base, rules.epoch),
+                Ok(Verdict::Duplicate(first)) => {
+                    repeats.push((token, first));
+                    continue;
+                }
+                Ok(Verdict::Refuse(error)) | Err(error) => Err((vec![token], error)),
+            },
         };
         match built {
             Ok(built) => return Some(built),
@@ -107,6 +139,12 @@ pub(super) fn build_next<T>(
             }
         }
     }
+}
+
+/// Only the first batch: one of an idempotent producer comes alone.
+fn judge(batches: &Bytes, rules: &Rules<'_>) -> Result<Verdict, AppendError> {
+    let header = BatchHeader::parse(batches).map_err(refusal)?;
+    Ok(rules.producers.judge(rules.changed, &header))
 }
 
 type Refused<T> = (Vec<T>, AppendError);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::epochs::EpochCache;
+use super::producers::Changed;
 use super::segments::{Segment, Starts};
 use crate::error::AppendError;
 use crate::record::{BatchHeader, RecordChunk};
@@ -202,6 +203,7 @@ pub(super) enum Change {
         rolled: bool,
         active: Segment,
         epochs: Option<EpochCache>,
+        producers: Changed,
     },
     Starts(Starts),
 }

@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::commit::{Built, build_next};
+use super::commit::Built;
 use super::epochs::EpochCache;
-use super::event::{
-    Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Persist, Repair, ReplicaId, Watermarks, Work,
-    Write,
-};
+use super::event::{Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Repair, ReplicaId, Watermarks};
+use super::producers::Producers;
 use super::retention;
 use super::segments::{ClosedSegment, Segment, Starts};
 use crate::error::AppendError;
@@ -26,10 +24,11 @@ pub struct Restored {
     pub log_end: Offset,
     pub starts: Starts,
     pub epochs: EpochCache,
+    pub producers: Producers,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     Idle,
     /// A persist is outstanding.
     Busy,
@@ -44,7 +43,7 @@ enum State {
 }
 
 #[derive(Debug)]
-enum Control<T> {
+pub(super) enum Control<T> {
     Roll(T),
     Tiered(Offset, T),
     LogStart(Offset, T),
@@ -53,34 +52,39 @@ enum Control<T> {
 /// One partition. See the module for how it is driven.
 #[derive(Debug)]
 pub struct Partition<T> {
-    config: TopicConfig,
-    epoch: Epoch,
-    epochs: EpochCache,
-    segments: Vec<Segment>,
-    starts: Starts,
+    pub(super) config: TopicConfig,
+    pub(super) epoch: Epoch,
+    pub(super) epochs: EpochCache,
+    pub(super) producers: Producers,
+    pub(super) segments: Vec<Segment>,
+    pub(super) starts: Starts,
     /// Our own durable end.
-    log_end: Offset,
-    high_watermark: Offset,
+    pub(super) log_end: Offset,
+    pub(super) high_watermark: Offset,
     /// Durable end of each in-sync follower.
-    followers: BTreeMap<ReplicaId, Offset>,
-    queue: VecDeque<Append<T>>,
+    pub(super) followers: BTreeMap<ReplicaId, Offset>,
+    pub(super) queue: VecDeque<Append<T>>,
     /// Built for the log end, but it did not fit into the segment of the last write.
-    carried: Option<Built<T>>,
-    controls: VecDeque<Control<T>>,
+    pub(super) carried: Option<Built<T>>,
+    pub(super) controls: VecDeque<Control<T>>,
     /// Durable here, waiting for followers.
-    unreplicated: VecDeque<(T, Appended)>,
+    pub(super) unreplicated: VecDeque<(T, Appended)>,
     /// A tick has asked for rolls and retention; cleared by a failure, so that a full disk is not asked in a circle.
-    maintain: bool,
+    pub(super) maintain: bool,
+    /// No maintenance before this: the last one failed.
+    pub(super) rest_until: Millis,
+    /// Raised whenever [`Partition::closed_segments`] changes.
+    pub(super) closed_version: u64,
     /// Appends of a failed write, refused once the repair is durable: until then a crash might bring them back.
-    doubtful: Vec<(T, AppendError)>,
-    state: State,
+    pub(super) doubtful: Vec<(T, AppendError)>,
+    pub(super) state: State,
 }
 
 impl<T> Partition<T> {
     /// A machine on what recovery found. All of it is readable.
     #[must_use]
     pub fn new(config: TopicConfig, now: Millis, restored: Restored) -> Partition<T> {
-        let Restored { mut segments, log_end, starts, epochs } = restored;
+        let Restored { mut segments, log_end, starts, epochs, producers } = restored;
         if segments.is_empty() {
             segments.push(Segment::empty(log_end, now));
         }
@@ -88,6 +92,7 @@ impl<T> Partition<T> {
             config,
             epoch: epochs.latest().unwrap_or_default(),
             epochs,
+            producers,
             segments,
             starts,
             log_end,
@@ -98,6 +103,8 @@ impl<T> Partition<T> {
             controls: VecDeque::new(),
             unreplicated: VecDeque::new(),
             maintain: false,
+            rest_until: Millis(i64::MIN),
+            closed_version: 0,
             doubtful: Vec::new(),
             state: State::Idle,
         }
@@ -131,6 +138,12 @@ impl<T> Partition<T> {
         closed.iter().filter(|s| s.end_offset <= self.high_watermark).map(Segment::closed).collect()
     }
 
+    /// Changes whenever [`Partition::closed_segments`] does.
+    #[must_use]
+    pub fn closed_version(&self) -> u64 {
+        self.closed_version
+    }
+
     /// Bytes in all local segments.
     #[must_use]
     pub fn local_bytes(&self) -> u64 {
@@ -155,7 +168,7 @@ impl<T> Partition<T> {
         }
         let aged = self.segments.last().and_then(|active| active.ages_at(&self.config));
         let retention = retention::next_deadline(&self.config, &self.segments, &self.starts);
-        [aged, retention].into_iter().flatten().min()
+        [aged, retention].into_iter().flatten().min().map(|at| at.max(self.rest_until))
     }
 
     /// Takes one event and pushes what is to be done, in order.
@@ -163,7 +176,7 @@ impl<T> Partition<T> {
         match event {
             Event::Append(appends) => self.accept(appends, effects),
             Event::Persisted(then) => self.persisted(then, effects),
-            Event::PersistFailed(then, fault) => self.persist_failed(then, &fault, effects),
+            Event::PersistFailed(then, fault) => self.persist_failed(now, then, &fault, effects),
             Event::Repaired => {
                 self.state = State::Idle;
                 let refused =
@@ -172,7 +185,7 @@ impl<T> Partition<T> {
             }
             Event::RepairFailed(fault) => self.repair_failed(now, fault, effects),
             Event::Tick => {
-                self.maintain = true;
+                self.maintain = now >= self.rest_until;
                 self.retry(now, effects);
             }
             Event::Configure(config) => self.config = config,
@@ -211,8 +224,10 @@ impl<T> Partition<T> {
         self.state = State::Idle;
         let mut gone = Vec::new();
         match change {
-            Change::Written { rolled, active, epochs } => {
-                if !rolled {
+            Change::Written { rolled, active, epochs, producers } => {
+                if rolled {
+                    self.closed_version += 1;
+                } else {
                     self.segments.pop();
                 }
                 self.log_end = active.end_offset;
@@ -220,6 +235,7 @@ impl<T> Partition<T> {
                 if let Some(epochs) = epochs {
                     self.epochs = epochs;
                 }
+                self.producers.keep(producers);
             }
             Change::Starts(starts) => {
                 self.starts = starts;
@@ -235,9 +251,14 @@ impl<T> Partition<T> {
     }
 
     /// Moves the high watermark to what every in-sync replica holds, and answers what that covers.
-    fn advance(&mut self, effects: &mut Vec<Effect<T>>) {
+    pub(super) fn advance(&mut self, effects: &mut Vec<Effect<T>>) {
         let everywhere = self.followers.values().copied().fold(self.log_end, Offset::min);
-        self.high_watermark = self.high_watermark.max(everywhere);
+        let before = self.high_watermark;
+        self.high_watermark = before.max(everywhere);
+        let newest_closed = self.segments.iter().rev().nth(1).map(|s| s.end_offset);
+        if newest_closed.is_some_and(|end| before < end && end <= self.high_watermark) {
+            self.closed_version += 1;
+        }
         effects.push(Effect::Watermarks(self.watermarks()));
         while self.unreplicated.front().is_some_and(|(_, a)| a.last_offset < self.high_watermark) {
             if let Some((token, appended)) = self.unreplicated.pop_front() {
@@ -252,14 +273,16 @@ impl<T> Partition<T> {
         let start = self.starts.log_start.max(cold_end);
         let closed = self.segments.len().saturating_sub(1);
         let gone = self.segments[..closed].iter().take_while(|s| s.end_offset <= start).count();
+        self.closed_version += u64::from(gone > 0);
         self.segments.drain(..gone).map(|s| s.base_offset).collect()
     }
 
     /// Refuses all that waits behind the failed work: an append must not overtake an earlier one of the same device that
     /// was refused. What the work itself held is refused when the repair has made sure that it is gone.
-    fn persist_failed(&mut self, then: Durable<T>, fault: &Fault, effects: &mut Vec<Effect<T>>) {
+    fn persist_failed(&mut self, now: Millis, then: Durable<T>, fault: &Fault, effects: &mut Vec<Effect<T>>) {
         let Durable { change, acks, applied } = then;
         self.maintain = false;
+        self.rest_until = Millis(now.0 + REPAIR_RETRY_MS);
         self.doubtful.extend(acks.into_iter().map(|(token, _)| (token, fault.refusal())));
         effects.extend(applied.into_iter().map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
         self.state = match change {
@@ -303,128 +326,7 @@ impl<T> Partition<T> {
         }
     }
 
-    /// Begins the next work, if none is outstanding: requests about the log's bounds, retention and rolls that are due,
-    /// then appends.
-    fn next_work(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) {
-        while matches!(self.state, State::Idle) {
-            let persist = if let Some(control) = self.controls.pop_front() {
-                self.control(now, control, effects)
-            } else if self.maintain {
-                self.maintenance(now)
-            } else if self.carried.is_some() || !self.queue.is_empty() {
-                self.commit(now, effects)
-            } else {
-                return;
-            };
-            if let Some(persist) = persist {
-                self.state = State::Busy;
-                effects.push(Effect::Persist(persist));
-            }
-        }
-    }
-
-    fn control(&self, now: Millis, control: Control<T>, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
-        let mut starts = self.starts.clone();
-        let token = match control {
-            Control::Roll(token) => {
-                if self.active().bytes > 0 {
-                    return Some(self.roll(now, vec![token]));
-                }
-                token
-            }
-            Control::Tiered(end, token) => {
-                starts.tiered = starts.tiered.max(end.min(self.high_watermark));
-                token
-            }
-            Control::LogStart(to, token) => {
-                starts.log_start = starts.log_start.max(to.min(self.high_watermark));
-                starts.cold.retain(|cold| cold.end_offset > starts.log_start);
-                token
-            }
-        };
-        if starts == self.starts {
-            effects.push(Effect::Done(token, Outcome::Applied));
-            return None;
-        }
-        Some(Self::save(starts, vec![token]))
-    }
-
-    /// Retention first, then the roll of an active segment that is too old; nothing due ends it.
-    fn maintenance(&mut self, now: Millis) -> Option<Persist<T>> {
-        let kept = retention::apply(&self.config, &self.segments, &self.starts, self.high_watermark, now);
-        if let Some((starts, _)) = kept {
-            return Some(Self::save(starts, Vec::new()));
-        }
-        let active = self.active();
-        self.maintain = active.is_aged(&self.config, now) || retention::active_expired(&self.config, &active, now);
-        self.maintain.then(|| self.roll(now, Vec::new()))
-    }
-
-    fn save(starts: Starts, applied: Vec<T>) -> Persist<T> {
-        let then = Durable { change: Change::Starts(starts.clone()), acks: Vec::new(), applied };
-        Persist { work: Work::Starts(starts), then }
-    }
-
-    fn roll(&self, now: Millis, applied: Vec<T>) -> Persist<T> {
-        let active = Segment::empty(self.log_end, now);
-        let write = Write {
-            roll: true,
-            segment: active.base_offset,
-            position: 0,
-            slices: Vec::new(),
-            batches: Vec::new(),
-            epochs: None,
-        };
-        let change = Change::Written { rolled: true, active, epochs: None };
-        Persist { work: Work::Write(write), then: Durable { change, acks: Vec::new(), applied } }
-    }
-
-    /// One write of as much of what waits as fits into one segment, rolled first if it must be.
-    fn commit(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
-        let mut active = self.active();
-        let mut rolled = false;
-        let mut epochs = None;
-        let (mut slices, mut batches, mut acks) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some(built) = self
-            .carried
-            .take()
-            .or_else(|| build_next(&mut self.queue, &self.config, active.end_offset, self.epoch, effects))
-        {
-            if active.must_roll(&self.config, now, built.bytes, built.records()) {
-                if !batches.is_empty() {
-                    self.carried = Some(built);
-                    break;
-                }
-                active = Segment::empty(active.end_offset, now);
-                rolled = true;
-            }
-            if active.bytes == 0 {
-                active.created = now;
-            }
-            active.appended = now;
-            batches.extend(built.placed(active.bytes));
-            for header in &built.headers {
-                let known: &EpochCache = epochs.as_ref().unwrap_or(&self.epochs);
-                if known.latest().is_none_or(|latest| latest < header.leader_epoch) {
-                    let mut next = known.clone();
-                    next.assign(header.leader_epoch, header.base_offset);
-                    epochs = Some(next);
-                }
-                active.max_timestamp = active.max_timestamp.max(header.max_timestamp);
-                active.end_offset = header.next_offset();
-            }
-            active.bytes += built.bytes;
-            slices.extend(built.slices);
-            acks.extend(built.acks);
-        }
-        let position = batches.first()?.position;
-        let write =
-            Write { roll: rolled, segment: active.base_offset, position, slices, batches, epochs: epochs.clone() };
-        let change = Change::Written { rolled, active, epochs };
-        Some(Persist { work: Work::Write(write), then: Durable { change, acks, applied: Vec::new() } })
-    }
-
-    fn active(&self) -> Segment {
+    pub(super) fn active(&self) -> Segment {
         // `new` leaves at least one segment and nothing removes the last.
         self.segments.last().copied().unwrap_or_else(|| Segment::empty(self.log_end, Millis::default()))
     }

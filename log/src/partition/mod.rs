@@ -14,8 +14,10 @@ mod commit;
 mod epochs;
 mod event;
 mod machine;
+mod producers;
 mod retention;
 mod segments;
+mod work;
 
 pub use commit::check_batches;
 pub use epochs::EpochCache;
@@ -24,6 +26,7 @@ pub use event::{
     Watermarks, Work, Write,
 };
 pub use machine::{Partition, REPAIR_RETRY_MS, Restored};
+pub use producers::Producers;
 pub use segments::{ClosedSegment, ColdSegment, Segment, Starts};
 
 #[cfg(test)]

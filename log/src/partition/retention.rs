@@ -4,6 +4,7 @@
 //! must not vanish the moment they are acknowledged.
 
 use super::segments::{ColdSegment, Segment, Starts};
+use crate::limits::MAX_COLD_SEGMENTS;
 use crate::topic::TopicConfig;
 use crate::units::{Millis, Offset};
 
@@ -36,6 +37,7 @@ pub(super) fn apply(
                 let cold =
                     ColdSegment { end_offset: segment.end_offset, bytes: segment.bytes, appended: segment.appended };
                 next.cold.push(cold);
+                merge_oldest(&mut next.cold);
             }
         }
     }
@@ -82,12 +84,21 @@ pub(super) fn active_expired(config: &TopicConfig, active: &Segment, now: Millis
 pub(super) fn next_deadline(config: &TopicConfig, segments: &[Segment], starts: &Starts) -> Option<Millis> {
     let plus = |at: Millis, limit: Option<i64>| limit.map(|ms| Millis(at.0.saturating_add(ms)));
     let oldest = segments.first().filter(|s| s.bytes > 0);
-    let whole = starts.cold.first().map(|c| c.appended).or(oldest.map(|s| s.appended));
+    let tiered = |s: &&Segment| !config.remote_storage_enable || s.end_offset <= starts.tiered;
+    let whole = starts.cold.first().map(|c| c.appended).or(oldest.filter(tiered).map(|s| s.appended));
     let whole = whole.filter(|_| config.delete).and_then(|at| plus(at, config.retention_ms));
     let local = oldest
-        .filter(|s| config.remote_storage_enable && s.end_offset <= starts.tiered)
+        .filter(|s| config.remote_storage_enable && tiered(s))
         .and_then(|s| plus(s.appended, config.local_retention_ms));
     [whole, local].into_iter().flatten().min()
+}
+
+/// Keeps the list short: neighbours at the old end become one, which goes when its later half is due.
+fn merge_oldest(cold: &mut Vec<ColdSegment>) {
+    if cold.len() > MAX_COLD_SEGMENTS {
+        let first = cold.remove(0);
+        cold[0].bytes += first.bytes;
+    }
 }
 
 fn expired(appended: Millis, limit: Option<i64>, now: Millis) -> bool {
@@ -156,6 +167,17 @@ mod tests {
         let (cold, _) = apply(&config, &segments(4), &starts, Offset(40), Millis(5_000)).unwrap();
         let (next, gone) = apply(&config, &segments(4)[2..], &cold, Offset(40), Millis(10_500)).unwrap();
         assert_eq!((gone, next.log_start, next.cold.len()), (0, Offset(10), 1));
+    }
+
+    #[test]
+    fn the_list_of_cold_segments_stays_short_and_its_bytes_stay_counted() {
+        let config = TopicConfig { remote_storage_enable: true, local_retention_ms: Some(0), ..config() };
+        let count = MAX_COLD_SEGMENTS as i64 + 11;
+        let starts = Starts { tiered: Offset(count * 10), ..Starts::default() };
+        let config = TopicConfig { retention_ms: None, ..config };
+        let (next, gone) = apply(&config, &segments(count), &starts, Offset(count * 10), Millis(i64::MAX)).unwrap();
+        assert_eq!(next.cold.len(), MAX_COLD_SEGMENTS);
+        assert_eq!(next.cold.iter().map(|c| c.bytes).sum::<u64>(), gone as u64 * 100);
     }
 
     #[test]

@@ -212,15 +212,9 @@ fn rule(
         }
         Some(alert)
     });
-    let expr = match map.get_node("expr") {
-        Some(node) => condition(doc, node, "`expr`", tables),
-        None => {
-            if map.get_node("absent").is_none() {
-                doc.error(span(item), "a rule needs `expr`", None);
-            }
-            None
-        }
-    };
+    // A rule about absence has no condition; that key was refused above.
+    let expr = if map.get_node("absent").is_some() { None } else { required(doc, map, "expr", "a rule") };
+    let expr = expr.and_then(|node| condition(doc, node, "`expr`", tables));
     let clear = map.get_node("clear").and_then(|node| condition(doc, node, "`clear`", tables));
     let mut duration =
         |name: &str| map.get_node(name).and_then(|node| doc.duration(node, &format!("`{name}`"))).unwrap_or(0);

@@ -5,6 +5,7 @@ use std::fmt;
 use marked_yaml::types::{MarkedMappingNode, Node};
 
 use super::load::Inputs;
+use crate::diagnostic;
 use crate::limits;
 use crate::template::{Part, Template};
 use crate::yaml::{Doc, Key, span, span_of};
@@ -129,7 +130,9 @@ fn kafka(doc: &mut Doc<'_>, body: &MarkedMappingNode) -> Option<ReceiverConfig> 
 
 pub(super) fn required<'n>(doc: &mut Doc<'_>, map: &'n MarkedMappingNode, key: &str, what: &str) -> Option<&'n Node> {
     let node = map.get_node(key);
-    if node.is_none() {
+    // A misspelt key is told as such.
+    let misspelt = || map.iter().any(|(name, _)| diagnostic::nearest(name.as_str(), [key]).is_some());
+    if node.is_none() && !misspelt() {
         doc.error(span_of(map), format!("{what} needs `{key}`"), None);
     }
     node

@@ -28,7 +28,7 @@ pub const MAX_COMMIT_FILES: usize = 1000;
 pub const DELETE_GRACE: i64 = 600_000;
 
 /// A source of unique object ids; seeded in simulations.
-pub type Ids = Box<dyn FnMut() -> Uuid + Send>;
+pub type Ids = Box<dyn FnMut() -> Uuid + Send + Sync>;
 
 /// The offload of one topic.
 pub struct Offload {

@@ -50,7 +50,7 @@ pub struct TableContents {
 
 /// A table of one topic.
 #[async_trait]
-pub trait Table: Send {
+pub trait Table: Send + Sync {
     /// Brings `adds` in and lets `removes` go in one version. Ranges that the table has already, and files that it has no
     /// more, are passed over: a commit repeated after a lost answer or a crash changes nothing.
     ///

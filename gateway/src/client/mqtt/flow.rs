@@ -138,6 +138,16 @@ impl Unacked {
         self.released
     }
 
+    /// Whether it can go on with its packet identifier, which counts on the control stream only.
+    pub(super) fn is_resumable(&self) -> bool {
+        self.packet_id != 0
+    }
+
+    /// Gives up the packet identifier of a data stream that is gone.
+    pub(super) fn detached(self) -> Unacked {
+        Unacked { packet_id: 0, ..self }
+    }
+
     fn packet(&self) -> Incoming {
         if self.released {
             return Incoming::PubRel(Ack { packet_id: self.packet_id, reason: 0 });

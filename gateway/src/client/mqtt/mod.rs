@@ -97,7 +97,8 @@ impl Client {
     }
 
     /// Connects and sends again what an earlier connection of this session left unacknowledged: with its packet identifiers if
-    /// the server kept the session, as new publishes if not. What QUIC data streams left goes over the control stream.
+    /// the server kept the session, as new publishes if not. What QUIC data streams left is always published anew, on the control
+    /// stream: identifiers count on their stream only, so a message that the server had taken unheard may be there twice.
     pub async fn resume(
         transport: &Transport,
         options: &ConnectOptions,
@@ -130,16 +131,15 @@ impl Client {
         };
         let mut events = VecDeque::new();
         let count = unacked.len();
-        if session_present {
-            control.resume(unacked);
-        } else {
-            for entry in flow::in_order(unacked) {
-                if entry.is_released() {
-                    // The server had taken it, and forgot the session with which to complete the exchange.
-                    events.push_back(Event::Acked { tag: entry.tag, reason: 0 });
-                } else {
-                    control.publish(entry.message, entry.tag);
-                }
+        let (kept, anew): (Vec<_>, Vec<_>) =
+            unacked.into_iter().partition(|entry| session_present && entry.is_resumable());
+        control.resume(kept);
+        for entry in flow::in_order(anew) {
+            if entry.is_released() {
+                // The server had taken it, and the stream or session to complete the exchange on is gone.
+                events.push_back(Event::Acked { tag: entry.tag, reason: 0 });
+            } else {
+                control.publish(entry.message, entry.tag);
             }
         }
         control.take_in(&mut events)?;
@@ -317,7 +317,9 @@ impl Client {
 
     /// Ends the connection without DISCONNECT, as a crash would: what is unacknowledged, for [`Client::resume`].
     pub fn into_unacked(self) -> Vec<Unacked> {
-        self.links.into_iter().flat_map(|link| link.flow.into_unacked()).collect()
+        let mut links = self.links.into_iter().map(|link| link.flow.into_unacked());
+        let control = links.next().unwrap_or_default();
+        control.into_iter().chain(links.flatten().map(Unacked::detached)).collect()
     }
 
     /// Sends DISCONNECT after all that is queued and waits until the server has closed.

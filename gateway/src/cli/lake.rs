@@ -1,0 +1,194 @@
+//! `forebay lake`: how far the offload is, and whether manifest, objects, table and log agree.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use indicatif::ProgressBar;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::lake::{TopicStatus, VerifyReport};
+
+/// How often a running progress bar moves.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Arguments of `forebay lake`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// HTTP listener of the node
+    #[arg(long, global = true, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    url: String,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show each topic's table: version, files, rows, bytes, and the records that are not in it yet
+    Status {
+        /// Only this topic
+        topic: Option<String>,
+    },
+    /// Read manifest, objects, table log and local log and compare them; exits with 1 if they do not agree
+    Verify {
+        /// Only this topic
+        topic: Option<String>,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The node cannot be reached, or what was verified does not agree.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let node = Node { url: args.url.trim_end_matches('/').to_owned(), client: reqwest::Client::new() };
+    match args.command {
+        Command::Status { topic } => {
+            let topics = node.topics(topic.as_deref()).await?;
+            print(&if args.json { format!("{}\n", serde_json::to_string_pretty(&topics)?) } else { table(&topics) })
+        }
+        Command::Verify { topic } => {
+            let mut reports = Vec::new();
+            for topic in node.topics(topic.as_deref()).await? {
+                let bar = spinner(&topic.topic);
+                let answer = node.get::<VerifyReport>("/api/v1/lake/verify", Some(&topic.topic)).await;
+                bar.finish_and_clear();
+                let Listing { topics } = answer?;
+                if !args.json {
+                    print(&topics.iter().map(summary).collect::<String>())?;
+                }
+                reports.extend(topics);
+            }
+            if args.json {
+                print(&format!("{}\n", serde_json::to_string_pretty(&reports)?))?;
+            }
+            let problems: usize = reports.iter().map(|report| report.problems.len()).sum();
+            if problems > 0 {
+                bail!("the lake does not agree with itself: {problems} problems");
+            }
+            Ok(())
+        }
+    }
+}
+
+struct Node {
+    url: String,
+    client: reqwest::Client,
+}
+
+/// What the lake's pages of the API answer with.
+#[derive(Deserialize)]
+struct Listing<T> {
+    topics: Vec<T>,
+}
+
+impl Node {
+    async fn get<T: DeserializeOwned>(&self, path: &str, topic: Option<&str>) -> anyhow::Result<Listing<T>> {
+        let url = format!("{}{path}", self.url);
+        let request = self.client.get(&url).query(&topic.map(|topic| [("topic", topic)]));
+        let unreachable = || format!("{url} does not answer: is the node running, and is --url its http listener?");
+        let response = request.send().await.with_context(unreachable)?;
+        let status = response.status();
+        let body = response.bytes().await.with_context(|| format!("{url}: the answer was cut off"))?;
+        if !status.is_success() {
+            bail!("{url}: {status}: {}", String::from_utf8_lossy(&body).trim());
+        }
+        serde_json::from_slice(&body).with_context(|| format!("{url}: not the answer of this program's API"))
+    }
+
+    async fn topics(&self, only: Option<&str>) -> anyhow::Result<Vec<TopicStatus>> {
+        let Listing { mut topics } = self.get::<TopicStatus>("/api/v1/lake", None).await?;
+        if let Some(only) = only {
+            topics.retain(|topic| topic.topic == only);
+            if topics.is_empty() {
+                bail!("topic {only} is not offloaded: it does not exist or has remote.storage.enable=false");
+            }
+        }
+        Ok(topics)
+    }
+}
+
+fn spinner(topic: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner().with_message(format!("reading the lake of {topic}"));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout")
+}
+
+fn table(topics: &[TopicStatus]) -> String {
+    let mut rows = vec![["TOPIC", "VERSION", "FILES", "ROWS", "BYTES", "LAG", "URL"].map(str::to_owned)];
+    for topic in topics {
+        let version = topic.table_version.map_or("-".to_owned(), |version| version.to_string());
+        let counts = [topic.files, topic.rows, topic.bytes].map(|count| count.to_string());
+        let [files, size, bytes] = counts;
+        rows.push([topic.topic.clone(), version, files, size, bytes, topic.lag_records.to_string(), topic.url.clone()]);
+    }
+    let widths: [usize; 7] = std::array::from_fn(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
+    let mut out = String::new();
+    for row in &rows {
+        let [topic, numbers @ .., url] = row;
+        let _ = write!(out, "{topic:<width$}", width = widths[0]);
+        for (number, width) in numbers.iter().zip(&widths[1..]) {
+            let _ = write!(out, "  {number:>width$}");
+        }
+        let _ = writeln!(out, "  {url}");
+    }
+    for topic in topics {
+        if let Some(error) = &topic.error {
+            let _ = writeln!(out, "{}: the offload waits: {error}", topic.topic);
+        }
+    }
+    out
+}
+
+fn summary(report: &VerifyReport) -> String {
+    let VerifyReport { topic, files, rows, problems } = report;
+    let mut out = if problems.is_empty() {
+        format!("{topic}: ok: manifest, objects, table and log agree on {files} files, {rows} rows\n")
+    } else {
+        format!("{topic}: {} problems in {files} files, {rows} rows\n", problems.len())
+    };
+    for problem in problems {
+        let _ = writeln!(out, "  {problem}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_a_table_with_the_reason_of_a_failure_below() {
+        let topic = TopicStatus {
+            topic: "readings".into(),
+            url: "file:lake/readings".into(),
+            table_version: None,
+            files: 0,
+            rows: 12,
+            bytes: 345,
+            lag_records: 6,
+            error: Some("no space".into()),
+        };
+        let text = table(&[topic]);
+        assert!(
+            text.starts_with(
+                "TOPIC     VERSION  FILES  ROWS  BYTES  LAG  URL\nreadings        -      0    12    345    6  file:"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("readings: the offload waits: no space\n"), "{text}");
+    }
+}

@@ -1,0 +1,72 @@
+//! The local log as the offload sees it: closed segments, their records, and what it is told.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_disk::{Partition, Topic};
+use forebay_log::Offset;
+use forebay_tiering::offload::{LocalLog, Segment};
+use forebay_tiering::parquet::{SegmentSource, SourceError};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes read at once while a segment is copied.
+const READ_BYTES: usize = 1 << 20;
+
+/// One topic.
+pub(super) struct TopicLog {
+    pub(super) topic: Arc<Topic>,
+    pub(super) stop: CancellationToken,
+}
+
+impl TopicLog {
+    fn partition(&self, partition: u32) -> Result<&Arc<Partition>, String> {
+        self.topic.partitions.get(partition as usize).ok_or_else(|| format!("partition {partition} does not exist"))
+    }
+}
+
+struct PartitionSource {
+    partition: Option<Arc<Partition>>,
+    stop: CancellationToken,
+}
+
+impl SegmentSource for PartitionSource {
+    fn read(&mut self, from: Offset) -> Result<Bytes, SourceError> {
+        if self.stop.is_cancelled() {
+            return Err(SourceError("shutting down".into()));
+        }
+        let partition = self.partition.as_ref().ok_or_else(|| SourceError("no such partition".into()))?;
+        let fetched = partition.read(from, READ_BYTES).map_err(|error| SourceError(error.to_string()))?;
+        Ok(fetched.batches)
+    }
+}
+
+#[async_trait]
+impl LocalLog for TopicLog {
+    fn partitions(&self) -> u32 {
+        u32::try_from(self.topic.partitions.len()).unwrap_or(u32::MAX)
+    }
+
+    fn local(&self, partition: u32) -> (Offset, Vec<Segment>) {
+        let Ok(partition) = self.partition(partition) else { return (Offset::ZERO, Vec::new()) };
+        let segments = partition.closed_segments().into_iter().map(|segment| Segment {
+            base: segment.base_offset,
+            end: segment.end_offset,
+            bytes: segment.bytes,
+            append_day: segment.append_day,
+        });
+        (partition.watermarks().log_start, segments.collect())
+    }
+
+    fn source(&self, partition: u32) -> Box<dyn SegmentSource> {
+        Box::new(PartitionSource { partition: self.partition(partition).ok().cloned(), stop: self.stop.clone() })
+    }
+
+    async fn set_tiered(&self, partition: u32, end: Offset) -> Result<(), String> {
+        self.partition(partition)?.set_tiered(end).await.map_err(|error| error.to_string())
+    }
+
+    async fn set_log_start(&self, partition: u32, to: Offset) -> Result<(), String> {
+        self.partition(partition)?.set_log_start(to).await.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,206 @@
+//! The task of one topic: polls its segments, carries out the offload, answers flush and verify.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use forebay_disk::Topic;
+use forebay_log::topic::LakeFormat;
+use forebay_log::{Millis, Offset};
+use forebay_tiering::offload::{Driver, LocalLog, ManifestStore, Parts, Policy};
+use forebay_tiering::table::DeltaLake;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::local::TopicLog;
+use super::{Shared, VerifyReport, is_offloaded, status, verify};
+
+/// How often the closed segments are looked at.
+const POLL: Duration = Duration::from_secs(1);
+/// How often a flush looks again while it waits for a segment to close.
+const FLUSH_POLL: Duration = Duration::from_millis(20);
+/// How long a flush waits without getting any further.
+const FLUSH_STALL: Duration = Duration::from_secs(30);
+/// Wait after the manifest could not be written.
+const MANIFEST_RETRY: Duration = Duration::from_secs(5);
+
+/// What others ask of a worker.
+pub(super) enum Command {
+    Flush(oneshot::Sender<Result<(), String>>),
+    Verify(oneshot::Sender<VerifyReport>),
+}
+
+/// How far a worker is, for the status.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    pub(super) table_version: Option<i64>,
+    pub(super) error: Option<String>,
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    topic: Arc<Topic>,
+    log: Arc<TopicLog>,
+    progress: Arc<Mutex<Progress>>,
+    stop: CancellationToken,
+    /// `None` until opened, and after the manifest could not be written.
+    driver: Option<Driver>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        topic: Arc<Topic>,
+        progress: Arc<Mutex<Progress>>,
+        stop: CancellationToken,
+    ) -> Worker {
+        let log = Arc::new(TopicLog { topic: topic.clone(), stop: stop.clone() });
+        Worker { shared, topic, log, progress, stop, driver: None }
+    }
+
+    /// Works until stopped. Stopping in the middle of a step is as harmless as a crash there.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let stop = self.stop.clone();
+        let work = async {
+            self.look_at_table().await;
+            let mut ticks = tokio::time::interval(POLL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {
+                        if is_offloaded(&self.topic) && self.poll(false).await.is_err() {
+                            tokio::time::sleep(MANIFEST_RETRY).await;
+                        }
+                    }
+                    command = commands.recv() => match command {
+                        // Whoever asked may have gone: then nobody needs the answer.
+                        Some(Command::Flush(done)) => drop(done.send(self.flush().await)),
+                        Some(Command::Verify(done)) => drop(done.send(verify::verify(&self.shared, &self.topic).await)),
+                        None => return,
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        let config = self.topic.config();
+        Policy {
+            table: config.lake_format == LakeFormat::Delta,
+            commit_interval: config.lake_commit_interval_ms,
+            retention_ms: config.retention_ms.filter(|_| config.delete),
+            retention_bytes: config.retention_bytes.filter(|_| config.delete),
+        }
+    }
+
+    /// The table's version is shown from the start, before anything is committed.
+    async fn look_at_table(&mut self) {
+        if self.shared.manifest.all(self.topic.id).is_empty() || !self.policy().table {
+            return;
+        }
+        if let Ok(driver) = self.driver()
+            && let Err(error) = driver.table().contents().await
+        {
+            self.note(Some(error.to_string()));
+            return;
+        }
+        self.note(None);
+    }
+
+    fn driver(&mut self) -> Result<&mut Driver, String> {
+        if self.driver.is_none() {
+            let (shared, topic) = (&self.shared, &self.topic);
+            let table = DeltaLake::new(shared.store.clone(), &topic.name, topic.id);
+            let driver = Driver::open(Parts {
+                topic: topic.name.clone(),
+                topic_id: topic.id,
+                policy: self.policy(),
+                ids: Box::new(Uuid::new_v4),
+                store: shared.store.clone(),
+                manifest: Arc::new(shared.manifest.clone()) as Arc<dyn ManifestStore>,
+                log: self.log.clone(),
+                table: Box::new(table),
+                copies: shared.copies.clone(),
+                clock: Arc::new(|| Millis::from_system(SystemTime::now())),
+            });
+            self.driver = Some(driver.map_err(|error| error.to_string())?);
+        }
+        self.driver.as_mut().ok_or_else(|| "no driver".to_owned())
+    }
+
+    /// Everything that is due. After an error the next poll begins anew from the manifest.
+    async fn poll(&mut self, flush: bool) -> Result<(), String> {
+        let policy = self.policy();
+        let polled = match self.driver() {
+            Ok(driver) => driver.poll(policy, flush).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match &polled {
+            Ok(()) => {
+                let error = self.driver.as_ref().and_then(|driver| driver.offload().error()).map(str::to_owned);
+                self.note(error);
+            }
+            Err(error) => {
+                self.driver = None;
+                self.note(Some(error.clone()));
+            }
+        }
+        polled
+    }
+
+    fn note(&mut self, error: Option<String>) {
+        let version = self.driver.as_mut().and_then(|driver| driver.table().version());
+        let entries = self.shared.manifest.all(self.topic.id);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(new) = error.as_ref().filter(|new| progress.error.as_ref() != Some(*new)) {
+            tracing::warn!(topic = self.topic.name, error = new, "the offload to the lake failed; trying again");
+            self.shared.metrics.lake.failed();
+        } else if error.is_none() && progress.error.is_some() {
+            tracing::info!(topic = self.topic.name, "the offload to the lake works again");
+        }
+        progress.error = error;
+        progress.table_version = version.or(progress.table_version);
+        let shown = status::of(&self.topic, &self.shared.url, &entries, progress.clone());
+        drop(progress);
+        self.shared.metrics.lake.show(&shown);
+    }
+
+    async fn flush(&mut self) -> Result<(), String> {
+        for partition in &self.topic.partitions {
+            partition.roll().await.map_err(|error| format!("partition {}: {error}", partition.index()))?;
+        }
+        let targets: Vec<Offset> = self.topic.partitions.iter().map(|p| p.watermarks().high_watermark).collect();
+        let (mut best, mut deadline) = (0, Instant::now() + FLUSH_STALL);
+        loop {
+            self.poll(true).await?;
+            let entries = self.shared.manifest.all(self.topic.id);
+            let missing: i64 = targets
+                .iter()
+                .zip(&self.topic.partitions)
+                .map(|(target, partition)| {
+                    let end = status::lake_end(&self.topic, &entries, partition.index());
+                    (target.0 - end.max(partition.watermarks().log_start).0).max(0)
+                })
+                .sum();
+            if missing == 0 {
+                return Ok(());
+            }
+            if let Some(error) = self.driver.as_ref().and_then(|driver| driver.offload().error()) {
+                return Err(error.to_owned());
+            }
+            if best == 0 || missing < best {
+                (best, deadline) = (missing, Instant::now() + FLUSH_STALL);
+            }
+            if Instant::now() >= deadline {
+                let segments: usize = (0..self.log.partitions()).map(|p| self.log.local(p).1.len()).sum();
+                return Err(format!("{missing} records are not in a closed segment ({segments} are closed)"));
+            }
+            tokio::time::sleep(FLUSH_POLL).await;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Metrics of the lake.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::lake::TopicStatus;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TopicLabel {
+    topic: String,
+}
+
+/// What the lake counts.
+pub struct LakeMetrics {
+    objects: Counter,
+    records: Counter,
+    malformed: Counter,
+    bytes: Counter,
+    failures: Counter,
+    cold_reads: Counter,
+    cold_bytes: Counter,
+    lag: Family<TopicLabel, Gauge>,
+    files: Family<TopicLabel, Gauge>,
+    rows: Family<TopicLabel, Gauge>,
+    size: Family<TopicLabel, Gauge>,
+    version: Family<TopicLabel, Gauge>,
+}
+
+impl LakeMetrics {
+    pub(super) fn new(registry: &mut Registry) -> LakeMetrics {
+        let metrics = LakeMetrics {
+            objects: Counter::default(),
+            records: Counter::default(),
+            malformed: Counter::default(),
+            bytes: Counter::default(),
+            failures: Counter::default(),
+            cold_reads: Counter::default(),
+            cold_bytes: Counter::default(),
+            lag: Family::default(),
+            files: Family::default(),
+            rows: Family::default(),
+            size: Family::default(),
+            version: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("lake");
+        registry.register("objects_written", "Parquet objects written", metrics.objects.clone());
+        registry.register("records_written", "Records written to Parquet objects", metrics.records.clone());
+        registry.register("malformed_records", "Records written with an _error", metrics.malformed.clone());
+        registry.register("written_bytes", "Bytes of Parquet objects written", metrics.bytes.clone());
+        registry.register("failures", "Offload steps that failed with a new reason", metrics.failures.clone());
+        registry.register("cold_reads", "Reads served from the cold tier", metrics.cold_reads.clone());
+        registry.register("cold_read_bytes", "Bytes served from the cold tier", metrics.cold_bytes.clone());
+        registry.register("lag_records", "Records not yet in the table", metrics.lag.clone());
+        registry.register("files", "Files in the table", metrics.files.clone());
+        registry.register("rows", "Rows in the table", metrics.rows.clone());
+        registry.register("size_bytes", "Bytes of the files in the table", metrics.size.clone());
+        registry.register("table_version", "Version of the table", metrics.version.clone());
+        metrics
+    }
+
+    pub fn object_written(&self, rows: u64, malformed: u64, bytes: u64) {
+        self.objects.inc();
+        self.records.inc_by(rows);
+        self.malformed.inc_by(malformed);
+        self.bytes.inc_by(bytes);
+    }
+
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+
+    pub fn cold_read(&self, bytes: usize) {
+        self.cold_reads.inc();
+        self.cold_bytes.inc_by(bytes as u64);
+    }
+
+    pub fn show(&self, status: &TopicStatus) {
+        let label = TopicLabel { topic: status.topic.clone() };
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.lag.get_or_create(&label).set(status.lag_records);
+        self.files.get_or_create(&label).set(gauge(status.files));
+        self.rows.get_or_create(&label).set(gauge(status.rows));
+        self.size.get_or_create(&label).set(gauge(status.bytes));
+        if let Some(version) = status.table_version {
+            self.version.get_or_create(&label).set(version);
+        }
+    }
+}
