@@ -238,6 +238,7 @@ impl Inner {
         }
         // After an error nothing may say that all is on the disk.
         keeper.stop(clean, self.options.fsync);
+        self.files.close();
     }
 }
 
