@@ -34,7 +34,7 @@ fn text(error: &anyhow::Error) -> String {
     let mut details: Vec<String> = Vec::new();
     for cause in error.chain() {
         if let Some(Diagnostics(mistakes)) = cause.downcast_ref() {
-            blocks.extend(mistakes.iter().map(ToString::to_string));
+            blocks.extend(mistakes.iter().map(|mistake| mistake.to_string().replace("\n  ", "\n")));
             continue;
         }
         match cause.downcast_ref::<ConfigError>() {

@@ -9,6 +9,7 @@ pub mod live;
 mod log;
 mod mqtt;
 mod process;
+mod quantile;
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ const SEARCH_BYTES: usize = 1 << 20;
 
 /// The stored value of a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mark {
+pub(crate) enum Mark {
     /// The record, if it was appended, is at or behind `from`.
     Intent { topic: String, partition: u32, from: Offset },
     /// It was appended.
@@ -31,7 +31,7 @@ pub enum Mark {
 
 impl Mark {
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         stored::put_format(&mut out);
         match self {
@@ -62,7 +62,7 @@ impl Mark {
 }
 
 /// Stream and packet id of a publish that was received.
-pub type Receipt = (u64, u16);
+pub(crate) type Receipt = (u64, u16);
 /// A mark whose record is looked for: client, stream and packet id.
 type Wanted = (String, u64, u16);
 
@@ -70,7 +70,7 @@ type Wanted = (String, u64, u16);
 ///
 /// # Errors
 /// When what was found could not be stored.
-pub async fn resolve(
+pub(crate) async fn resolve(
     sessions: &StateTopic,
     log: &Log,
     reader: &Reader,

@@ -42,7 +42,7 @@ const OWN: [&str; 11] = [
 ///
 /// # Errors
 /// When the message cannot be appended at all.
-pub fn push(
+pub(crate) fn push(
     gather: &mut Gather,
     now: Millis,
     client_id: &str,
@@ -100,13 +100,13 @@ fn decimal(number: impl std::fmt::Display) -> String {
 
 /// The MQTT topic of a record that came from MQTT.
 #[must_use]
-pub fn topic(record: &Record) -> Option<&str> {
+pub(crate) fn topic(record: &Record) -> Option<&str> {
     record.header(TOPIC).and_then(|topic| std::str::from_utf8(topic).ok())
 }
 
 /// Client, stream and packet id of a record of an exactly-once publish of a persistent session.
 #[must_use]
-pub fn exactly_once_id(record: &Record) -> Option<(&str, u64, u16)> {
+pub(crate) fn exactly_once_id(record: &Record) -> Option<(&str, u64, u16)> {
     let client = std::str::from_utf8(record.header(CLIENT)?).ok()?;
     let packet_id = number(record.header(PACKET_ID)?)?;
     let stream = match record.header(STREAM) {
@@ -122,7 +122,7 @@ fn number(text: &Bytes) -> Option<u64> {
 
 /// Reads a message back. Its bytes are copied out of the batch, so that a waiting message does not hold a whole batch.
 #[must_use]
-pub fn published(record: &Record) -> Option<Published> {
+pub(crate) fn published(record: &Record) -> Option<Published> {
     let text = |name: &str| record.header(name).and_then(|value| Text::new(Bytes::copy_from_slice(value)));
     let mut properties = MessageProperties {
         payload_format_indicator: record.header(PAYLOAD_FORMAT).map(|format| u8::from(format.as_ref() == b"1")),

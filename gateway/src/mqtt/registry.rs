@@ -18,13 +18,13 @@ const SHARDS: usize = 64;
 
 /// A session without a connection.
 #[derive(Debug)]
-pub struct Parked {
-    pub kept: Kept,
-    pub version: Version,
+pub(crate) struct Parked {
+    pub(crate) kept: Kept,
+    pub(crate) version: Version,
     /// When the session ends.
-    pub expires_at: Millis,
+    pub(crate) expires_at: Millis,
     /// A delayed will and when it is due.
-    pub will: Option<(Millis, Box<Will>)>,
+    pub(crate) will: Option<(Millis, Box<Will>)>,
 }
 
 impl Parked {
@@ -35,20 +35,20 @@ impl Parked {
 
 /// A session with a connection, as others see it.
 #[derive(Debug)]
-pub struct Live {
-    pub client_id: Text,
-    pub transport: &'static str,
-    pub address: String,
-    pub version: Version,
-    pub subscriptions: AtomicUsize,
-    pub inflight: AtomicUsize,
+pub(crate) struct Live {
+    pub(crate) client_id: Text,
+    pub(crate) transport: &'static str,
+    pub(crate) address: String,
+    pub(crate) version: Version,
+    pub(crate) subscriptions: AtomicUsize,
+    pub(crate) inflight: AtomicUsize,
     /// Somebody claims the session.
-    pub claimed: Notify,
+    pub(crate) claimed: Notify,
     heir: Mutex<Option<oneshot::Sender<Option<Box<Parked>>>>>,
 }
 
 impl Live {
-    pub fn new(client_id: Text, transport: &'static str, address: String, version: Version) -> Arc<Live> {
+    pub(crate) fn new(client_id: Text, transport: &'static str, address: String, version: Version) -> Arc<Live> {
         Arc::new(Live {
             client_id,
             transport,
@@ -68,7 +68,7 @@ enum Slot {
 }
 
 /// What a claim finds.
-pub enum Claim {
+pub(crate) enum Claim {
     Nothing,
     Parked(Box<Parked>),
     /// The former owner hands the session over, or says that it ended.
@@ -76,7 +76,7 @@ pub enum Claim {
 }
 
 /// What the sweep finds due.
-pub enum Due {
+pub(crate) enum Due {
     Will(Text, Box<Will>),
     /// The session ended; its will, if one was still to come, is due as well. The sweep owns it until its stored state is
     /// gone and it is released.
@@ -84,7 +84,7 @@ pub enum Due {
 }
 
 /// All sessions of a node by client identifier.
-pub struct Registry {
+pub(crate) struct Registry {
     hasher: RandomState,
     shards: Vec<Mutex<HashMap<Text, Slot>>>,
     deadlines: Mutex<BTreeSet<(Millis, Text)>>,
@@ -112,12 +112,12 @@ impl Registry {
     }
 
     /// Sessions, connected or not.
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
 
     /// Makes `live` the owner of its client identifier's session.
-    pub fn claim(&self, live: &Arc<Live>) -> Claim {
+    pub(crate) fn claim(&self, live: &Arc<Live>) -> Claim {
         let mut shard = self.shard(&live.client_id);
         match shard.insert(live.client_id.clone(), Slot::Live(live.clone())) {
             None => {
@@ -138,7 +138,7 @@ impl Registry {
     }
 
     /// Gives up a session: hands it to the connection that claimed it, or parks it. `None`: the session has ended.
-    pub fn release(&self, live: &Arc<Live>, session: Option<Box<Parked>>) {
+    pub(crate) fn release(&self, live: &Arc<Live>, session: Option<Box<Parked>>) {
         let mut shard = self.shard(&live.client_id);
         if matches!(shard.get(&live.client_id), Some(Slot::Live(owner)) if Arc::ptr_eq(owner, live)) {
             match session {
@@ -160,13 +160,13 @@ impl Registry {
     }
 
     /// A session found in the stored state at start.
-    pub fn restore(&self, client_id: Text, parked: Box<Parked>) {
+    pub(crate) fn restore(&self, client_id: Text, parked: Box<Parked>) {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.park(&mut self.shard(&client_id), client_id.clone(), parked);
     }
 
     /// Delayed wills and expired sessions that are due, at most `limit`.
-    pub fn due(&self, now: Millis, limit: usize) -> Vec<Due> {
+    pub(crate) fn due(&self, now: Millis, limit: usize) -> Vec<Due> {
         let mut due = Vec::new();
         while due.len() < limit {
             // Not locked across the shard: `claim` takes them in the other order.
@@ -204,7 +204,7 @@ impl Registry {
     }
 
     /// Calls `visit` for up to `limit` sessions, connected ones with their `Live`.
-    pub fn visit(&self, limit: usize, mut visit: impl FnMut(&Text, Result<&Live, &Parked>)) {
+    pub(crate) fn visit(&self, limit: usize, mut visit: impl FnMut(&Text, Result<&Live, &Parked>)) {
         let mut left = limit;
         for shard in &self.shards {
             for (client_id, slot) in lock(shard).iter().take(left) {

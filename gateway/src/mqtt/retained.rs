@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::state::StateTopic;
 
 /// The retained messages of a node.
-pub struct Retained {
+pub(crate) struct Retained {
     state: Arc<StateTopic>,
     by_topic: RwLock<BTreeMap<Text, Arc<Published>>>,
     /// `max_retained_messages`
@@ -25,7 +25,7 @@ pub struct Retained {
 
 impl Retained {
     /// Loads what is stored. A value that cannot be read is left alone and reported.
-    pub fn load(state: Arc<StateTopic>, maximum: usize, metrics: Arc<Metrics>) -> Retained {
+    pub(crate) fn load(state: Arc<StateTopic>, maximum: usize, metrics: Arc<Metrics>) -> Retained {
         let mut by_topic = BTreeMap::new();
         for (key, value) in state.scan(b"") {
             let Some(topic) = Text::new(key) else { continue };
@@ -43,7 +43,7 @@ impl Retained {
     }
 
     /// Whether there is no room for a message of `topic`.
-    pub fn is_full_for(&self, topic: &Text) -> bool {
+    pub(crate) fn is_full_for(&self, topic: &Text) -> bool {
         let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
         by_topic.len() >= self.maximum && !by_topic.contains_key(topic)
     }
@@ -52,7 +52,7 @@ impl Retained {
     ///
     /// # Errors
     /// Why nothing of this was stored.
-    pub async fn keep(&self, messages: Vec<Published>) -> Result<(), AppendError> {
+    pub(crate) async fn keep(&self, messages: Vec<Published>) -> Result<(), AppendError> {
         let changes = messages
             .iter()
             .map(|published| {
@@ -79,7 +79,7 @@ impl Retained {
     }
 
     /// Up to `limit` messages whose topics match and come after `after`, and whether there may be more.
-    pub fn page(&self, filter: &str, after: Option<&Text>, limit: usize) -> (Vec<Arc<Published>>, bool) {
+    pub(crate) fn page(&self, filter: &str, after: Option<&Text>, limit: usize) -> (Vec<Arc<Published>>, bool) {
         let prefix = &filter[..filter.find(['+', '#']).unwrap_or(filter.len())];
         // `a/#` matches `a` too.
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);

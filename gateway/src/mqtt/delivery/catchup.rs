@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// What one read found for the subscriber.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     part: PartId,
     next: Offset,
     deliveries: Vec<Delivery>,
@@ -25,7 +25,7 @@ pub struct Page {
 
 impl Hub {
     /// Reads one page of a partition for a subscriber. At QoS 1 only: what is sent at QoS 0 is not kept for anyone.
-    pub async fn read_page(
+    pub(crate) async fn read_page(
         self: Arc<Self>,
         client_id: Text,
         subscriptions: Arc<[Subscription]>,
@@ -62,7 +62,7 @@ impl Hub {
     }
 
     /// Takes a page: its messages come next, and the queue takes over once the subscriber has caught up.
-    pub fn turn_page(&self, receiving: &mut Receiving, page: Page) {
+    pub(crate) fn turn_page(&self, receiving: &mut Receiving, page: Page) {
         if let Some(part) = self.part(page.part) {
             self.caught_up_to(receiving, &part, page.next);
         }

@@ -25,7 +25,7 @@ use crate::reader::Reader;
 
 /// The node has as many subscriptions as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HubFull;
+pub(crate) struct HubFull;
 
 /// One partition that delivery reads.
 pub(super) struct Part {
@@ -45,7 +45,7 @@ impl Part {
 }
 
 /// Delivery of one node.
-pub struct Hub {
+pub(crate) struct Hub {
     log: Log,
     pub(super) reader: Reader,
     router: Arc<Router>,
@@ -58,7 +58,7 @@ pub struct Hub {
 
 impl Hub {
     /// Starts to follow every partition that routes can reach.
-    pub fn start(
+    pub(crate) fn start(
         log: Log,
         reader: Reader,
         router: Arc<Router>,
@@ -115,7 +115,7 @@ impl Hub {
     }
 
     /// Makes a subscriber. With `cursors` it first reads what it missed since; otherwise it gets what comes from now on.
-    pub fn join(self: &Arc<Self>, client_id: Text, capacity: usize, cursors: Option<&Cursors>) -> Receiving {
+    pub(crate) fn join(self: &Arc<Self>, client_id: Text, capacity: usize, cursors: Option<&Cursors>) -> Receiving {
         self.find_partitions();
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
         let lanes = parts
@@ -137,7 +137,7 @@ impl Hub {
 
     /// # Errors
     /// When the node has no room for another subscription.
-    pub fn subscribe(&self, receiving: &Receiving, subscription: &Subscription) -> Result<(), HubFull> {
+    pub(crate) fn subscribe(&self, receiving: &Receiving, subscription: &Subscription) -> Result<(), HubFull> {
         let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
         if trie.len() >= MAX_SUBSCRIPTIONS {
             return Err(HubFull);
@@ -163,14 +163,14 @@ impl Hub {
         Ok(())
     }
 
-    pub fn unsubscribe(&self, receiving: &Receiving, filter: &str) {
+    pub(crate) fn unsubscribe(&self, receiving: &Receiving, filter: &str) {
         let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
         trie.remove(filter, receiving.subscriber.id);
         self.metrics.mqtt.subscriptions.set(trie.len() as i64);
     }
 
     /// Ends a subscriber; returns where a later one of the same session goes on. What was queued is left to the log.
-    pub fn leave<'a>(&self, receiving: Receiving, filters: impl Iterator<Item = &'a str>) -> Cursors {
+    pub(crate) fn leave<'a>(&self, receiving: Receiving, filters: impl Iterator<Item = &'a str>) -> Cursors {
         let mut next: BTreeMap<PartId, Offset> = BTreeMap::new();
         {
             let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +194,7 @@ impl Hub {
     }
 
     /// A lower bound of where a connected subscriber stands, as `leave` would say it.
-    pub fn standing(&self, receiving: &Receiving) -> Cursors {
+    pub(crate) fn standing(&self, receiving: &Receiving) -> Cursors {
         let mut next = BTreeMap::new();
         for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
             let position = *part.position();
@@ -221,7 +221,7 @@ impl Hub {
     }
 
     /// Lowers cursors so that they do not pass messages the client has not acknowledged.
-    pub fn hold_back(&self, cursors: &mut Cursors, unacknowledged: impl Iterator<Item = Place>) {
+    pub(crate) fn hold_back(&self, cursors: &mut Cursors, unacknowledged: impl Iterator<Item = Place>) {
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
         for place in unacknowledged {
             let Some(part) = parts.get(place.partition.0 as usize) else { continue };

@@ -12,37 +12,37 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay_log::{Millis, Offset};
 
-pub use catchup::Page;
-pub use hub::Hub;
-pub use subscriber::Receiving;
+pub(crate) use catchup::Page;
+pub(crate) use hub::Hub;
+pub(crate) use subscriber::Receiving;
 use subscriber::Subscriber;
 
 use super::packet::{Message, MessageProperties, Publish, Qos, Text};
 
 /// A partition of the topics that delivery reads, numbered as delivery met it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PartId(pub u32);
+pub(crate) struct PartId(pub(crate) u32);
 
 /// Where a message stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    pub partition: PartId,
-    pub offset: Offset,
+pub(crate) struct Place {
+    pub(crate) partition: PartId,
+    pub(crate) offset: Offset,
 }
 
 /// A message as it was published, shared by all that get it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Published {
-    pub message: Message,
-    pub client_id: Text,
+pub(crate) struct Published {
+    pub(crate) message: Message,
+    pub(crate) client_id: Text,
     /// When the Message Expiry Interval has run out.
-    pub expires_at: Option<Millis>,
+    pub(crate) expires_at: Option<Millis>,
 }
 
 impl Published {
     /// A message to be kept; copied, so that it does not hold the buffer it was read into.
     #[must_use]
-    pub fn kept(message: &Message, client_id: &Text, now: Millis) -> Published {
+    pub(crate) fn kept(message: &Message, client_id: &Text, now: Millis) -> Published {
         let copy = |text: &Text| Text::from(text.as_str());
         let properties = &message.properties;
         let expiry = properties.message_expiry_interval;
@@ -70,27 +70,27 @@ impl Published {
 
 /// One message for one subscriber.
 #[derive(Debug, Clone)]
-pub struct Delivery {
-    pub published: Arc<Published>,
+pub(crate) struct Delivery {
+    pub(crate) published: Arc<Published>,
     /// Granted and published QoS, whichever is lower: 0 or 1.
-    pub qos: Qos,
-    pub retain: bool,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
     /// Subscription identifiers of all filters that matched [MQTT-3.3.4-3].
-    pub identifiers: Vec<u32>,
+    pub(crate) identifiers: Vec<u32>,
     /// `None` for retained messages.
-    pub place: Option<Place>,
+    pub(crate) place: Option<Place>,
 }
 
 impl Delivery {
     /// Roughly what it holds in memory.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.published.message.payload.len() + self.published.message.topic.bytes().len() + size_of::<Published>()
     }
 
     /// The PUBLISH, without a packet id; `None` when the message has expired [MQTT-3.3.2-5, 3.3.2-6].
     #[must_use]
-    pub fn publish(&self, now: Millis) -> Option<Publish> {
+    pub(crate) fn publish(&self, now: Millis) -> Option<Publish> {
         let mut message = self.published.message.clone();
         if let Some(at) = self.published.expires_at {
             let left = at.0 - now.0;

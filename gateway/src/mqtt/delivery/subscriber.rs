@@ -48,7 +48,7 @@ pub(super) enum Offered {
 
 /// The side that tailers push to.
 #[derive(Debug)]
-pub struct Subscriber {
+pub(crate) struct Subscriber {
     pub(super) id: u64,
     pub(super) client_id: Text,
     queue: mpsc::Sender<Delivery>,
@@ -123,7 +123,7 @@ impl Subscriber {
 
 /// The session's side.
 #[derive(Debug)]
-pub struct Receiving {
+pub(crate) struct Receiving {
     pub(super) subscriber: Arc<Subscriber>,
     queue: mpsc::Receiver<Delivery>,
     received: u64,
@@ -139,7 +139,7 @@ impl Receiving {
     }
 
     /// The next message; cancel-safe. Pends while there is none.
-    pub async fn next(&mut self) -> Delivery {
+    pub(crate) async fn next(&mut self) -> Delivery {
         let delivery = match self.backlog.pop_front() {
             Some(delivery) => delivery,
             None => match self.queue.recv().await {
@@ -152,7 +152,7 @@ impl Receiving {
     }
 
     /// The next message, if there is one now.
-    pub fn try_next(&mut self) -> Option<Delivery> {
+    pub(crate) fn try_next(&mut self) -> Option<Delivery> {
         let delivery = match self.backlog.pop_front() {
             Some(delivery) => delivery,
             None => {
@@ -177,16 +177,16 @@ impl Receiving {
     }
 
     /// Puts messages in front of the queue.
-    pub fn put_first(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
+    pub(crate) fn put_first(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
         self.backlog.extend(deliveries);
     }
 
-    pub fn has_backlog(&self) -> bool {
+    pub(crate) fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
 
     /// A partition that the session has to read for itself now, and from where. Queue items sent before come first.
-    pub fn lagging(&self) -> Option<(PartId, Offset)> {
+    pub(crate) fn lagging(&self) -> Option<(PartId, Offset)> {
         if self.has_backlog() {
             return None;
         }

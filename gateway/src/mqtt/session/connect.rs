@@ -7,20 +7,20 @@ use crate::mqtt::{reason, topic};
 
 /// The limits a session is held to, from the configuration.
 #[derive(Debug, Clone)]
-pub struct Limits {
-    pub receive_maximum: u16,
-    pub topic_alias_maximum: u16,
+pub(crate) struct Limits {
+    pub(crate) receive_maximum: u16,
+    pub(crate) topic_alias_maximum: u16,
     /// seconds
-    pub max_session_expiry: u32,
+    pub(crate) max_session_expiry: u32,
     /// seconds
-    pub max_keep_alive: u16,
+    pub(crate) max_keep_alive: u16,
     /// bytes
-    pub max_packet_size: usize,
+    pub(crate) max_packet_size: usize,
 }
 
 impl Limits {
     #[must_use]
-    pub fn of(config: &MqttConfig) -> Limits {
+    pub(crate) fn of(config: &MqttConfig) -> Limits {
         Limits {
             receive_maximum: config.max_inflight_messages.max(1),
             topic_alias_maximum: config.max_topic_alias,
@@ -33,33 +33,33 @@ impl Limits {
 
 /// A CONNECT that may have its session.
 #[derive(Debug)]
-pub struct Accepted {
-    pub client_id: Text,
-    pub version: Version,
-    pub clean_start: bool,
+pub(crate) struct Accepted {
+    pub(crate) client_id: Text,
+    pub(crate) version: Version,
+    pub(crate) clean_start: bool,
     /// seconds
-    pub expiry: u32,
+    pub(crate) expiry: u32,
     /// seconds that the client is held to; 0: none
-    pub keep_alive: u16,
-    pub outgoing_window: u16,
+    pub(crate) keep_alive: u16,
+    pub(crate) outgoing_window: u16,
     /// bytes
-    pub max_outgoing_packet: Option<u32>,
-    pub will: Option<Box<Will>>,
-    pub properties: ConnAckProperties,
+    pub(crate) max_outgoing_packet: Option<u32>,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) properties: ConnAckProperties,
 }
 
 /// A CONNECT that is refused, with the v5 code of its CONNACK.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub reason: u8,
-    pub why: &'static str,
+pub(crate) struct Refusal {
+    pub(crate) reason: u8,
+    pub(crate) why: &'static str,
 }
 
 /// Judges a CONNECT. `unique` is the identifier for a client that brings none.
 ///
 /// # Errors
 /// The code of the CONNACK that refuses it.
-pub fn judge(connect: Connect, limits: &Limits, unique: impl FnOnce() -> String) -> Result<Accepted, Refusal> {
+pub(crate) fn judge(connect: Connect, limits: &Limits, unique: impl FnOnce() -> String) -> Result<Accepted, Refusal> {
     let refuse = |reason, why| Err(Refusal { reason, why });
     if connect.authentication_method.is_some() {
         return refuse(reason::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported");

@@ -15,30 +15,30 @@ use crate::mqtt::packet::{Qos, Version};
 
 /// What is stored of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub version: Version,
+pub(crate) struct Entry {
+    pub(crate) version: Version,
     /// seconds
-    pub expiry: u32,
+    pub(crate) expiry: u32,
     /// `None` while connected.
-    pub disconnected_at: Option<Millis>,
-    pub subscriptions: Subscriptions,
+    pub(crate) disconnected_at: Option<Millis>,
+    pub(crate) subscriptions: Subscriptions,
 }
 
 /// The key of a session's entry.
 #[must_use]
-pub fn session_key(client: &str) -> Bytes {
+pub(crate) fn session_key(client: &str) -> Bytes {
     Bytes::from(format!("s/{client}"))
 }
 
 /// The key of a session's cursors.
 #[must_use]
-pub fn cursor_key(client: &str) -> Bytes {
+pub(crate) fn cursor_key(client: &str) -> Bytes {
     Bytes::from(format!("c/{client}"))
 }
 
 /// The key of the mark of an exactly-once publish.
 #[must_use]
-pub fn intent_key(client: &str, stream: u64, packet_id: u16) -> Bytes {
+pub(crate) fn intent_key(client: &str, stream: u64, packet_id: u16) -> Bytes {
     if stream == CONTROL {
         Bytes::from(format!("q2/{client}/{packet_id}"))
     } else {
@@ -48,7 +48,7 @@ pub fn intent_key(client: &str, stream: u64, packet_id: u16) -> Bytes {
 
 /// Client, stream and packet id of an `intent_key`. Client identifiers may hold `/`: the last one counts.
 #[must_use]
-pub fn parse_intent_key(key: &[u8]) -> Option<(&str, u64, u16)> {
+pub(crate) fn parse_intent_key(key: &[u8]) -> Option<(&str, u64, u16)> {
     let (client, id) = std::str::from_utf8(key).ok()?.strip_prefix("q2/")?.rsplit_once('/')?;
     let (packet_id, stream) = match id.split_once('@') {
         Some((packet_id, stream)) => (packet_id, stream.parse().ok()?),
@@ -59,7 +59,7 @@ pub fn parse_intent_key(key: &[u8]) -> Option<(&str, u64, u16)> {
 
 impl Entry {
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         put_format(&mut out);
         out.put_u8(if self.version == Version::V5 { 5 } else { 4 });
@@ -80,7 +80,7 @@ impl Entry {
 
     /// # Errors
     /// When the value was written by a later version or is damaged.
-    pub fn decode(mut value: Bytes) -> Result<Entry, EntryProblem> {
+    pub(crate) fn decode(mut value: Bytes) -> Result<Entry, EntryProblem> {
         expect_format(&mut value)?;
         if value.len() < 17 {
             return Err(EntryProblem::Damaged);
@@ -111,11 +111,11 @@ impl Entry {
 
 /// Where delivery of a session goes on: the next offset by log topic and partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cursors(pub BTreeMap<(Arc<str>, u32), Offset>);
+pub(crate) struct Cursors(pub(crate) BTreeMap<(Arc<str>, u32), Offset>);
 
 impl Cursors {
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         put_format(&mut out);
         out.put_u32(self.0.len() as u32);
@@ -129,7 +129,7 @@ impl Cursors {
 
     /// # Errors
     /// When the value was written by a later version or is damaged.
-    pub fn decode(mut value: Bytes) -> Result<Cursors, EntryProblem> {
+    pub(crate) fn decode(mut value: Bytes) -> Result<Cursors, EntryProblem> {
         expect_format(&mut value)?;
         let count = value.try_get_u32().map_err(|_| EntryProblem::Damaged)?;
         let mut cursors = BTreeMap::new();

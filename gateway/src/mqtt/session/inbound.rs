@@ -10,7 +10,7 @@ use crate::mqtt::{reason, topic};
 
 /// How far an exactly-once publish has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReceivedState {
+pub(crate) enum ReceivedState {
     /// Its append is on the way.
     Appending,
     /// Durable: PUBREC was or is being sent, and a repeated PUBLISH is answered without another append.
@@ -40,13 +40,15 @@ struct Lane {
 
 /// All that a session knows of publishes from its client.
 #[derive(Debug, Default)]
-pub struct Inbound {
+pub(crate) struct Inbound {
     version: Option<Version>,
     control: Lane,
     streams: HashMap<u64, Lane>,
     /// Exactly-once publishes not completed, by stream and packet id.
     received: BTreeMap<(u64, u16), ReceivedState>,
     at_least_once: usize,
+    /// A 3.1.1 client was refused a publish: no ack may leave any more, or it would seem to cover the refused one.
+    refused: bool,
     receive_maximum: usize,
     alias_maximum: u16,
     max_session_expiry: u32,
@@ -59,6 +61,7 @@ impl Inbound {
         self.control = Lane::default();
         self.streams = HashMap::new();
         self.at_least_once = 0;
+        self.refused = false;
         self.received.retain(|_, state| *state != ReceivedState::Appending);
         for state in self.received.values_mut() {
             *state = ReceivedState::Received;
@@ -73,17 +76,17 @@ impl Inbound {
     }
 
     /// A receipt found in the log or the stored state at start.
-    pub fn restore(&mut self, stream: u64, packet_id: u16) {
+    pub(crate) fn restore(&mut self, stream: u64, packet_id: u16) {
         self.received.insert((stream, packet_id), ReceivedState::Received);
     }
 
     /// Durable receipts: exactly-once publishes that await PUBREL.
-    pub fn received(&self) -> impl Iterator<Item = (u64, u16)> + '_ {
+    pub(crate) fn received(&self) -> impl Iterator<Item = (u64, u16)> + '_ {
         self.received.iter().filter(|(_, state)| **state != ReceivedState::Appending).map(|(key, _)| *key)
     }
 
     /// Publishes that count against the Receive Maximum.
-    pub fn inflight(&self) -> usize {
+    pub(crate) fn inflight(&self) -> usize {
         self.at_least_once + self.received.len()
     }
 
@@ -98,7 +101,7 @@ impl Inbound {
     }
 
     /// A data stream ended: nothing more comes, and its acknowledgements find nobody.
-    pub fn stream_closed(&mut self, stream: u64) {
+    pub(crate) fn stream_closed(&mut self, stream: u64) {
         if let Some(lane) = self.streams.get_mut(&stream) {
             lane.closed = true;
             if lane.waiting.is_empty() {
@@ -108,7 +111,7 @@ impl Inbound {
     }
 
     /// Whether publishes of a data stream still wait for their acknowledgement.
-    pub fn awaits(&self, stream: u64) -> bool {
+    pub(crate) fn awaits(&self, stream: u64) -> bool {
         self.streams.contains_key(&stream)
     }
 
@@ -186,7 +189,7 @@ impl Inbound {
     /// no negative acknowledgement, has to be disconnected.
     fn acknowledge(&mut self, stream: u64, effects: &mut Vec<Effect>) -> Option<u8> {
         let v5 = self.version == Some(Version::V5);
-        loop {
+        while !self.refused {
             let lane = self.lane(stream);
             if lane.closed && lane.waiting.is_empty() {
                 self.streams.remove(&stream);
@@ -205,12 +208,14 @@ impl Inbound {
                 self.at_least_once -= 1;
             }
             if reason != reason::SUCCESS && !v5 {
+                self.refused = true;
                 return Some(reason);
             }
             let ack = Ack { packet_id, reason };
             let packet = if exactly_once { Outgoing::PubRec(ack) } else { Outgoing::PubAck(ack) };
             effects.push(Effect::Send { stream, packet });
         }
+        None
     }
 }
 

@@ -8,7 +8,7 @@ mod connect;
 mod entry;
 mod inbound;
 mod outbound;
-pub mod stored;
+pub(crate) mod stored;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -16,22 +16,22 @@ mod tests;
 use bytes::Bytes;
 use forebay_log::{AppendError, Millis};
 
-pub use connect::{Accepted, Limits, judge};
-pub use entry::{Cursors, Entry, cursor_key, intent_key, parse_intent_key, session_key};
-pub use inbound::Inbound;
-pub use outbound::Outbound;
-pub use subscribe::{Subscription, Subscriptions};
+pub(crate) use connect::{Accepted, Limits, judge};
+pub(crate) use entry::{Cursors, Entry, cursor_key, intent_key, parse_intent_key, session_key};
+pub(crate) use inbound::Inbound;
+pub(crate) use outbound::Outbound;
+pub(crate) use subscribe::{Subscription, Subscriptions};
 
 use super::delivery::Delivery;
 use super::packet::{Incoming, Message, Outgoing, Text, Version, Will};
 use super::reason;
 
 /// The stream of CONNECT: the whole connection on TCP and TLS.
-pub const CONTROL: u64 = 0;
+pub(crate) const CONTROL: u64 = 0;
 
 /// What happens to a session.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A packet other than CONNECT arrived on `stream`.
     Packet { stream: u64, packet: Incoming },
     /// The publish that left as `Effect::Append` with this number is durable, or refused.
@@ -46,7 +46,7 @@ pub enum Event {
 
 /// What a session wants done.
 #[derive(Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     Send {
         stream: u64,
         packet: Outgoing,
@@ -76,7 +76,7 @@ pub enum Effect {
 
 /// A change of the stored state of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// The session's entry, from `Session::entry`.
     Entry,
     /// The mark of an exactly-once publish goes away.
@@ -85,7 +85,7 @@ pub enum Change {
 
 /// What follows once a change is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Then {
+pub(crate) enum Then {
     Nothing,
     Complete { stream: u64, packet_id: u16 },
     SubAck { stream: u64, packet_id: u16, reasons: Vec<u8>, added: Vec<(Subscription, bool)> },
@@ -94,22 +94,22 @@ pub enum Then {
 
 /// The part of a session that outlives its connection.
 #[derive(Debug, Default)]
-pub struct Kept {
-    pub subscriptions: Subscriptions,
-    pub inbound: Inbound,
-    pub outbound: Outbound,
+pub(crate) struct Kept {
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) inbound: Inbound,
+    pub(crate) outbound: Outbound,
     /// Where delivery goes on, by partition.
-    pub cursors: Cursors,
+    pub(crate) cursors: Cursors,
 }
 
 /// A session with a connection.
 #[derive(Debug)]
-pub struct Session {
-    pub client_id: Text,
-    pub version: Version,
+pub(crate) struct Session {
+    pub(crate) client_id: Text,
+    pub(crate) version: Version,
     /// seconds; 0: the session ends with the connection
-    pub expiry: u32,
-    pub kept: Kept,
+    pub(crate) expiry: u32,
+    pub(crate) kept: Kept,
     will: Option<Box<Will>>,
     /// milliseconds without a packet after which the connection is closed; 0: never
     idle_limit: i64,
@@ -119,7 +119,7 @@ pub struct Session {
 
 impl Session {
     /// Begins a connection on `kept`, the state that was there before (if any).
-    pub fn new(now: Millis, accepted: Accepted, limits: &Limits, mut kept: Kept) -> Session {
+    pub(crate) fn new(now: Millis, accepted: Accepted, limits: &Limits, mut kept: Kept) -> Session {
         kept.inbound.connected(accepted.version, limits);
         kept.outbound.connected(accepted.outgoing_window);
         Session {
@@ -135,43 +135,43 @@ impl Session {
     }
 
     /// Whether state outlives the connection, so that it must be stored.
-    pub fn is_persistent(&self) -> bool {
+    pub(crate) fn is_persistent(&self) -> bool {
         self.expiry > 0
     }
 
     /// When `Event::Tick` is due.
-    pub fn next_deadline(&self) -> Option<Millis> {
+    pub(crate) fn next_deadline(&self) -> Option<Millis> {
         (self.idle_limit > 0).then(|| Millis(self.last_packet.0 + self.idle_limit))
     }
 
     /// Whether another message may be delivered.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         !self.closing && self.kept.outbound.has_room()
     }
 
     /// Whether another publish may be taken now. A v5 client is held to its Receive Maximum by the protocol; a 3.1.1
     /// client knows none, so its next packets wait.
-    pub fn may_publish(&self) -> bool {
+    pub(crate) fn may_publish(&self) -> bool {
         self.version == Version::V5 || !self.kept.inbound.is_full()
     }
 
     /// Publishes not yet acknowledged.
-    pub fn inflight(&self) -> usize {
+    pub(crate) fn inflight(&self) -> usize {
         self.kept.inbound.inflight()
     }
 
     /// Bytes arrived that hold no packet for the machine (part of a packet, or a PINGREQ that was answered ahead).
-    pub fn heard(&mut self, now: Millis) {
+    pub(crate) fn heard(&mut self, now: Millis) {
         self.last_packet = now;
     }
 
     /// Takes the will for publishing after the connection was lost.
-    pub fn take_will(&mut self) -> Option<Box<Will>> {
+    pub(crate) fn take_will(&mut self) -> Option<Box<Will>> {
         self.will.take()
     }
 
     /// The stored form of what does not change with each packet.
-    pub fn entry(&self, disconnected_at: Option<Millis>) -> Bytes {
+    pub(crate) fn entry(&self, disconnected_at: Option<Millis>) -> Bytes {
         Entry {
             version: self.version,
             expiry: self.expiry,
@@ -182,12 +182,12 @@ impl Session {
     }
 
     /// The messages that were sent before and are not acknowledged, again, in order [MQTT-4.4.0-1, 4.6.0-1].
-    pub fn resend(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+    pub(crate) fn resend(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         self.kept.outbound.resend(now, effects);
     }
 
     /// The one entry of the machine.
-    pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+    pub(crate) fn handle(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Packet { stream, packet } => {
                 self.last_packet = now;

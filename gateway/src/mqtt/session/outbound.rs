@@ -11,14 +11,14 @@ use crate::mqtt::packet::{Outgoing, Publish, Qos};
 
 /// A message sent at QoS 1 and not acknowledged.
 #[derive(Debug)]
-pub struct Outgone {
+pub(crate) struct Outgone {
     packet_id: u16,
     delivery: Delivery,
 }
 
 /// All that a session has sent and the client has not acknowledged, oldest first.
 #[derive(Debug, Default)]
-pub struct Outbound {
+pub(crate) struct Outbound {
     window: usize,
     last_id: u16,
     inflight: VecDeque<Outgone>,
@@ -34,23 +34,24 @@ impl Outbound {
         self.inflight.len() < self.window && (self.bytes < MAX_OUTGOING_INFLIGHT_BYTES || self.inflight.is_empty())
     }
 
-    pub fn inflight(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn inflight(&self) -> usize {
         self.inflight.len()
     }
 
     /// Bytes of the messages not acknowledged.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Forgets what was sent: it will be read from the log again.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.inflight.clear();
         self.bytes = 0;
     }
 
     /// The places in the log of what the client has not acknowledged: cursors must not pass them.
-    pub fn unacknowledged(&self) -> impl Iterator<Item = Place> + '_ {
+    pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = Place> + '_ {
         self.inflight.iter().filter_map(|gone| gone.delivery.place)
     }
 
@@ -75,7 +76,7 @@ impl Outbound {
     }
 
     /// PUBACK, or a message that was larger than the client takes: done, whatever the code. An unknown id is ignored.
-    pub fn acked(&mut self, packet_id: u16) {
+    pub(crate) fn acked(&mut self, packet_id: u16) {
         if let Some(at) = self.inflight.iter().position(|gone| gone.packet_id == packet_id)
             && let Some(gone) = self.inflight.remove(at)
         {

@@ -9,7 +9,7 @@ const FORMAT: u8 = 1;
 
 /// A stored value that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EntryProblem {
+pub(crate) enum EntryProblem {
     #[error("format {0} is not known to this version")]
     Format(u8),
     #[error("it is cut off or damaged")]

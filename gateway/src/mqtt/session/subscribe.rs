@@ -11,36 +11,36 @@ use crate::mqtt::{reason, topic};
 
 /// A granted subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
-    pub filter: Text,
+pub(crate) struct Subscription {
+    pub(crate) filter: Text,
     /// Granted: 0 or 1.
-    pub qos: Qos,
-    pub no_local: bool,
-    pub retain_as_published: bool,
-    pub identifier: Option<u32>,
+    pub(crate) qos: Qos,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) identifier: Option<u32>,
 }
 
 /// The subscriptions of one session, by filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Subscriptions {
+pub(crate) struct Subscriptions {
     by_filter: BTreeMap<Text, Subscription>,
 }
 
 impl Subscriptions {
     /// Adds or replaces [MQTT-3.8.4-3]; whether it replaced one.
-    pub fn insert(&mut self, subscription: Subscription) -> bool {
+    pub(crate) fn insert(&mut self, subscription: Subscription) -> bool {
         self.by_filter.insert(subscription.filter.clone(), subscription).is_some()
     }
-    pub fn remove(&mut self, filter: &Text) -> bool {
+    pub(crate) fn remove(&mut self, filter: &Text) -> bool {
         self.by_filter.remove(filter).is_some()
     }
-    pub fn iter(&self) -> impl Iterator<Item = &Subscription> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscription> {
         self.by_filter.values()
     }
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_filter.len()
     }
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_filter.is_empty()
     }
 }

@@ -141,14 +141,19 @@ async fn what_was_sent_before_the_connection_closed_is_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_packets_end_the_connection_with_their_code() {
-    let door = Door::start(&["mqtt.max_packet_size=1000"]).await;
+    let door = Door::start(&["mqtt.max_packet_size=1024"]).await;
     let mut client = door.connect(v5("m1")).await;
     client.publish(1, Qos::AtLeastOnce, "good").await;
     // PUBLISH with QoS 3.
     client.stream.write_all(&[0x36, 2, 0, 0]).await.unwrap();
-    assert_eq!(client.receive().await, Outgoing::PubAck(ack(1)));
-    assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x81, .. }));
+    // What came before is stored, whether or not its ack is still sent.
+    let mut last = client.receive().await;
+    if last == Outgoing::PubAck(ack(1)) {
+        last = client.receive().await;
+    }
+    assert!(matches!(last, Outgoing::Disconnect { reason: 0x81, .. }));
     assert_eq!(client.next().await, None);
+    door.values_become(&["good"]).await;
 
     let mut client = door.connect(v5("m1")).await;
     client.publish(1, Qos::AtLeastOnce, &"x".repeat(2000)).await;
