@@ -2,6 +2,7 @@
 
 mod appends;
 mod driver;
+mod effects;
 mod feed;
 mod input;
 mod opening;

@@ -34,7 +34,8 @@ impl Outbound {
         self.inflight.len() < self.window && (self.bytes < MAX_OUTGOING_INFLIGHT_BYTES || self.inflight.is_empty())
     }
 
-    pub(crate) fn inflight(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn inflight(&self) -> usize {
         self.inflight.len()
     }
 
