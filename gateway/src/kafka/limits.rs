@@ -24,8 +24,10 @@ pub(crate) const MAX_IN_FLIGHT: usize = 64;
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 /// Once its length has come, the rest of a request must come within this time.
 pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
-/// A client that takes no byte of its answers for this long is closed.
+/// A client must take its answers within this time and the one that [`MIN_WRITE_RATE`] gives their size.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes a second.
+pub(crate) const MIN_WRITE_RATE: usize = 64 << 10;
 /// At shutdown, how long requests in flight may take.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest long poll of a fetch.

@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::topics::topic_name;
-use super::{KafkaDoor, serve};
+use super::super::topics::topic_name;
+use super::super::{KafkaDoor, serve};
 use crate::client::kafka::{Acks, At, Client, Refused};
 use crate::config::{Config, Sources};
 use crate::metrics::Metrics;
