@@ -1,5 +1,6 @@
 //! The log on disk: files behind a trait, group commit, recovery, and the handles that doors use.
 
+mod chain;
 mod dirs;
 mod engine;
 mod files;
@@ -30,6 +31,7 @@ mod store;
 mod topic;
 mod unopened;
 
+pub use chain::Chain;
 pub use files::{File, Files};
 pub use forebay_log::partition::{AppendData, Appended, ClosedSegment, Watermarks};
 pub use log::{Log, LogError, LogOptions};
