@@ -10,6 +10,8 @@ pub(crate) const MAX_REQUEST_BYTES: usize = MAX_BATCH_BYTES + (1 << 20);
 pub(crate) const MAX_SMALL_REQUEST_BYTES: usize = 4 << 20;
 /// Most array elements and unknown tagged fields in one request, over all nesting levels.
 pub(crate) const MAX_REQUEST_ELEMENTS: usize = 100_000;
+/// Most partitions of all topics together, when clients make topics.
+pub(crate) const MAX_PARTITIONS: usize = 20_000;
 /// Bytes of request frames that all connections of the door may hold; more waits in the sockets.
 pub(crate) const REQUEST_MEMORY: usize = 256 << 20;
 /// Largest fetch response, in bytes of records, whatever the client allows (a single larger batch is still served).
