@@ -22,12 +22,12 @@ mod segment_file;
 mod shard;
 mod shared;
 pub mod sim;
-#[cfg(test)]
-mod simulation;
 mod space;
 mod starts;
 mod stats;
 mod store;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod unopened;
 
