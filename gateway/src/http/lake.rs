@@ -40,3 +40,20 @@ pub(super) async fn verify(Opened(gateway): Opened, Query(asked): Query<Verify>)
     let agree = reports.iter().all(|report| report.problems.is_empty());
     Ok(Json(json!({ "agree": agree, "topics": reports })))
 }
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Flush {
+    topic: String,
+}
+
+/// Brings everything that was acknowledged so far into the table; answers when it is there.
+pub(super) async fn flush(Opened(gateway): Opened, Query(asked): Query<Flush>) -> Result<Json<Value>, ApiError> {
+    let lake = gateway.lake.as_ref().ok_or_else(|| ApiError::not_found("this node has no lake"))?;
+    if gateway.log.topic(&asked.topic).is_none() {
+        return Err(ApiError::unknown_topic(&asked.topic));
+    }
+    let flushed = lake.flush(&asked.topic).await;
+    flushed.map_err(|error| ApiError::new(StatusCode::BAD_GATEWAY, format!("not in the table yet: {error:#}")))?;
+    let table = lake.status().into_iter().find(|topic| topic.topic == asked.topic);
+    Ok(Json(json!({ "topic": table })))
+}
