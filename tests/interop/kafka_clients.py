@@ -1,7 +1,8 @@
 """kcat, confluent-kafka (librdkafka) and kafka-python against one Kafka listener: list, produce with every codec and every
-acks, read from the beginning, from the middle, by timestamp and tailing, make, alter and remove topics.
+acks, read from the beginning, from the middle, by timestamp and tailing, commit offsets, make, alter and remove topics.
+With --classpath Kafka's own Java tools too.
 
-    python kafka_clients.py --bootstrap 127.0.0.1:9092
+    python kafka_clients.py --bootstrap 127.0.0.1:9092 [--classpath 'kafka/*'] [TEST...]
 
 Exits with 0 when all of it held. Topics get names of their own, so that it can run again on the same node.
 """
@@ -337,9 +338,91 @@ def test_kafka_python_stores_and_reads_a_record_of_a_megabyte(bootstrap):
     check([len(record.value) for record in python_read(bootstrap, topic, 1)] == [1_000_000], "the large record")
 
 
+# groups: consumers that assign their partitions themselves and keep their offsets in a group
+
+
+def test_confluent_commits_and_resumes_with_assigned_partitions(bootstrap):
+    from confluent_kafka import Consumer, Producer, TopicPartition
+
+    topic, group = name("confluent-commit"), name("group")
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for n in range(10):
+        producer.produce(topic, value=str(n), partition=0)
+    check(producer.flush(DEADLINE) == 0, "records left unsent")
+    config = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+    for first in (0, 6):
+        consumer = Consumer(config)
+        consumer.assign([TopicPartition(topic, 0)])
+        message = consumer.poll(DEADLINE)
+        check(message is not None and not message.error() and message.offset() == first, "resumed at", first, message)
+        consumer.commit(offsets=[TopicPartition(topic, 0, 6, metadata="half way")], asynchronous=False)
+        committed = consumer.committed([TopicPartition(topic, 0), TopicPartition(topic, 1)], timeout=DEADLINE)
+        check([(c.offset, c.metadata) for c in committed] == [(6, "half way"), (-1001, None)], committed)
+        consumer.close()
+
+
+def test_kafka_python_commits_and_resumes_with_assigned_partitions(bootstrap):
+    from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+    topic, group = name("python-commit"), name("group")
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    for n in range(10):
+        producer.send(topic, value=b"%d" % n, partition=0)
+    producer.flush(DEADLINE)
+    producer.close()
+    for first in (0, 10):
+        consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest")
+        place = TopicPartition(topic, 0)
+        consumer.assign([place])
+        check(consumer.position(place) == first, "resumed at", consumer.position(place))
+        deadline = time.monotonic() + DEADLINE
+        while consumer.position(place) < 10:
+            check(time.monotonic() < deadline, "not read to the end")
+            consumer.poll(500)
+        consumer.commit()
+        check(consumer.committed(place) == 10, "committed")
+        consumer.close()
+
+
+# Kafka's own tools, when their jars are given
+
+
+def java(classpath, tool, *args, stdin=None):
+    done = subprocess.run(
+        ["java", "-Xmx256m", "-cp", classpath, tool, *args], input=stdin, capture_output=True, timeout=120, check=False
+    )
+    check(done.returncode == 0, tool, args, done.stderr.decode()[-2000:], done.stdout.decode()[-2000:])
+    return done.stdout.decode()
+
+
+def test_java_tools_make_describe_produce_and_consume(bootstrap, classpath):
+    server, topic = ("--bootstrap-server", bootstrap), name("java")
+    tools = "org.apache.kafka.tools."
+    java(classpath, tools + "TopicCommand", *server, "--create", "--topic", topic, "--partitions", "2")
+    check("PartitionCount: 2" in java(classpath, tools + "TopicCommand", *server, "--describe", "--topic", topic), topic)
+    lines = b"".join(b"key%d:value %d\n" % (n % 7, n) for n in range(RECORDS))
+    parse = ("--property", "parse.key=true", "--property", "key.separator=:")
+    # The tool's producer is idempotent by default.
+    java(classpath, tools + "ConsoleProducer", *server, "--topic", topic, *parse, stdin=lines)
+    ends = java(classpath, tools + "GetOffsetShell", *server, "--topic", topic)
+    counts = {int(line.split(":")[1]): int(line.split(":")[2]) for line in ends.split()}
+    check(sum(counts.values()) == RECORDS, ends)
+    got = []
+    for partition, count in counts.items():
+        place = ("--topic", topic, "--partition", str(partition), "--offset", "earliest", "--max-messages", str(count))
+        got += java(classpath, tools + "consumer.ConsoleConsumer", *server, *place, "--timeout-ms", "30000").splitlines()
+    check(sorted(got) == sorted(f"value {n}" for n in range(RECORDS)), "records of the Java producer")
+    alter = ("--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", "retention.ms=3600000")
+    java(classpath, "kafka.admin.ConfigCommand", *server, *alter)
+    describe = ("--describe", "--entity-type", "topics", "--entity-name", topic)
+    check("retention.ms=3600000" in java(classpath, "kafka.admin.ConfigCommand", *server, *describe), "altered config")
+    java(classpath, tools + "TopicCommand", *server, "--delete", "--topic", topic)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bootstrap", default="127.0.0.1:9092")
+    parser.add_argument("--classpath", help="jars of Kafka's own tools; without it they are not run")
     parser.add_argument("tests", nargs="*", help="names of tests, or parts of them; none means all")
     args = parser.parse_args()
     tests = [(test, run) for test, run in globals().items() if test.startswith("test_")]
@@ -347,9 +430,13 @@ def main():
     for test, run in tests:
         if args.tests and not any(part in test for part in args.tests):
             continue
+        java_tools = test.startswith("test_java")
+        if java_tools and not args.classpath:
+            print(f"skipped {test}: no --classpath", flush=True)
+            continue
         began = time.monotonic()
         try:
-            run(args.bootstrap)
+            run(args.bootstrap, args.classpath) if java_tools else run(args.bootstrap)
             print(f"ok      {test} ({time.monotonic() - began:.1f} s)", flush=True)
         except Exception as error:  # the next test is of interest all the same
             failed += 1

@@ -19,10 +19,9 @@ class Kafka(unittest.TestCase):
     def tearDownClass(cls):
         cls.gateway.stop()
 
-    def test_kcat_librdkafka_and_kafka_python_list_produce_and_consume(self):
-        subprocess.run(
-            [sys.executable, HERE / "kafka_clients.py", "--bootstrap", self.gateway.addresses["kafka"]], check=True, timeout=300
-        )
+    def test_kcat_librdkafka_kafka_python_and_kafkas_own_tools_list_produce_and_consume(self):
+        clients = [sys.executable, HERE / "kafka_clients.py", "--bootstrap", self.gateway.addresses["kafka"]]
+        subprocess.run([*clients, "--classpath", java_classpath("kafka", KAFKA)], check=True, timeout=300)
 
     def test_kafka_dump_log_reads_our_segments(self):
         bootstrap = self.gateway.addresses["kafka"]

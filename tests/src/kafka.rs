@@ -182,7 +182,8 @@ fn record(index: usize, key: &Bytes, value: &Bytes) -> Record {
         producer_epoch: NO_PRODUCER_EPOCH,
         timestamp_type: TimestampType::Creation,
         offset: index as i64,
-        sequence: NO_SEQUENCE,
+        // Rising with the offset, or the encoder makes a batch of each record.
+        sequence: NO_SEQUENCE + index as i32,
         timestamp: 1_360_000_000_000 + index as i64,
         key: Some(key.clone()),
         value: Some(value.clone()),

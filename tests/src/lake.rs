@@ -41,7 +41,8 @@ pub fn files(table: &Path) -> Result<(i64, Vec<String>)> {
     let mut commits: Vec<_> = fs::read_dir(&log)
         .with_context(|| log.display().to_string())?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "json") && !path.to_string_lossy().contains("/."))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')))
         .collect();
     commits.sort();
     let mut live: Vec<String> = Vec::new();

@@ -1,9 +1,9 @@
 //! Checkpoints: the state of a source partition's alerts in `_alert_state`, replaced as a whole.
 //!
 //! ```text
-//! check/TOPIC/TOPIC_ID/PARTITION/head        JSON: generation, parts, journal
+//! check/TOPIC/TOPIC_ID/PARTITION/head        generation, parts, journal
 //! check/TOPIC/TOPIC_ID/PARTITION/part/G/N    the Nth part of generation G
-//! source/TOPIC/TOPIC_ID                      JSON: where each partition is read from first
+//! source/TOPIC/TOPIC_ID                      where each partition is read from first
 //! await/TOPIC                                a topic that rules read and that does not exist yet
 //! ```
 //! The head changes after all parts of its generation are durable; until then the old generation stands whole.
@@ -17,6 +17,7 @@ use forebay_disk::Topic;
 use forebay_log::{AppendError, Offset};
 use serde::{Deserialize, Serialize};
 
+use super::entry::{decode, encode};
 use super::limits::CHECKPOINT_PART_BYTES;
 use crate::state::StateTopic;
 
@@ -46,7 +47,8 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     pub(super) fn new(state: Arc<StateTopic>, topic: &str, id: impl Display, partition: u32) -> Checkpoints {
         let prefix = format!("check/{topic}/{id}/{partition}/");
-        let head = state.get(format!("{prefix}head").as_bytes()).and_then(|json| serde_json::from_slice(&json).ok());
+        let key = format!("{prefix}head");
+        let head = state.get(key.as_bytes()).and_then(|bytes| decode(key.as_bytes(), &bytes));
         Checkpoints { state, prefix, head }
     }
 
@@ -65,7 +67,6 @@ impl Checkpoints {
         let generation = self.head.as_ref().map_or(0, |head| head.generation) + 1;
         let parts: Vec<&[u8]> = snapshot.chunks(CHECKPOINT_PART_BYTES).collect();
         let head = Head { generation, parts: parts.len(), journal: journal.0 };
-        let json = serde_json::to_vec(&head).unwrap_or_default();
         let mut last = Vec::new();
         for (index, part) in parts.iter().enumerate() {
             let change = (self.part(generation, index), Some(Bytes::copy_from_slice(part)));
@@ -76,7 +77,7 @@ impl Checkpoints {
                 self.state.put_all(vec![change]).await?;
             }
         }
-        last.push((Bytes::from(format!("{}head", self.prefix)), Some(Bytes::from(json))));
+        last.push((Bytes::from(format!("{}head", self.prefix)), Some(encode(&head))));
         let kept = format!("{}part/{generation}/", self.prefix);
         for (key, _) in self.state.scan(format!("{}part/", self.prefix).as_bytes()) {
             if !key.starts_with(kept.as_bytes()) {
@@ -114,12 +115,12 @@ impl Starts {
     }
 
     pub(super) fn load(state: &StateTopic, topic: &Topic) -> Option<Starts> {
-        serde_json::from_slice(&state.get(&Starts::key(&topic.name, topic.id))?).ok()
+        let key = Starts::key(&topic.name, topic.id);
+        decode(&key, &state.get(&key)?)
     }
 
     pub(super) async fn save(&self, state: &StateTopic, topic: &Topic) -> Result<(), AppendError> {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        state.put(Starts::key(&topic.name, topic.id), Some(Bytes::from(json))).await
+        state.put(Starts::key(&topic.name, topic.id), Some(encode(self))).await
     }
 
     pub(super) async fn remove(state: &StateTopic, topic: &str, id: impl Display) -> Result<(), AppendError> {
@@ -158,7 +159,7 @@ pub(super) fn known_sources(state: &StateTopic) -> Vec<KnownSource> {
 
 /// Notes that a topic is to be read from its beginning as soon as it exists.
 pub(super) async fn await_topic(state: &StateTopic, topic: &str) -> Result<(), AppendError> {
-    state.put(format!("await/{topic}"), Some(Bytes::from_static(b"{}"))).await
+    state.put(format!("await/{topic}"), Some(encode(&()))).await
 }
 
 /// The topics that are awaited.

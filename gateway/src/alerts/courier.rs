@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::entry::{decode, encode};
 use super::journal::{parse, visit};
 use super::limits::{CURSOR_INTERVAL, READ_BYTES};
 use super::receiver::Receiver;
@@ -116,8 +117,9 @@ impl Couriers {
     }
 
     async fn cursor(&self, id: &str) -> Result<Offset, AppendError> {
-        let saved = self.service.state.get(&cursor_key(id));
-        if let Some(cursor) = saved.and_then(|json| serde_json::from_slice::<Cursor>(&json).ok()) {
+        let key = cursor_key(id);
+        let saved: Option<Cursor> = self.service.state.get(&key).and_then(|bytes| decode(&key, &bytes));
+        if let Some(cursor) = saved {
             return Ok(Offset(cursor.next));
         }
         let next = self.service.journal.end();
@@ -134,8 +136,7 @@ impl Couriers {
 }
 
 async fn save(state: &StateTopic, id: &str, next: Offset) -> Result<(), AppendError> {
-    let json = serde_json::to_vec(&Cursor { next: next.0 }).unwrap_or_default();
-    state.put(cursor_key(id), Some(Bytes::from(json))).await
+    state.put(cursor_key(id), Some(encode(&Cursor { next: next.0 }))).await
 }
 
 impl Courier {

@@ -9,6 +9,7 @@
 mod board;
 mod checkpoint;
 mod courier;
+mod entry;
 mod follower;
 mod journal;
 mod limits;

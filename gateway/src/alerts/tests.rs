@@ -344,6 +344,26 @@ async fn what_was_there_before_the_rules_is_left_and_a_later_topic_is_read_from_
     rig.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_of_a_deleted_topic_end_and_a_new_one_of_its_name_begins_afresh() {
+    let folder = folder(RULES);
+    let log = Rig::open(folder.path()).await;
+    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
+    let rig = Rig::start_on(folder.path(), log).await;
+    rig.publish(0, &[reading("m1", 0, 200.0)]).await;
+    rig.settle().await;
+    rig.log.delete_topic("readings").await.expect("deleted");
+    eventually("the alert of the deleted topic ending", async || (rig.transitions().len() == 2).then_some(())).await;
+    eventually("the board forgetting it", async || rig.alerts.active().is_empty().then_some(())).await;
+    let awaited = || checkpoint::is_awaited(&rig.alerts.service.state, "readings");
+    eventually("the topic being awaited", async || awaited().then_some(())).await;
+    rig.log.create_topic("readings", 1, TopicConfig::default()).await.expect("made again");
+    rig.publish(0, &[reading("m1", 1, 201.0)]).await;
+    rig.settle().await;
+    assert_eq!(states(&rig.transitions()), [State::Firing, State::Resolved, State::Firing].map(|state| ("m1", state)));
+    rig.stop().await;
+}
+
 #[test]
 fn the_example_rules_are_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/rules");

@@ -28,12 +28,13 @@ enum Command {
 /// Runs the command.
 ///
 /// # Errors
-/// Mistakes in the configuration.
+/// Mistakes in the configuration, in the rule files and certificates that it names.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let text = match args.command {
         Command::Check(start) => {
             let config = start.load()?;
             crate::node::tls::check(&config)?;
+            forebay_sinks::rules::load(&config.alerts.rules)?;
             match start.config {
                 Some(file) => format!("{}: ok\n", file.display()),
                 None => "ok: no config file given, the defaults and the environment are fine\n".to_owned(),

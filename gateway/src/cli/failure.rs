@@ -34,7 +34,7 @@ fn text(error: &anyhow::Error) -> String {
     let mut details: Vec<String> = Vec::new();
     for cause in error.chain() {
         if let Some(Diagnostics(mistakes)) = cause.downcast_ref() {
-            blocks.extend(mistakes.iter().map(ToString::to_string));
+            blocks.extend(mistakes.iter().map(|mistake| mistake.to_string().replace("\n  ", "\n")));
             continue;
         }
         match cause.downcast_ref::<ConfigError>() {
@@ -83,5 +83,13 @@ mod tests {
         let text = text(&error.into());
         assert_eq!(text, "error: --set node.idd=1: unknown key node.idd\n  did you mean node.id?\n");
         assert_eq!(code(&Usage("no".to_owned()).into()), 2);
+    }
+
+    #[test]
+    fn every_mistake_of_the_rules_is_an_error_of_its_own_and_the_exit_code_is_2() {
+        let missing = ["a.yaml".into(), "b.yaml".into()];
+        let error = anyhow::Error::new(forebay_sinks::rules::load(&missing).unwrap_err());
+        let expected = "error: a.yaml:1:1: there is no such file\nerror: b.yaml:1:1: there is no such file\n";
+        assert_eq!((text(&error).as_str(), code(&error)), (expected, 2));
     }
 }

@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Arguments of `forebay lake`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// HTTP listener of the node
     #[arg(long, global = true, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
@@ -45,7 +45,7 @@ enum Command {
 ///
 /// # Errors
 /// The node cannot be reached, or what was verified does not agree.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let node = Node { url: args.url.trim_end_matches('/').to_owned(), client: reqwest::Client::new() };
     match args.command {
         Command::Status { topic } => {

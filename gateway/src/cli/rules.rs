@@ -9,7 +9,7 @@ use forebay_sinks::{duration, rules, testing};
 
 /// Arguments of `forebay rules`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
 }

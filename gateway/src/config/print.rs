@@ -10,7 +10,7 @@ use super::value::Value;
 
 const HIDDEN: &str = "\"(hidden)\"";
 
-/// Every key with type, unit, default and meaning.
+/// Every key with type, unit, default and meaning: a configuration file that changes nothing.
 #[must_use]
 pub fn docs() -> String {
     let mut out = String::from(
@@ -34,25 +34,28 @@ pub fn docs() -> String {
             }
         }
         if matches!(key.kind, Kind::Routes) {
-            let _ = writeln!(out, "\n[[routes]]    # {}", key.doc);
+            let _ = writeln!(out, "\n# [[routes]]    # {}", key.doc);
             for (name, doc) in ROUTE_KEYS {
-                let _ = writeln!(out, "{name} = \"...\"\n    # text; {doc}");
+                let _ = writeln!(out, "# {name} = \"...\"\n    # text; {doc}");
             }
             continue;
         }
-        let default = default_text(key);
-        let _ = writeln!(out, "{} = {default}\n    # {}; {}", key.name, key.kind.describe(), key.doc);
+        let setting = match default_text(key) {
+            Some(default) => format!("{} = {default}", key.name),
+            None => format!("# {} =", key.name),
+        };
+        let _ = writeln!(out, "{setting}\n    # {}; {}", key.kind.describe(), key.doc);
     }
     out
 }
 
-fn default_text(key: &Key) -> String {
+fn default_text(key: &Key) -> Option<String> {
     match (key.kind, key.default) {
-        (Kind::Paths, "") => "[]".to_owned(),
-        (_, "") => "(none)".to_owned(),
-        (Kind::Bool | Kind::Integer { .. }, default) => default.to_owned(),
-        (Kind::Size { .. } | Kind::Time { .. }, default) if default.parse::<i64>().is_ok() => default.to_owned(),
-        (_, default) => quoted(default),
+        (Kind::Paths, "") => Some("[]".to_owned()),
+        (_, "") => None,
+        (Kind::Bool | Kind::Integer { .. }, default) => Some(default.to_owned()),
+        (Kind::Size { .. } | Kind::Time { .. }, default) if default.parse::<i64>().is_ok() => Some(default.to_owned()),
+        (_, default) => Some(quoted(default)),
     }
 }
 

@@ -202,6 +202,16 @@ fn the_documentation_lists_every_key() {
 }
 
 #[test]
+fn the_documentation_is_a_file_that_sets_the_defaults() {
+    let documented = file(&docs());
+    let mut config = Config::load(&sources(&documented)).unwrap();
+    let folder = documented.path.parent().unwrap().display().to_string() + "/";
+    config.object_store.url = config.object_store.url.replace(&folder, "");
+    let text = format!("{config:?}").replace(&folder, "");
+    assert_eq!(text, format!("{:?}", set(&[]).unwrap()));
+}
+
+#[test]
 fn what_is_shown_can_be_read_back() {
     let first = file(
         "[node]\ndata_dir = \"/d\"\n[topic_defaults]\nretention.ms = -1\nsegment.bytes = 70000\n[topics.\"a.b\"]\n\

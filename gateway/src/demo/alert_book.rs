@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use forebay_disk::{Log, Partition};
 use forebay_log::Offset;
 use forebay_log::record::{Batches, RecordReader};
@@ -22,7 +23,6 @@ const READ_BYTES: usize = 1 << 20;
 /// A record of the topic, as far as the demo needs it.
 #[derive(Debug, Deserialize)]
 struct Transition {
-    id: String,
     alert: String,
     state: State,
     #[serde(default)]
@@ -48,8 +48,8 @@ pub(super) struct AlertBook {
     pub(super) fired: u64,
     /// Alerts that fired and were resolved.
     pub(super) resolved: u64,
-    /// Those that fire now.
-    firing: BTreeSet<String>,
+    /// Those that fire now, by their fingerprints.
+    firing: BTreeSet<Bytes>,
     /// Records of the topic up to which the books are kept, over its partitions.
     pub(super) records: i64,
 }
@@ -59,18 +59,18 @@ impl AlertBook {
         self.firing.len() as u64
     }
 
-    /// Enters a transition; returns a line about it when an alert began to fire.
-    fn enter(&mut self, json: &[u8]) -> Option<String> {
+    /// Enters a transition of the alert with this fingerprint (the record's key); returns a line about it when an alert began to fire.
+    fn enter(&mut self, alert: &Bytes, json: &[u8]) -> Option<String> {
         let transition: Transition = serde_json::from_slice(json).ok()?;
         match transition.state {
             State::Pending => None,
             State::Firing => {
-                let new = self.firing.insert(transition.id.clone());
+                let new = self.firing.insert(alert.clone());
                 self.fired += u64::from(new);
                 new.then(|| describe(&transition))
             }
             State::Resolved => {
-                self.resolved += u64::from(self.firing.remove(&transition.id));
+                self.resolved += u64::from(self.firing.remove(alert));
                 None
             }
         }
@@ -149,8 +149,10 @@ async fn read_on(
         let mut fired = Vec::new();
         let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
         for record in RecordReader::new(&header, &batch).into_iter().flatten().flatten() {
-            if record.offset >= before {
-                fired.extend(record.value.as_deref().and_then(|value| book.enter(value)));
+            if let (Some(alert), Some(value)) = (&record.key, &record.value)
+                && record.offset >= before
+            {
+                fired.extend(book.enter(alert, value));
             }
         }
         *offset = header.next_offset();
@@ -167,34 +169,33 @@ async fn read_on(
 mod tests {
     use super::*;
 
-    fn json(id: &str, state: &str) -> Vec<u8> {
-        serde_json::json!({
-            "id": id, "alert": "Overvoltage", "state": state, "labels": {"meter": "m1"},
+    fn enter(book: &mut AlertBook, alert: &'static str, state: &str) -> Option<String> {
+        let json = serde_json::json!({
+            "id": format!("{alert}-{state}"), "alert": "Overvoltage", "state": state, "labels": {"meter": "m1"},
             "annotations": {"summary": "m1 at 251 V"}, "active_at": "2009-02-01T04:05:00Z",
             "starts_at": "2009-02-01T04:08:00Z", "ends_at": null, "value": 251.0
-        })
-        .to_string()
-        .into_bytes()
+        });
+        book.enter(&Bytes::from(alert), json.to_string().as_bytes())
     }
 
     #[test]
     fn what_fired_is_what_was_resolved_and_what_still_fires() {
         let mut book = AlertBook::default();
-        assert_eq!(book.enter(&json("a", "pending")), None);
-        let line = book.enter(&json("a", "firing"));
+        assert_eq!(enter(&mut book, "a", "pending"), None);
+        let line = enter(&mut book, "a", "firing");
         assert_eq!(line.as_deref(), Some("Overvoltage firing: m1 at 251 V (2009-02-01T04:08:00Z)"));
-        book.enter(&json("b", "firing"));
-        book.enter(&json("a", "resolved"));
-        book.enter(&json("c", "pending"));
-        book.enter(&json("c", "resolved"));
+        enter(&mut book, "b", "firing");
+        enter(&mut book, "a", "resolved");
+        enter(&mut book, "c", "pending");
+        enter(&mut book, "c", "resolved");
         assert_eq!((book.fired, book.resolved, book.firing()), (2, 1, 1));
     }
 
     #[test]
     fn a_record_told_twice_counts_once() {
         let mut book = AlertBook::default();
-        book.enter(&json("a", "firing"));
-        assert_eq!(book.enter(&json("a", "firing")), None);
+        assert!(enter(&mut book, "a", "firing").is_some());
+        assert_eq!(enter(&mut book, "a", "firing"), None);
         assert_eq!(book.fired, 1);
     }
 }

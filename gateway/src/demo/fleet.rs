@@ -44,7 +44,7 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Connects every meter, by turns over TCP and over QUIC.
+    /// Connects every meter, over TCP or over QUIC so that each road gets about half of the readings.
     ///
     /// # Errors
     /// The meter that could not connect, and why.
@@ -60,9 +60,18 @@ impl Fleet {
             messages_per_stream: None,
         };
         let mut connecting = JoinSet::new();
-        for (index, meter) in meters.iter().enumerate() {
-            let (road, transport) = if index % 2 == 0 { (Road::Tcp, tcp.clone()) } else { (Road::Quic, quic.clone()) };
+        let mut load = (0, 0);
+        let mut largest_first: Vec<&Arc<Meter>> = meters.iter().collect();
+        largest_first.sort_by_key(|meter| std::cmp::Reverse(meter.len()));
+        for meter in largest_first {
             let meter = meter.clone();
+            let (road, transport) = if load.0 < load.1 {
+                load.0 += meter.len();
+                (Road::Tcp, tcp.clone())
+            } else {
+                load.1 += meter.len();
+                (Road::Quic, quic.clone())
+            };
             connecting.spawn(async move {
                 let options = ConnectOptions { window: WINDOW, ..ConnectOptions::new(meter.name.as_str()) };
                 let client = Client::connect(&transport, &options).await;

@@ -119,16 +119,20 @@ rules = ["rules/*.yaml"]
     )
 }
 
-/// The usual port when it is free, otherwise 0: any free one.
+/// The usual port when it is free, otherwise one that is free now, so that the configuration keeps its ports.
 fn free_tcp(port: u16) -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    if TcpListener::bind(usual).is_ok() { usual } else { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
+    let bound = TcpListener::bind(local(port)).or_else(|_| TcpListener::bind(local(0)));
+    bound.and_then(|listener| listener.local_addr()).unwrap_or(local(0))
 }
 
 /// As [`free_tcp`] for UDP.
 fn free_udp(port: u16) -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    if UdpSocket::bind(usual).is_ok() { usual } else { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
+    let bound = UdpSocket::bind(local(port)).or_else(|_| UdpSocket::bind(local(0)));
+    bound.and_then(|socket| socket.local_addr()).unwrap_or(local(0))
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 #[cfg(test)]

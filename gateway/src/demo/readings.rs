@@ -93,7 +93,7 @@ impl Readings {
     pub(super) fn embedded() -> anyhow::Result<Readings> {
         let mut meters = parse(&unpack(LONDON)?, "london").context("embedded London readings")?;
         meters.extend(parse(&unpack(HOUSEHOLD)?, HOUSEHOLD_METER).context("embedded household readings")?);
-        let description = "40 London households, half-hourly, 2013, and one near Paris, every minute, 2009";
+        let description = "real: London, half-hourly, 2013; near Paris, every minute, 2009";
         Ok(Readings::new(meters, description.to_owned()))
     }
 
@@ -109,7 +109,7 @@ impl Readings {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let meter = name.split('.').next().unwrap_or("meter").to_owned();
         let meters = parse(&text, &meter).with_context(|| path.display().to_string())?;
-        Ok(Readings::new(meters, name))
+        Ok(Readings::new(meters, format!("from {name}")))
     }
 
     fn new(meters: Vec<Meter>, description: String) -> Readings {

@@ -81,7 +81,7 @@ impl Stage {
         self.introduce(options);
         let mut fleet = Fleet::connect(&self.meters, &self.gateway.addresses).await?;
         let (tcp, quic) = (fleet.count(Road::Tcp), fleet.count(Road::Quic));
-        self.screen.note(&format!("{} meters connected: {tcp} over MQTT, {quic} over QUIC", self.meters.len()));
+        self.screen.note(&format!("meters connected: {tcp} over MQTT, {quic} over QUIC"));
 
         let until = stop.child_token();
         if let Some(duration) = options.duration {
@@ -121,8 +121,9 @@ impl Stage {
     }
 
     fn introduce(&self, options: &Options) {
+        let plural = if self.meters.len() == 1 { "" } else { "s" };
         self.screen.print(&format!(
-            "forebay demo: {} readings of {} real meters ({}), {} times as fast as they came",
+            "forebay demo: {} readings of {} meter{plural} ({}), {} times as fast as they came",
             grouped(self.readings as u64),
             self.meters.len(),
             self.description,

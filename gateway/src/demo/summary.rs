@@ -73,7 +73,11 @@ impl Findings {
         );
         line("in table", self.in_table, self.in_table == self.in_log && self.problems.is_empty(), table);
         let well = self.fired == self.resolved + self.firing && self.firing == self.active;
-        let alerts = format!("fired: {} resolved, {} still firing", grouped(self.resolved), grouped(self.firing));
+        let alerts = format!(
+            "fired on the way; {} resolved since, {} still firing",
+            grouped(self.resolved),
+            grouped(self.firing)
+        );
         line("alerts", self.fired, well, alerts);
         let mistakes = self.mistakes();
         if mistakes.is_empty() {

@@ -37,7 +37,7 @@ impl Front {
 
     pub(super) fn sample(&self) {
         if let Some(gateway) = self.gateway() {
-            self.live.sample(&gateway.log, Instant::now());
+            self.live.sample(&gateway.log, &gateway.metrics, Instant::now());
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) const CHUNK_BYTES: usize = 128 << 10;
 pub(super) const MAX_RECORDS_PER_READ: usize = 1000;
 /// Records in an answer when `limit` is not given.
 pub(super) const DEFAULT_RECORDS_PER_READ: usize = 100;
-/// Bytes of batches that one answer is made from.
+/// Bytes of keys and values after which an answer ends, and of batches read at a time.
 pub(super) const MAX_READ_BYTES: usize = 4 << 20;
 /// Clients in one answer.
 pub(super) const MAX_CLIENTS: usize = 1000;

@@ -46,24 +46,26 @@ pub(super) async fn read(
     };
     let mut records = Vec::new();
     let mut next = from;
+    // Of keys and values in the answer: what a batch decompresses to can be far more than what was read.
     let mut bytes = 0;
     while records.len() < limit && bytes < MAX_READ_BYTES {
-        let fetched = gateway.reader.read(partition, next, MAX_READ_BYTES - bytes).await?;
+        let fetched = gateway.reader.read(partition, next, MAX_READ_BYTES).await?;
         if fetched.batches.is_empty() {
             break;
         }
-        bytes += fetched.batches.len();
         let before = next;
         for batch in Batches::new(fetched.batches) {
             let (header, batch) = batch.map_err(corrupt)?;
             for record in RecordReader::new(&header, &batch).map_err(corrupt)? {
                 let record = record.map_err(corrupt)?;
-                if record.offset >= next && records.len() < limit {
+                if record.offset >= next && records.len() < limit && bytes < MAX_READ_BYTES {
                     next = record.offset.next();
+                    bytes += record.key.as_ref().map_or(0, |key| key.len());
+                    bytes += record.value.as_ref().map_or(0, |value| value.len());
                     records.push(record_json(&record));
                 }
             }
-            if records.len() < limit {
+            if records.len() < limit && bytes < MAX_READ_BYTES {
                 next = next.max(header.next_offset());
             }
         }

@@ -25,6 +25,8 @@ mod offset_commit;
 mod offset_fetch;
 mod produce;
 mod request;
+#[cfg(test)]
+mod tests;
 mod topic_configs;
 mod topics;
 

@@ -65,8 +65,4 @@ impl LocalLog for TopicLog {
     async fn set_tiered(&self, partition: u32, end: Offset) -> Result<(), String> {
         self.partition(partition)?.set_tiered(end).await.map_err(|error| error.to_string())
     }
-
-    async fn set_log_start(&self, partition: u32, to: Offset) -> Result<(), String> {
-        self.partition(partition)?.set_log_start(to).await.map_err(|error| error.to_string())
-    }
 }

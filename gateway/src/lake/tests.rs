@@ -1,3 +1,5 @@
+//! The lake on a real log and a real local object store: flush, verify, cold reads, failures, restart.
+
 use std::path::Path as FsPath;
 use std::time::{Duration, Instant};
 

@@ -90,12 +90,7 @@ impl Worker {
 
     fn policy(&self) -> Policy {
         let config = self.topic.config();
-        Policy {
-            table: config.lake_format == LakeFormat::Delta,
-            commit_interval: config.lake_commit_interval_ms,
-            retention_ms: config.retention_ms.filter(|_| config.delete),
-            retention_bytes: config.retention_bytes.filter(|_| config.delete),
-        }
+        Policy { table: config.lake_format == LakeFormat::Delta, commit_interval: config.lake_commit_interval_ms }
     }
 
     /// The table's version is shown from the start, before anything is committed.

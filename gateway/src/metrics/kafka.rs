@@ -37,8 +37,8 @@ impl KafkaMetrics {
         };
         let registry = registry.sub_registry_with_prefix("kafka");
         registry.register("connections", "Open Kafka connections", metrics.connections.clone());
-        registry.register("received", "Bytes of Kafka requests", metrics.received_bytes.clone());
-        registry.register("sent", "Bytes of Kafka responses", metrics.sent_bytes.clone());
+        registry.register_with_unit("received", "Kafka requests", Unit::Bytes, metrics.received_bytes.clone());
+        registry.register_with_unit("sent", "Kafka responses", Unit::Bytes, metrics.sent_bytes.clone());
         registry.register("connections_refused", "Kafka connections closed by the node", metrics.refused.clone());
         registry.register_with_unit(
             "request_duration",

@@ -1,11 +1,14 @@
-//! Rates of the last seconds, for the console: what the log took in, sampled once a second.
+//! Rates of the last seconds, for the console: what the log took in and how long acks took, sampled once a second.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay_disk::Log;
 use serde::Serialize;
+
+use super::Metrics;
+use super::quantile::{Buckets, Readable};
 
 /// Seconds that a rate is averaged over.
 const WINDOW_SECONDS: usize = 5;
@@ -13,11 +16,12 @@ const WINDOW_SECONDS: usize = 5;
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Cumulative sums at one moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Sample {
     at: Instant,
     records: f64,
     bytes: f64,
+    acks: Buckets,
 }
 
 /// What flows into the log now. Topics of the program's own state do not count.
@@ -26,12 +30,16 @@ pub struct Rates {
     pub records_per_second: f64,
     /// Bytes as stored, compressed.
     pub bytes_per_second: f64,
+    /// From the read of an MQTT publish to its durable append; `None` when there was none.
+    pub ack_p50_seconds: Option<f64>,
+    pub ack_p99_seconds: Option<f64>,
 }
 
 /// The samples of the last seconds.
 #[derive(Debug, Default)]
 pub struct Live {
     inner: Mutex<Samples>,
+    acks: OnceLock<Readable>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +54,7 @@ struct Samples {
 
 impl Live {
     /// Takes a sample.
-    pub fn sample(&self, log: &Log, now: Instant) {
+    pub fn sample(&self, log: &Log, metrics: &Metrics, now: Instant) {
         let mut current = HashMap::new();
         for topic in log.topics().values().filter(|topic| !topic.is_internal()) {
             for partition in &topic.partitions {
@@ -54,7 +62,8 @@ impl Live {
                 current.insert((topic.name.clone(), partition.index()), (records, partition.local_bytes() as f64));
             }
         }
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).add(current, now);
+        let acks = self.acks.get_or_init(|| Readable::new(&metrics.mqtt.ack_duration)).read();
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).add(current, acks, now);
     }
 
     /// The rates now.
@@ -70,12 +79,14 @@ impl Live {
         Rates {
             records_per_second: (last.records - first.records) / seconds,
             bytes_per_second: (last.bytes - first.bytes) / seconds,
+            ack_p50_seconds: last.acks.quantile_since(&first.acks, 0.5),
+            ack_p99_seconds: last.acks.quantile_since(&first.acks, 0.99),
         }
     }
 }
 
 impl Samples {
-    fn add(&mut self, current: HashMap<(String, u32), (f64, f64)>, now: Instant) {
+    fn add(&mut self, current: HashMap<(String, u32), (f64, f64)>, acks: Buckets, now: Instant) {
         let first = self.recent.is_empty();
         for (partition, (records, bytes)) in &current {
             let (before_records, before_bytes) = self.seen.get(partition).copied().unwrap_or_default();
@@ -86,7 +97,7 @@ impl Samples {
             }
         }
         self.seen = current;
-        self.recent.push_back(Sample { at: now, records: self.records, bytes: self.bytes });
+        self.recent.push_back(Sample { at: now, records: self.records, bytes: self.bytes, acks });
         if self.recent.len() > WINDOW_SECONDS + 1 {
             self.recent.pop_front();
         }
@@ -105,14 +116,16 @@ mod tests {
     fn rates_are_averages_of_the_last_seconds_and_never_negative() {
         let live = Live::default();
         let start = Instant::now();
-        let add = |second: u64, values| live.inner.lock().unwrap().add(values, start + INTERVAL * second as u32);
+        let add = |second: u64, values| {
+            live.inner.lock().unwrap().add(values, Buckets::default(), start + INTERVAL * second as u32)
+        };
         add(0, at(1000.0, 9000.0));
         assert_eq!(live.rates(), Rates::default());
         add(1, at(1100.0, 10_000.0));
-        assert_eq!(live.rates(), Rates { records_per_second: 100.0, bytes_per_second: 1000.0 });
+        assert_eq!(live.rates(), Rates { records_per_second: 100.0, bytes_per_second: 1000.0, ..Rates::default() });
         // Local retention lets bytes go.
         add(2, at(1100.0, 10.0));
-        assert_eq!(live.rates(), Rates { records_per_second: 50.0, bytes_per_second: 500.0 });
+        assert_eq!(live.rates(), Rates { records_per_second: 50.0, bytes_per_second: 500.0, ..Rates::default() });
         for second in 3..9 {
             add(second, at(1100.0, 10.0));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use forebay_disk::{Log, Partition};
+use forebay_disk::{Log, LogStats, Partition};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -41,6 +41,18 @@ const PARTITION_GAUGES: &[PartitionGauge] = &[
     ("partition_offline", "1 when the partition takes no writes", |p| i64::from(p.offline().is_some())),
 ];
 
+/// Name, help and value of a counter of the whole log.
+type LogCounter = (&'static str, &'static str, fn(&LogStats) -> f64);
+
+const LOG_COUNTERS: &[LogCounter] = &[
+    ("log_commits", "Group commits: writes of all that had gathered, synced together", |s| s.commits as f64),
+    ("log_synced_files", "Files synced by group commits", |s| s.synced_files as f64),
+    ("log_sync_seconds", "Time spent in the syncs of group commits", |s| s.sync_nanos as f64 / 1e9),
+    ("log_appended_bytes", "Bytes of record batches made durable", |s| s.appended_bytes as f64),
+    ("log_failed_writes", "Writes and syncs that failed, their appends refused", |s| s.failed_writes as f64),
+    ("log_corrupt_batches", "Times that damaged batches were found", |s| s.corrupt_batches as f64),
+];
+
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -67,6 +79,11 @@ impl Collector for LogCollector {
                     ConstGauge::new(value(partition)).encode(gauge.encode_family(&labels)?)?;
                 }
             }
+        }
+        let stats = self.log.stats();
+        for (name, help, value) in LOG_COUNTERS {
+            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value(&stats)).encode(counter)?;
         }
         let full = ConstGauge::new(i64::from(self.log.disk_full()));
         let help = "1 while appends are refused because the disk is full";

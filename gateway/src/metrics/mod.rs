@@ -7,7 +7,9 @@ mod kafka;
 mod lake;
 pub mod live;
 mod log;
+mod mqtt;
 mod process;
+mod quantile;
 
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ pub use exposition::{Format, render};
 pub use http::HttpMetrics;
 pub use kafka::KafkaMetrics;
 pub use lake::LakeMetrics;
+pub use mqtt::MqttMetrics;
 
 /// All metrics and the registry that `/metrics` prints. Each part of the program has a file and a field here.
 pub struct Metrics {
@@ -26,6 +29,7 @@ pub struct Metrics {
     pub alerts: AlertMetrics,
     pub http: HttpMetrics,
     pub kafka: KafkaMetrics,
+    pub mqtt: MqttMetrics,
     pub lake: LakeMetrics,
 }
 
@@ -35,8 +39,9 @@ impl Metrics {
         let alerts = AlertMetrics::new(&mut registry);
         let http = HttpMetrics::new(&mut registry);
         let kafka = KafkaMetrics::new(&mut registry);
+        let mqtt = MqttMetrics::new(&mut registry);
         let lake = LakeMetrics::new(&mut registry);
-        Metrics { registry, alerts, http, kafka, lake }
+        Metrics { registry, alerts, http, kafka, lake, mqtt }
     }
 
     /// The metrics of a node: those of the program, of its log and of the process.

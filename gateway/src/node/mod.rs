@@ -3,6 +3,8 @@
 mod bind;
 mod health;
 mod ready;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod topics;
 
@@ -30,7 +32,10 @@ use crate::reader::Reader;
 use bind::Bound;
 
 /// How long connections may take to finish what is in flight when the node drains.
-const DOORS_DRAIN: Duration = Duration::from_secs(6);
+const DOORS_DRAIN: Duration = Duration::from_secs(5);
+
+/// How long the services behind the doors may take to save their last state.
+const SERVICES_END: Duration = Duration::from_secs(2);
 
 /// Everything a running node shares.
 pub struct Gateway {
@@ -166,6 +171,11 @@ impl Node {
             quic = Some(listener);
         }
         if let (Some(listener), Some(address)) = (bound.kafka, addresses.kafka) {
+            if !address.ip().is_loopback() && config.node.advertised_host == "127.0.0.1" {
+                tracing::warn!(
+                    "Kafka clients on other machines are told to connect to 127.0.0.1; set node.advertised_host"
+                );
+            }
             let advertised = (config.node.advertised_host.clone(), address.port());
             let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised });
             doors.spawn(kafka::serve(door, listener, doors_end));
@@ -208,11 +218,18 @@ impl Node {
         }
         self.doors.abort_all();
         self.services.cancel();
+        let ended = async {
+            self.gateway.alerts.stopped().await;
+            while self.http.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(SERVICES_END, ended).await.is_err() {
+            tracing::warn!("a service did not end within {SERVICES_END:?}; it goes on from its last saved state");
+        }
+        self.http.abort_all();
         let log = self.gateway.log.clone();
         if tokio::task::spawn_blocking(move || log.shutdown()).await.is_err() {
             tracing::error!("the log did not shut down cleanly; it recovers at the next start");
         }
-        self.http.abort_all();
     }
 }
 

@@ -61,9 +61,9 @@ pub(super) async fn serve<S: Sessions>(
     let (accept, accepted) = oneshot::channel();
     let peer = Peer { transport: "quic", address: address.to_string() };
     let control = sessions.control(peer, reader, writer, shutdown, accept);
-    let (ended, acks_delivered) = with_data_streams::<S>(&connection, control, accepted).await;
+    let (ended, last_acks) = with_data_streams::<S>(&connection, control, accepted).await;
     // Closing drops what is still on its way: the last acks, a DISCONNECT with the reason.
-    let _ = timeout(LAST_WORDS, async { tokio::join!(delivered, acks_delivered) }).await;
+    let _ = timeout(LAST_WORDS, async { tokio::join!(delivered, last_acks) }).await;
     match ended {
         Ended::Normal => connection.close(CONTROL_LOST, b"control stream ended"),
         Ended::Overloaded => connection.close(OVERLOADED, b"overloaded"),
@@ -75,7 +75,7 @@ async fn handshake(incoming: Incoming) -> Result<Connection, ConnectionError> {
 }
 
 /// Drives `control` to its end and the data streams beside it, in one task: they are few and share one session. The future given
-/// back completes when the client has got all that was written on data streams.
+/// back lets the data streams write their last acks and completes when the client has got them.
 async fn with_data_streams<S: Sessions>(
     connection: &Connection,
     control: impl Future<Output = Ended>,
@@ -118,5 +118,9 @@ async fn with_data_streams<S: Sessions>(
             },
         }
     };
-    (ended, async move { while deliveries.next().await.is_some() {} })
+    let rest = async move {
+        while streams.next().await.is_some() {}
+        while deliveries.next().await.is_some() {}
+    };
+    (ended, rest)
 }

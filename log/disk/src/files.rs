@@ -17,6 +17,8 @@ pub trait Files: Send + Sync + 'static {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Nothing is written any more: another process may have the root, even while handles for reading are left.
+    fn close(&self) {}
 }
 
 /// An open file; positions are explicit, so readers and the writer share it.

@@ -5,6 +5,7 @@ mod engine;
 mod files;
 mod keeper;
 mod layout;
+mod lifecycle;
 mod log;
 mod machine;
 mod meta;

@@ -3,33 +3,28 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use forebay_log::limits::{MAX_PARTITIONS_PER_TOPIC, MAX_PENDING_APPEND_BYTES};
-use forebay_log::partition::Event;
-use forebay_log::topic::check_topic_name;
-use forebay_log::{AppendError, TopicConfig};
+use forebay_log::TopicConfig;
+use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use tokio::sync::{Semaphore, watch};
-use uuid::Uuid;
 
-use crate::dirs;
-use crate::engine::{Engine, PartitionKey};
+use crate::engine::Engine;
 use crate::files::{Files, is_disk_full};
 use crate::keeper::{Care, Keeper};
-use crate::layout::{LOG_DIR, partition_dir};
-use crate::meta::{Metadata, TopicMeta};
-use crate::open::{OpenPartition, identify};
-use crate::partition::Partition;
-use crate::points::{self, Points};
+use crate::layout::LOG_DIR;
+use crate::lifecycle::{Prepared, finish_deletions};
+use crate::meta::Metadata;
+use crate::open::identify;
+use crate::points;
 use crate::pool::SyncPool;
-use crate::shard::{Mailboxes, Request, Shard, shard_of};
-use crate::shared::Shared;
+use crate::shard::{Mailboxes, Request, Shard};
 use crate::space::Space;
 use crate::stats::{LogStats, Stats};
 use crate::topic::Topic;
-use crate::unopened::{Unopened, UnopenedList};
+use crate::unopened::UnopenedList;
 
 /// How the node's log runs.
 #[derive(Debug, Clone)]
@@ -77,25 +72,25 @@ pub struct Log {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    files: Arc<dyn Files>,
-    options: LogOptions,
-    cluster_id: String,
-    space: Arc<Space>,
-    admission: Arc<Semaphore>,
-    mailboxes: Mailboxes,
-    topics: Arc<ArcSwap<Topics>>,
-    unopened: Arc<UnopenedList>,
-    stats: Arc<Stats>,
-    changed: watch::Sender<u64>,
-    next_key: AtomicU64,
+pub(crate) struct Inner {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) options: LogOptions,
+    pub(crate) cluster_id: String,
+    pub(crate) space: Arc<Space>,
+    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) topics: Arc<ArcSwap<Topics>>,
+    pub(crate) unopened: Arc<UnopenedList>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) next_key: AtomicU64,
     /// The one that changes topics holds this; blocking threads only.
-    metadata: Mutex<Metadata>,
+    pub(crate) metadata: Mutex<Metadata>,
     /// Taken by the shutdown.
-    running: Mutex<Option<Running>>,
+    pub(crate) running: Mutex<Option<Running>>,
 }
 
-struct Running {
+pub(crate) struct Running {
     shards: Vec<Shard>,
     keeper: Keeper,
 }
@@ -138,11 +133,14 @@ impl Log {
             metadata: Mutex::new(metadata.clone()),
             running: Mutex::new(Some(Running { shards: started, keeper })),
         };
-        let mut opened = Topics::new();
+        let (mut topics, mut waiting) = (Topics::new(), Vec::new());
         for (name, meta) in metadata.topics.iter().filter(|(_, meta)| !meta.deleting) {
-            opened.insert(name.clone(), inner.open_topic(name, meta, &known)?);
+            let Prepared { topic, unopened } = inner.prepare(name, meta, &known)?;
+            topics.insert(name.clone(), topic);
+            waiting.extend(unopened);
         }
-        inner.topics.store(Arc::new(opened));
+        inner.unopened.open_all(waiting)?;
+        inner.topics.store(Arc::new(topics));
         Ok(Log { inner: Arc::new(inner) })
     }
 
@@ -217,124 +215,6 @@ impl Log {
 }
 
 impl Inner {
-    fn open_topic(&self, name: &str, meta: &TopicMeta, known: &Points) -> Result<Arc<Topic>, LogError> {
-        let config = Arc::new(ArcSwap::from_pointee(meta.config.clone()));
-        let mut partitions = Vec::new();
-        for index in 0..meta.partitions {
-            let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
-            let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
-            let point = known.get(&(meta.id, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new(name, index, point, Arc::clone(&self.stats)));
-            let open = OpenPartition {
-                files: Arc::clone(&self.files),
-                space: Arc::clone(&self.space),
-                shared: Arc::clone(&shared),
-                config: Arc::clone(&config),
-                point,
-            };
-            self.unopened.open(Unopened { key, mailbox: mailbox.clone(), open })?;
-            partitions.push(Arc::new(Partition {
-                key,
-                shared,
-                mailbox: mailbox.clone(),
-                admission: Arc::clone(&self.admission),
-                space: Arc::clone(&self.space),
-                config: Arc::clone(&config),
-            }));
-        }
-        Ok(Arc::new(Topic { name: name.to_owned(), id: meta.id, partitions, config }))
-    }
-
-    fn create_topic(&self, name: String, partitions: u32, config: TopicConfig) -> Result<Arc<Topic>, LogError> {
-        check_topic_name(&name).map_err(|why| LogError::InvalidTopic(format!("{name:?}: {why}")))?;
-        if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(&partitions) {
-            let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {partitions}");
-            return Err(LogError::InvalidTopic(why));
-        }
-        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_running()?;
-        if metadata.topics.get(&name).is_some_and(|topic| !topic.deleting) {
-            return Err(LogError::TopicExists(name));
-        }
-        finish_deletions(self.files.as_ref(), &self.space, &mut metadata)?;
-        let meta = TopicMeta { id: Uuid::new_v4(), partitions, config, deleting: false };
-        let make = || dirs::create(self.files.as_ref(), &name, meta.id, partitions);
-        self.space.reserved(make).map_err(LogError::io(partition_dir(&name, 0)))?;
-        let topic = self.open_topic(&name, &meta, &Points::new())?;
-        self.save(&mut metadata, |next| {
-            next.topics.insert(name.clone(), meta);
-        })?;
-        self.publish(|topics| {
-            topics.insert(name, Arc::clone(&topic));
-        });
-        Ok(topic)
-    }
-
-    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
-        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_running()?;
-        let topic = self.topics.load().get(name).cloned().ok_or_else(|| LogError::UnknownTopic(name.to_owned()))?;
-        self.save(&mut metadata, |next| {
-            if let Some(meta) = next.topics.get_mut(name) {
-                meta.deleting = true;
-            }
-        })?;
-        self.publish(|topics| {
-            topics.remove(name);
-        });
-        for partition in &topic.partitions {
-            partition.shared.removed.store(true, Ordering::Release);
-            let (done, gone) = tokio::sync::oneshot::channel();
-            let asked = partition.mailbox.send_blocking(Request::Remove(partition.key, done));
-            if asked.is_ok() {
-                drop(gone.blocking_recv());
-            }
-        }
-        if let Err(error) = finish_deletions(self.files.as_ref(), &self.space, &mut metadata) {
-            tracing::warn!(topic = name, %error, "the deleted topic's files are not all removed: tried again later");
-        }
-        Ok(())
-    }
-
-    fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<(), LogError> {
-        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_running()?;
-        let topic = self.topics.load().get(name).cloned().ok_or_else(|| LogError::UnknownTopic(name.to_owned()))?;
-        self.save(&mut metadata, |next| {
-            if let Some(meta) = next.topics.get_mut(name) {
-                meta.config = config.clone();
-            }
-        })?;
-        topic.config.store(Arc::new(config.clone()));
-        for partition in &topic.partitions {
-            let event = Request::Event(partition.key, Event::Configure(config.clone()));
-            partition.mailbox.send_blocking(event).map_err(|_: AppendError| LogError::Closed)?;
-        }
-        self.publish(|_| {});
-        Ok(())
-    }
-
-    /// Changes the metadata on disk, then in memory: a failed write changes nothing.
-    fn save(&self, metadata: &mut Metadata, change: impl FnOnce(&mut Metadata)) -> Result<(), LogError> {
-        let mut next = metadata.clone();
-        change(&mut next);
-        self.space.reserved(|| next.save(self.files.as_ref())).map_err(LogError::io("metadata"))?;
-        *metadata = next;
-        Ok(())
-    }
-
-    fn publish(&self, change: impl FnOnce(&mut Topics)) {
-        let mut topics = Topics::clone(&self.topics.load());
-        change(&mut topics);
-        self.topics.store(Arc::new(topics));
-        self.changed.send_modify(|version| *version += 1);
-    }
-
-    fn check_running(&self) -> Result<(), LogError> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.is_some() { Ok(()) } else { Err(LogError::Closed) }
-    }
-
     fn shutdown(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { shards, keeper }) = running else { return };
@@ -358,6 +238,7 @@ impl Inner {
         }
         // After an error nothing may say that all is on the disk.
         keeper.stop(clean, self.options.fsync);
+        self.files.close();
     }
 }
 
@@ -371,21 +252,4 @@ fn start_shards(space: &Arc<Space>, stats: &Arc<Stats>, options: &LogOptions) ->
     let pool = SyncPool::start()?;
     let engine = || Engine::new(pool.clone(), Arc::clone(space), Arc::clone(stats), options.fsync);
     (0..options.shards.max(1)).map(|number| Shard::start(number, engine())).collect()
-}
-
-/// Removes what is left of deleted topics, then their entries.
-fn finish_deletions(files: &dyn Files, space: &Space, metadata: &mut Metadata) -> Result<(), LogError> {
-    let deleting: Vec<(String, TopicMeta)> =
-        metadata.topics.iter().filter(|(_, t)| t.deleting).map(|(name, t)| (name.clone(), t.clone())).collect();
-    if deleting.is_empty() {
-        return Ok(());
-    }
-    for (name, topic) in &deleting {
-        dirs::delete(files, name, topic.id, topic.partitions).map_err(LogError::io(partition_dir(name, 0)))?;
-    }
-    let mut next = metadata.clone();
-    next.topics.retain(|_, topic| !topic.deleting);
-    space.reserved(|| next.save(files)).map_err(LogError::io("metadata"))?;
-    *metadata = next;
-    Ok(())
 }

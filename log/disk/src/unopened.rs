@@ -1,7 +1,9 @@
 //! Partitions that could not be opened: offline, and tried again until they can be or their topic is deleted.
 
+use std::num::NonZero;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::SystemTime;
 
 use forebay_log::Millis;
@@ -41,6 +43,27 @@ impl UnopenedList {
                 Ok(())
             }
         }
+    }
+
+    /// Opens partitions side by side: each is mostly a scan of its active segment.
+    ///
+    /// # Errors
+    /// As [`UnopenedList::open`].
+    pub(crate) fn open_all(&self, partitions: Vec<Unopened>) -> Result<(), LogError> {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(partitions.len());
+        let left = Mutex::new(partitions);
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || -> Result<(), LogError> {
+            while let Some(partition) = next() {
+                self.open(partition)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mine = work();
+            workers.into_iter().map(|worker| worker.join().unwrap_or(Err(LogError::Closed))).fold(mine, Result::and)
+        })
     }
 
     /// Tries all of them again.

@@ -42,9 +42,6 @@ pub trait LocalLog: Send + Sync {
     /// # Errors
     /// The partition takes no changes now.
     async fn set_tiered(&self, partition: u32, end: Offset) -> Result<(), String>;
-    /// # Errors
-    /// The partition takes no changes now.
-    async fn set_log_start(&self, partition: u32, to: Offset) -> Result<(), String>;
 }
 
 /// Why the driver must start over from the manifest.
@@ -157,12 +154,6 @@ impl Driver {
             }
             Effect::Tiered { partition, end } => {
                 self.tell_tiered(partition, end).await;
-                None
-            }
-            Effect::SetLogStart { partition, to } => {
-                if let Err(error) = self.log.set_log_start(partition, to).await {
-                    tracing::warn!(partition, %to, error, "retention could not move the log start");
-                }
                 None
             }
         })

@@ -27,10 +27,6 @@ pub struct Policy {
     pub table: bool,
     /// `lake.commit.interval.ms`
     pub commit_interval: i64,
-    /// `retention.ms`, counted from the copy or the newest record, whichever is later
-    pub retention_ms: Option<i64>,
-    /// `retention.bytes` of a partition
-    pub retention_bytes: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -112,10 +108,5 @@ pub enum Effect {
     Tiered {
         partition: u32,
         end: Offset,
-    },
-    /// Retention: everything below `to` has had its time.
-    SetLogStart {
-        partition: u32,
-        to: Offset,
     },
 }

@@ -56,8 +56,6 @@ pub(super) struct Lane {
     /// Objects being deleted now.
     pub(super) deleting: Vec<Uuid>,
     pub(super) retry: Retry,
-    /// The log start, or what retention asked for since it was told.
-    pub(super) asked_start: Offset,
     /// Whether the log was told, since the start, how far the lake has come.
     pub(super) announced: bool,
 }
@@ -80,28 +78,6 @@ impl Lane {
     pub(super) fn tiered_end(&self, policy: &Policy) -> Option<Offset> {
         let least = if policy.table { State::Committed } else { State::CopyFinished };
         self.ranges.values().take_while(|entry| entry.state >= least).last().map(|entry| entry.end)
-    }
-
-    /// The offset below which retention lets everything go, if any.
-    pub(super) fn expired(&self, policy: &Policy, now: Millis) -> Option<Offset> {
-        let least = if policy.table { State::Committed } else { State::CopyFinished };
-        let kept = || self.ranges.values().filter(|entry| entry.state != State::DeleteStarted);
-        let untiered = self.segments.iter().filter(|segment| segment.end > self.next()).map(|segment| segment.bytes);
-        let mut total = kept().map(|entry| entry.log_bytes).sum::<u64>() + untiered.sum::<u64>();
-        let mut to = None;
-        for entry in kept() {
-            let old = policy.retention_ms.zip(entry.facts.as_ref()).is_some_and(|(keep, facts)| {
-                // Counted from the copy: the clocks of devices say little about how long a record was kept.
-                facts.finished_at.0.saturating_add(keep) <= now.0
-            });
-            let much = policy.retention_bytes.is_some_and(|limit| total > limit);
-            if entry.state < least || !(old || much) {
-                break;
-            }
-            total = total.saturating_sub(entry.log_bytes);
-            to = Some(entry.end);
-        }
-        to.filter(|to| *to > self.asked_start)
     }
 
     /// Takes a recovered entry in. Of two that claim one range, the one further on is right.

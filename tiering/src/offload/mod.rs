@@ -2,7 +2,7 @@
 //!
 //! The order that makes every crash harmless: the manifest names the object before it is written, the object is whole before
 //! the manifest says so, the manifest says so before the table does, and the local copy goes only after all three. A commit
-//! carries each partition's end offset, so one made twice adds nothing. On the way out the log start moves first, then the
+//! carries each partition's end offset, so one made twice adds nothing. On the way out the log start moves first (retention is the log's own business), then the
 //! table lets go, and the object follows after a grace period for readers of older table versions.
 
 mod driver;
@@ -112,8 +112,6 @@ impl Offload {
                 let policy = &self.policy;
                 let lane = self.lanes.entry(partition).or_default();
                 lane.log_start = log_start;
-                // What retention asked for and did not get is asked for again.
-                lane.asked_start = log_start;
                 lane.segments = segments;
                 if !lane.announced {
                     lane.announced = true;
@@ -265,21 +263,17 @@ impl Offload {
 
     /// Everything that can be begun now.
     fn plan(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        self.plan_retention(now, effects);
+        self.plan_removal(now, effects);
         self.plan_deletes(now, effects);
         self.plan_copy(now, effects);
         self.plan_commit(now, effects);
     }
 
-    fn plan_retention(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+    fn plan_removal(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let least = if self.policy.table { State::Committed } else { State::CopyFinished };
         let committing: Vec<Uuid> = self.committing.iter().flat_map(|(adds, _)| adds).map(|entry| entry.id).collect();
         let mut changes = Vec::new();
-        for (partition, lane) in &mut self.lanes {
-            if let Some(to) = lane.expired(&self.policy, now) {
-                lane.asked_start = to;
-                effects.push(Effect::SetLogStart { partition: *partition, to });
-            }
+        for lane in self.lanes.values_mut() {
             for entry in lane.ranges.values_mut() {
                 let gone = entry.end <= lane.log_start && entry.state >= least && entry.state != State::DeleteStarted;
                 if gone && !committing.contains(&entry.id) {

@@ -1,3 +1,5 @@
+//! Segments through an object and back: offsets, gaps, times, any bytes.
+
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};

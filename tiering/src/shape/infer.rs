@@ -132,8 +132,9 @@ impl Walk<'_> {
                 Some(at) => at,
                 None if *self.count < MAX_FIELDS * 2 => {
                     *self.count += 1;
-                    fields.push(Seen { key: key.into_owned(), values: Values::default() });
-                    fields.len() - 1
+                    // After the key before it: then payloads that leave fields out still have one order.
+                    fields.insert(expected, Seen { key: key.into_owned(), values: Values::default() });
+                    expected
                 }
                 None => {
                     parser.skip()?;
@@ -248,13 +249,16 @@ impl Values {
 }
 
 fn merge(fields: &mut Vec<Field>, seen: &[Seen], top: bool) {
+    let mut at = 0;
     for Seen { key, values } in seen {
-        if let Some(field) = fields.iter_mut().find(|field| field.key == *key) {
-            values.settle(&mut field.kind);
+        if let Some(settled) = fields.iter().position(|field| field.key == *key) {
+            values.settle(&mut fields[settled].kind);
+            at = settled + 1;
         } else if fields.len() < MAX_FIELDS
             && let Some(kind) = values.kind()
         {
-            fields.push(Field { key: key.clone(), column: column_name(key, fields, top), kind });
+            fields.insert(at, Field { key: key.clone(), column: column_name(key, fields, top), kind });
+            at += 1;
         }
     }
 }
@@ -303,9 +307,16 @@ mod tests {
         let first = infer(Shape::default(), &[r#"{"a":1,"o":{"x":1}}"#]);
         let second = infer(first, &[r#"{"b":"x","a":1.5,"o":{"y":2}}"#]);
         let keys: Vec<_> = second.fields.iter().map(|field| field.key.as_str()).collect();
-        assert_eq!(keys, ["a", "o", "b"]);
+        assert_eq!(keys, ["b", "a", "o"]);
         assert_eq!(kind(&second, "a"), Some(&Kind::Bigint));
         assert!(matches!(kind(&second, "o"), Some(Kind::Struct(fields)) if fields.len() == 2));
+    }
+
+    #[test]
+    fn fields_that_some_payloads_leave_out_take_their_place_among_the_others() {
+        let shape = infer(Shape::default(), &[r#"{"a":1,"d":1}"#, r#"{"a":1,"b":1,"d":1}"#, r#"{"b":1,"c":1,"d":1}"#]);
+        let keys: Vec<_> = shape.fields.iter().map(|field| field.key.as_str()).collect();
+        assert_eq!(keys, ["a", "b", "c", "d"]);
     }
 
     #[test]

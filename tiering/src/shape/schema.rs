@@ -107,7 +107,7 @@ pub(super) fn arrow_fields(fields: &[Field]) -> Fields {
         .collect()
 }
 
-/// The fields of a topic's payloads, in the order of first sight.
+/// The fields of a topic's payloads, in the order of the payloads' keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Shape {
     /// Separators are written `", "` and `": "` (Python's default), not `","` and `":"`.

@@ -100,7 +100,7 @@ function showChart(value) {
 
 function showPartitions(body, topic) {
   const create = () => {
-    const row = newRow(["num", "bar-cell", "num", "num", "num", "num", "bad"]);
+    const row = newRow(["num", "bar-cell", "num", "num", "num", "num", "offline bad"]);
     row.cells[1].append(make("div", "bar", make("span", "cold"), make("span", "hot")));
     return row;
   };
@@ -194,7 +194,7 @@ function show(status) {
   text($("records"), rate(status.rates.records_per_second));
   showChart(status.rates.records_per_second);
   text($("bytes"), size(status.rates.bytes_per_second));
-  text($("local"), `${size(sum(outside, (topic) => topic.local_bytes))} on local disk`);
+  text($("local"), `${size(sum(outside, (topic) => topic.local_bytes))} local`);
   text($("ack50"), latency(status.rates.ack_p50_seconds));
   text($("ack99"), latency(status.rates.ack_p99_seconds));
   text($("mqtt"), count(status.connections.mqtt));

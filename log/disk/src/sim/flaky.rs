@@ -59,6 +59,9 @@ impl Files for FlakyFiles {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         if self.chances.broken() { Err(Chances::error()) } else { self.inner.sync_dir(path) }
     }
+    fn close(&self) {
+        self.inner.close();
+    }
 }
 
 struct FlakyFile {

@@ -23,6 +23,11 @@ fn conforms(files: &dyn Files) {
     assert_eq!(file.read_at(0, &mut buffer).unwrap(), 6);
     assert_eq!(&buffer[..6], b"\0\0cdef", "a hole reads as zeros");
     assert_eq!(file.read_at(6, &mut buffer).unwrap(), 0);
+    let many: Vec<IoSlice<'_>> = ["", "a", "", "b", "c", "d"].map(|part| IoSlice::new(part.as_bytes())).to_vec();
+    file.write_at(1, &many).unwrap();
+    assert_eq!(file.read_at(0, &mut buffer).unwrap(), 6);
+    assert_eq!(&buffer[..6], b"\0abcdf");
+    file.write_at(1, &[IoSlice::new(b"\0cde")]).unwrap();
     file.set_len(4).unwrap();
     file.set_len(5).unwrap();
     assert_eq!(file.read_at(2, &mut buffer).unwrap(), 3);
@@ -69,7 +74,9 @@ fn a_second_process_is_kept_out() {
     let dir = tempfile::tempdir().unwrap();
     let first = RealFiles::open(dir.path()).unwrap();
     assert!(matches!(RealFiles::open(dir.path()), Err(LogError::Locked)));
-    drop(first);
+    first.close();
+    let second = RealFiles::open(dir.path()).unwrap();
+    drop(second);
     RealFiles::open(dir.path()).unwrap();
 }
 

@@ -2,6 +2,8 @@
 
 use super::common::{chunk, open, values};
 use forebay_disk::{AppendData, LogError};
+use forebay_log::record::{BatchHeader, RecordChunk};
+use forebay_log::topic::CompressionType;
 use forebay_log::{Millis, Offset, ReadError, TopicConfig};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +92,7 @@ async fn offsets_are_found_by_time_across_segments() {
     let topic = log.create_topic("t", 1, TopicConfig::default()).await.unwrap();
     let partition = &topic.partitions[0];
     for time in [1000, 3000, 2000, 5000] {
-        let mut chunk = forebay_log::record::RecordChunk::new();
+        let mut chunk = RecordChunk::new();
         chunk.push(Millis(time), None, Some(b"x"), &[]);
         partition.append(AppendData::Chunk(chunk)).await.unwrap();
         if time == 3000 {
@@ -102,4 +104,42 @@ async fn offsets_are_found_by_time_across_segments() {
     assert_eq!(found(1500), Some((1, 3000)));
     assert_eq!(found(3001), Some((3, 5000)));
     assert_eq!(found(5001), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn index_files_hold_what_kafkas_tools_expect() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let config = TopicConfig { compression_type: CompressionType::None, ..TopicConfig::default() };
+    let topic = log.create_topic("t", 1, config).await.unwrap();
+    let partition = &topic.partitions[0];
+    partition.append(AppendData::Chunk(chunk(&["not at offset 0"]))).await.unwrap();
+    partition.roll().await.unwrap();
+    for n in 0..30 {
+        let mut chunk = RecordChunk::new();
+        for _ in 0..3 {
+            chunk.push(Millis(1000 + n), None, Some(&[b'x'; 500]), &[]);
+        }
+        partition.append(AppendData::Chunk(chunk)).await.unwrap();
+    }
+    partition.roll().await.unwrap();
+    let path = dir.path().join("log/t-0/00000000000000000001.log");
+    let (bytes, base) = (std::fs::read(&path).unwrap(), 1);
+    let index = std::fs::read(path.with_extension("index")).unwrap();
+    let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+    let entries: Vec<(u32, u32)> = index.chunks(8).map(|e| (word(&e[..4]), word(&e[4..]))).collect();
+    assert!(entries.len() > 5, "an entry for each 4 KiB, and no room kept behind them");
+    for (offset, position) in entries {
+        let header = BatchHeader::parse(&bytes[position as usize..]).unwrap();
+        assert_eq!(header.last_offset(), Offset(base + i64::from(offset)));
+    }
+    let times = std::fs::read(path.with_extension("timeindex")).unwrap();
+    assert_eq!(times.len() % 12, 0);
+    let last = &times[times.len() - 12..];
+    assert_eq!(i64::from_be_bytes(last[..8].try_into().unwrap()), 1029, "ends with the greatest timestamp");
+    assert_eq!(word(&last[8..]), 89);
+    let epochs = std::fs::read_to_string(dir.path().join("log/t-0/leader-epoch-checkpoint")).unwrap();
+    assert_eq!(epochs, "0\n1\n0 0\n");
+    let identity = std::fs::read_to_string(dir.path().join("log/t-0/partition.metadata")).unwrap();
+    assert!(identity.starts_with("version: 0\ntopic_id: "), "{identity}");
 }

@@ -5,4 +5,5 @@ mod common;
 mod files;
 mod full_disk;
 mod log;
+mod producers;
 mod recovery;

@@ -69,7 +69,9 @@ async fn a_flipped_byte_in_a_closed_segment_is_reported_where_it_is_and_hides_no
 
     let log = open(dir.path());
     let partition = partition(&log);
+    assert_eq!(log.stats().corrupt_batches, 0, "closed segments are not scanned at a start");
     let read = partition.read(Offset(1), 1000);
+    assert_eq!(log.stats().corrupt_batches, 1);
     let Err(ReadError::Corrupt { file, position, .. }) = read else { panic!("{read:?}") };
     assert!(dir.path().join(file).ends_with(damaged.file_name().unwrap()));
     assert_eq!(position, 0);

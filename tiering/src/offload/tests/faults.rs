@@ -256,9 +256,4 @@ impl LocalLog for FakeLog {
         *tiered = end.max(*tiered);
         if lost { Err("answer lost".into()) } else { Ok(()) }
     }
-    async fn set_log_start(&self, partition: u32, to: Offset) -> std::result::Result<(), String> {
-        let lost = self.faults.step()?;
-        *self.partitions[partition as usize].log_start.lock().expect("lock") = to;
-        if lost { Err("answer lost".into()) } else { Ok(()) }
-    }
 }

@@ -1,0 +1,319 @@
+//! All that the MQTT doors of a node share: sessions, subscriptions, retained messages, and the program's own publishes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use forebay_disk::Log;
+use forebay_log::{AppendError, Millis, Offset};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::delivery::{Hub, Published};
+use super::intents;
+use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_BATCH, SWEEP_INTERVAL};
+use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
+use super::record;
+use super::registry::{Due, Parked, Registry};
+use super::retained::Retained;
+use super::session::{Cursors, Entry, Kept, Limits, cursor_key, intent_key, session_key};
+use crate::config::{Config, MqttConfig};
+use crate::ingest::{Gather, Router};
+use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
+use crate::reader::Reader;
+use crate::state::StateTopic;
+
+/// Where sessions are stored.
+const SESSIONS_TOPIC: &str = "_mqtt_sessions";
+/// Where retained messages are stored.
+const RETAINED_TOPIC: &str = "_mqtt_retained";
+
+/// All that the MQTT doors of a node share: sessions, subscriptions, retained messages.
+pub struct Broker {
+    log: Log,
+    router: Arc<Router>,
+    pub(super) config: MqttConfig,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) hub: Arc<Hub>,
+    pub(super) retained: Retained,
+    pub(super) sessions: Arc<StateTopic>,
+    pub(super) registry: Registry,
+    /// Sockets that may be open, refused ones included.
+    pub(super) sockets: Arc<Semaphore>,
+    connected: Arc<AtomicUsize>,
+    parked_bytes: AtomicUsize,
+}
+
+/// One session, for `/api/v1/clients` and the console.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClientInfo {
+    pub client_id: String,
+    pub connected: bool,
+    /// "tcp", "tls", "ws", "wss" or "quic"
+    pub transport: &'static str,
+    pub address: String,
+    /// "3.1.1" or "5.0"
+    pub version: &'static str,
+    pub subscriptions: usize,
+    pub inflight: usize,
+}
+
+/// The right to be connected; given back when dropped.
+pub(super) struct Admission {
+    connected: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.connected.fetch_sub(1, Ordering::AcqRel);
+        self.metrics.mqtt.connections.dec();
+    }
+}
+
+fn version_text(version: Version) -> &'static str {
+    match version {
+        Version::V4 => "3.1.1",
+        Version::V5 => "5.0",
+    }
+}
+
+impl Broker {
+    /// Loads sessions and retained messages and starts the delivery to subscribers.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read, or a topic that routes name cannot be made.
+    pub async fn start(
+        log: Log,
+        reader: Reader,
+        router: Arc<Router>,
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Arc<Broker>> {
+        for name in router.topics() {
+            if log.topic(name).is_none() {
+                let settings = config.topics.get(name).unwrap_or(&config.topic_defaults);
+                log.create_topic(name, settings.num_partitions, settings.config.clone()).await?;
+            }
+        }
+        let sessions = StateTopic::open(&log, SESSIONS_TOPIC).await?;
+        let stored_retained = StateTopic::open(&log, RETAINED_TOPIC).await?;
+        let receipts = intents::resolve(&sessions, &log, &reader).await?;
+        let hub = Hub::start(log.clone(), reader, router.clone(), metrics.clone(), shutdown.clone());
+        let mqtt = config.mqtt.clone();
+        let sockets = (mqtt.max_connections + REFUSED_AT_A_TIME).min(Semaphore::MAX_PERMITS);
+        let broker = Arc::new(Broker {
+            log,
+            router,
+            limits: Limits::of(&mqtt),
+            retained: Retained::load(stored_retained, mqtt.max_retained_messages, metrics.clone()),
+            config: mqtt,
+            metrics,
+            clock: Clock::start(),
+            hub,
+            sessions,
+            registry: Registry::default(),
+            sockets: Arc::new(Semaphore::new(sockets)),
+            connected: Arc::default(),
+            parked_bytes: AtomicUsize::new(0),
+        });
+        broker.load_sessions(receipts);
+        let sweeper = broker.clone();
+        tokio::spawn(async move { shutdown.run_until_cancelled(sweeper.sweep()).await });
+        Ok(broker)
+    }
+
+    fn load_sessions(&self, mut receipts: std::collections::BTreeMap<String, Vec<intents::Receipt>>) {
+        let now = self.clock.now();
+        for (key, value) in self.sessions.scan(b"s/") {
+            let Some(client_id) = key.get(2..).and_then(|id| std::str::from_utf8(id).ok()) else { continue };
+            let entry = match Entry::decode(value) {
+                Ok(entry) => entry,
+                Err(problem) => {
+                    tracing::warn!(client = client_id, %problem, "cannot read a stored session");
+                    continue;
+                }
+            };
+            let mut kept = Kept { subscriptions: entry.subscriptions, ..Kept::default() };
+            match self.sessions.get(&cursor_key(client_id)).map(Cursors::decode) {
+                Some(Ok(cursors)) => kept.cursors = cursors,
+                Some(Err(problem)) => {
+                    tracing::warn!(client = client_id, %problem, "cannot read a stored session's cursors");
+                }
+                None => {}
+            }
+            for (stream, packet_id) in receipts.remove(client_id).unwrap_or_default() {
+                kept.inbound.restore(stream, packet_id);
+            }
+            // One that was connected when the node stopped ages from now.
+            let since = entry.disconnected_at.unwrap_or(now);
+            let expires_at = Millis(since.0 + i64::from(entry.expiry) * 1000);
+            let parked = Parked { kept, version: entry.version, expires_at, will: None };
+            self.registry.restore(Text::from(client_id), Box::new(parked));
+        }
+        self.metrics.mqtt.sessions.set(self.registry.sessions() as i64);
+    }
+
+    /// Publishes delayed wills and ends expired sessions.
+    async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for due in self.registry.due(self.clock.now(), SWEEP_BATCH) {
+                match due {
+                    Due::Will(client_id, will) => self.publish_will(&client_id, *will).await,
+                    Due::Expired(live, parked) => {
+                        let Parked { kept, will, .. } = *parked;
+                        if let Some((_, will)) = will {
+                            self.publish_will(&live.client_id, *will).await;
+                        }
+                        self.unpark(&kept);
+                        self.forget_session(&live.client_id, &kept).await;
+                        self.registry.release(&live, None);
+                        self.metrics.mqtt.sessions.set(self.registry.sessions() as i64);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes for the program itself (alert receivers), as a client called `client_id` would at QoS 1; returns when durable.
+    ///
+    /// # Errors
+    /// Why nothing was stored.
+    pub async fn publish(&self, client_id: &str, topic: &str, payload: &[u8], retain: bool) -> Result<(), AppendError> {
+        if !super::topic::valid_topic(topic) {
+            return Err(AppendError::Invalid("the MQTT topic is not valid"));
+        }
+        let message = Message {
+            topic: Text::from(topic),
+            payload: bytes::Bytes::copy_from_slice(payload),
+            qos: Qos::AtLeastOnce,
+            retain,
+            properties: MessageProperties::default(),
+        };
+        self.append(&Text::from(client_id), message).await
+    }
+
+    /// Appends one message outside of a connection's own gather.
+    async fn append(&self, client_id: &Text, message: Message) -> Result<(), AppendError> {
+        let now = self.clock.now();
+        let mut gather = self.new_gather();
+        record::push(&mut gather, now, client_id.as_str(), &message, None)?;
+        for ticket in gather.submit().await.tickets {
+            ticket?.await?;
+        }
+        if message.retain && self.may_retain(&message) {
+            self.retained.keep(vec![Published::kept(&message, client_id, now)]).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn publish_will(&self, client_id: &Text, will: Will) {
+        static LIMIT: LogLimit = LogLimit::new(10);
+        if let Err(error) = self.append(client_id, will.message).await
+            && let Some(suppressed) = LIMIT.admit()
+        {
+            tracing::warn!(client = client_id.as_str(), %error, suppressed, "will not stored");
+        }
+    }
+
+    /// Sessions, connected ones and parked ones, in no order.
+    pub fn clients(&self, limit: usize) -> Vec<ClientInfo> {
+        let mut clients = Vec::new();
+        self.registry.visit(limit, |client_id, session| {
+            clients.push(match session {
+                Ok(live) => ClientInfo {
+                    client_id: client_id.as_str().to_owned(),
+                    connected: true,
+                    transport: live.transport,
+                    address: live.address.clone(),
+                    version: version_text(live.version),
+                    subscriptions: live.subscriptions.load(Ordering::Relaxed),
+                    inflight: live.inflight.load(Ordering::Relaxed),
+                },
+                Err(parked) => ClientInfo {
+                    client_id: client_id.as_str().to_owned(),
+                    connected: false,
+                    transport: "",
+                    address: String::new(),
+                    version: version_text(parked.version),
+                    subscriptions: parked.kept.subscriptions.len(),
+                    inflight: parked.kept.inbound.inflight(),
+                },
+            });
+        });
+        clients
+    }
+
+    /// Open connections with a session.
+    pub fn connected(&self) -> usize {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Admits one more connection, up to `max_connections`.
+    pub(super) fn admit(&self) -> Option<Admission> {
+        let admission = Admission { connected: self.connected.clone(), metrics: self.metrics.clone() };
+        let before = self.connected.fetch_add(1, Ordering::AcqRel);
+        self.metrics.mqtt.connections.inc();
+        (before < self.config.max_connections).then_some(admission)
+    }
+
+    pub(super) fn new_gather(&self) -> Gather {
+        Gather::new(self.log.clone(), self.router.clone())
+    }
+
+    /// The log end of a partition, behind which a record that is about to be appended will be.
+    pub(super) fn log_end(&self, topic: &str, partition: u32) -> Offset {
+        self.log
+            .topic(topic)
+            .and_then(|topic| topic.partitions.get(partition as usize).map(|p| p.watermarks().log_end))
+            .unwrap_or(Offset::ZERO)
+    }
+
+    /// Whether a message with the retain flag is kept; beyond `max_retained_messages` it is only delivered (v5 section 3.3.1.3).
+    pub(super) fn may_retain(&self, message: &Message) -> bool {
+        static LIMIT: LogLimit = LogLimit::new(1);
+        let full = !message.payload.is_empty() && self.retained.is_full_for(&message.topic);
+        if full && let Some(suppressed) = LIMIT.admit() {
+            tracing::warn!(
+                topic = message.topic.as_str(),
+                suppressed,
+                "message not retained: max_retained_messages is reached"
+            );
+        }
+        !full
+    }
+
+    /// Removes all that is stored of a session.
+    pub(super) async fn forget_session(&self, client_id: &Text, kept: &Kept) {
+        let client = client_id.as_str();
+        let mut changes = vec![(session_key(client), None), (cursor_key(client), None)];
+        changes.extend(kept.inbound.received().map(|(stream, id)| (intent_key(client, stream, id), None)));
+        if let Err(error) = self.sessions.put_all(changes).await {
+            tracing::warn!(client, %error, "stored state of an ended session not removed");
+        }
+    }
+
+    /// A session is about to be parked: what its client has not acknowledged stays in memory while there is room for it, else it
+    /// is read from the log again.
+    pub(super) fn make_room_for(&self, kept: &mut Kept) {
+        let bytes = kept.outbound.bytes();
+        if self.parked_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes > MAX_PARKED_BYTES {
+            self.parked_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.hub.hold_back(&mut kept.cursors, kept.outbound.unacknowledged());
+            kept.outbound.forget();
+        }
+    }
+
+    /// A parked session has an owner again, or has ended.
+    pub(super) fn unpark(&self, kept: &Kept) {
+        self.parked_bytes.fetch_sub(kept.outbound.bytes(), Ordering::AcqRel);
+    }
+}

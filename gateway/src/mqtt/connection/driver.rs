@@ -1,0 +1,371 @@
+//! The loop of one connection: takes what is ready, feeds the session machine, does what it wants done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use forebay_log::{AppendError, Millis};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::appends::{Appends, Settled, Submitted};
+use super::feed::{Fed, Feed};
+use super::input::Input;
+use super::output::Output;
+use super::streams::{StreamInput, Streams};
+use crate::mqtt::Broker;
+use crate::mqtt::broker::Admission;
+use crate::mqtt::codec::Codec;
+use crate::mqtt::limits::DRAIN_TIMEOUT;
+use crate::mqtt::packet::{Incoming, Outgoing, Qos};
+use crate::mqtt::reason;
+use crate::mqtt::registry::Live;
+use crate::mqtt::session::{Effect, Event, Session, Then};
+
+/// Messages delivered in one turn of the loop.
+const DELIVERIES_AT_ONCE: usize = 256;
+/// The timer's rest when nothing is due.
+const FAR: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer is gone, or has said that it goes.
+    Lost,
+    /// The session wants it; a v5 client is told.
+    Closing(u8),
+    /// Bytes that are no MQTT packet.
+    Malformed {
+        reason: u8,
+        what: String,
+    },
+    TakenOver,
+    Shutdown,
+}
+
+/// A state change on its way to the log.
+type Store = BoxFuture<'static, (Then, Result<(), AppendError>)>;
+
+/// What the loop woke up for.
+enum Step {
+    Wrote(std::io::Result<usize>),
+    Settled(Settled),
+    Stored(Then, Result<(), AppendError>),
+    Submitted(Submitted),
+    TakenOver,
+    Shutdown,
+    Time,
+    Fed(Fed),
+    Stream(StreamInput),
+    Read(std::io::Result<usize>),
+}
+
+/// A connection and its session.
+pub(super) struct Driver {
+    pub(super) broker: Arc<Broker>,
+    pub(super) live: Arc<Live>,
+    pub(super) session: Session,
+    /// The session's entry is stored, and has to go when the session ends.
+    pub(super) is_stored: bool,
+    pub(super) codec: Codec,
+    pub(super) input: Input,
+    pub(super) output: Output,
+    pub(super) appends: Appends,
+    pub(super) stores: FuturesUnordered<Store>,
+    pub(super) feed: Option<Box<Feed>>,
+    pub(super) streams: Option<Box<Streams>>,
+    pub(super) effects: Vec<Effect>,
+    /// Results known at once.
+    pub(super) again: Vec<Event>,
+    pub(super) closing: Option<u8>,
+    /// Set once nothing more is to be read; what was read is still taken.
+    pub(super) ending: Option<End>,
+    pub(super) cursors_due: Option<Instant>,
+    pub(super) _admission: Admission,
+}
+
+impl Driver {
+    /// Runs until the connection has to end; what is on its way into the log may still be unsettled.
+    pub(super) async fn run<R, W>(&mut self, reader: &mut R, writer: &mut W, shutdown: &CancellationToken) -> End
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut timer = Box::pin(tokio::time::sleep(FAR));
+        let mut drain_by = None;
+        loop {
+            self.pump();
+            if let Some(code) = self.closing {
+                return End::Closing(code);
+            }
+            if let Some(end) = &self.ending
+                && self.input.is_drained()
+                && self.appends.submitting.is_none()
+            {
+                return end.clone();
+            }
+            self.set_timer(timer.as_mut(), drain_by);
+            match self.step(reader, writer, shutdown, timer.as_mut()).await {
+                Step::Wrote(Ok(n)) => {
+                    self.broker.metrics.mqtt.sent_bytes.inc_by(n as u64);
+                }
+                Step::Wrote(Err(_)) => {
+                    self.output.give_up();
+                    self.end(End::Lost);
+                }
+                Step::Settled(settled) => self.settled(settled),
+                Step::Stored(then, result) => self.event(Event::Stored { then, result }),
+                Step::Submitted(submitted) => self.appends.submitted(submitted),
+                Step::TakenOver => self.end(End::TakenOver),
+                Step::Shutdown => {
+                    drain_by = Some(Instant::now() + DRAIN_TIMEOUT);
+                    self.end(End::Shutdown);
+                }
+                Step::Time => {
+                    if drain_by.is_some_and(|by| by <= Instant::now()) {
+                        return End::Shutdown;
+                    }
+                    self.time();
+                }
+                Step::Fed(fed) => self.fed(fed),
+                Step::Stream(input) => self.stream_input(input),
+                Step::Read(read) => self.read(read),
+            }
+        }
+    }
+
+    async fn step<R, W>(
+        &mut self,
+        reader: &mut R,
+        writer: &mut W,
+        shutdown: &CancellationToken,
+        timer: std::pin::Pin<&mut Sleep>,
+    ) -> Step
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let going_on = self.ending.is_none();
+        let low = self.output.is_low();
+        let may_read = going_on && low && self.input.has_room();
+        let may_deliver = going_on && low && self.session.has_room();
+        if may_read {
+            self.input.prepare();
+        }
+        let Driver { live, input, output, appends, stores, feed, streams, .. } = self;
+        let Appends { submitting, groups, .. } = appends;
+        let submitted = async {
+            match submitting {
+                Some(submitting) => submitting.await,
+                None => std::future::pending().await,
+            }
+        };
+        let fed = async {
+            match feed {
+                Some(feed) => feed.next(may_deliver).await,
+                None => std::future::pending().await,
+            }
+        };
+        let from_streams = async {
+            match streams {
+                Some(streams) => streams.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let must_write = !output.buffer.is_empty() || output.unflushed;
+        tokio::select! {
+            biased;
+            () = live.claimed.notified(), if going_on => Step::TakenOver,
+            () = shutdown.cancelled(), if going_on => Step::Shutdown,
+            Some(settled) = groups.next(), if !groups.is_empty() => Step::Settled(settled),
+            Some((then, result)) = stores.next(), if !stores.is_empty() => Step::Stored(then, result),
+            submitted = submitted => Step::Submitted(submitted),
+            wrote = output.write(writer), if must_write => Step::Wrote(wrote),
+            () = timer => Step::Time,
+            fed = fed, if going_on => Step::Fed(fed),
+            input = from_streams, if may_read => Step::Stream(input),
+            read = reader.read_buf(&mut input.buffer), if may_read => Step::Read(read),
+        }
+    }
+
+    /// Takes packets while there is room, hands gathered publishes to the log, sends what subscriptions brought.
+    fn pump(&mut self) {
+        let now = self.broker.clock.now();
+        loop {
+            for event in std::mem::take(&mut self.again) {
+                self.event(event);
+            }
+            if self.closing.is_some() || !self.appends.has_room() || !self.output.is_low() {
+                break;
+            }
+            match self.input.front() {
+                None => break,
+                Some(Incoming::Publish(publish))
+                    if publish.message.qos != Qos::AtMostOnce && !self.session.may_publish() =>
+                {
+                    break;
+                }
+                Some(_) => {}
+            }
+            let Some((stream, packet)) = self.input.pop() else { break };
+            if let Incoming::Publish(publish) = &packet {
+                self.broker.metrics.mqtt.published(publish.message.qos as u8);
+            }
+            self.handle(now, Event::Packet { stream, packet });
+        }
+        self.appends.start(&self.broker);
+        if self.ending.is_none() && self.closing.is_none() {
+            self.deliver(now);
+        }
+        let inbound = &self.session.kept.inbound;
+        if let Some(streams) = &mut self.streams
+            && !streams.flush(|stream| inbound.awaits(stream))
+        {
+            self.closing = Some(reason::QUOTA_EXCEEDED);
+        }
+        self.live.inflight.store(self.session.inflight(), Ordering::Relaxed);
+    }
+
+    fn deliver(&mut self, now: Millis) {
+        for _ in 0..DELIVERIES_AT_ONCE {
+            let Some(feed) = &mut self.feed else { return };
+            feed.fill(&self.broker, &self.session);
+            if !self.session.has_room() || !self.output.is_low() {
+                return;
+            }
+            let Some(delivery) = feed.receiving.try_next() else { return };
+            self.handle(now, Event::Deliver(delivery));
+        }
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.handle(self.broker.clock.now(), event);
+    }
+
+    fn handle(&mut self, now: Millis, event: Event) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.session.handle(now, event, &mut effects);
+        self.apply_all(now, effects);
+    }
+
+    pub(super) fn settled(&mut self, settled: Settled) {
+        self.take_settled(settled);
+        // All that one commit settled leaves in one write.
+        while let Some(Some(settled)) = self.appends.groups.next().now_or_never() {
+            self.take_settled(settled);
+        }
+    }
+
+    fn take_settled(&mut self, settled: Settled) {
+        self.appends.settled(&settled);
+        self.broker.metrics.mqtt.settled(settled.since.elapsed());
+        for error in &settled.lost {
+            self.lost(error);
+        }
+        for outcome in settled.outcomes {
+            if let Err(error) = &outcome.result {
+                super::log_refused(&self.live, error);
+            }
+            let (stream, sequence, result) = (outcome.stream, outcome.sequence, outcome.result);
+            self.event(Event::Appended { stream, sequence, result });
+        }
+    }
+
+    fn fed(&mut self, fed: Fed) {
+        match fed {
+            Fed::Delivery(delivery) => self.event(Event::Deliver(delivery)),
+            Fed::Page(page) => {
+                if let Some(feed) = &mut self.feed {
+                    self.broker.hub.turn_page(&mut feed.receiving, page);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, read: std::io::Result<usize>) {
+        match read {
+            Ok(0) | Err(_) => self.end(End::Lost),
+            Ok(n) => {
+                self.broker.metrics.mqtt.received_bytes.inc_by(n as u64);
+                self.input.adapt(n);
+                self.decode();
+            }
+        }
+    }
+
+    pub(super) fn decode(&mut self) {
+        self.session.heard(self.broker.clock.now());
+        match self.input.decode(&mut self.codec) {
+            Ok(pings) => {
+                for _ in 0..pings {
+                    self.output.put(&self.codec, &Outgoing::PingResp);
+                }
+            }
+            Err(error) => self.end(End::Malformed { reason: error.reason_code(), what: error.text().to_owned() }),
+        }
+    }
+
+    fn stream_input(&mut self, input: StreamInput) {
+        self.session.heard(self.broker.clock.now());
+        match input {
+            StreamInput::Opened { stream, output } => {
+                if let Some(streams) = &mut self.streams
+                    && !streams.open(stream, output)
+                {
+                    self.closing = Some(reason::QUOTA_EXCEEDED);
+                }
+            }
+            StreamInput::Packets { stream, packets } => {
+                for (packet, bytes) in packets {
+                    self.input.push(stream, packet, bytes);
+                }
+            }
+            StreamInput::Malformed { reason, what } => self.end(End::Malformed { reason, what }),
+            StreamInput::Closed { stream } => {
+                if let Some(streams) = &mut self.streams {
+                    streams.close(stream);
+                }
+                self.session.kept.inbound.stream_closed(stream);
+            }
+        }
+    }
+
+    /// The first reason counts, but a loss outranks what was to be told.
+    fn end(&mut self, end: End) {
+        if self.ending.is_none() || end == End::Lost {
+            self.ending = Some(end);
+        }
+    }
+
+    fn set_timer(&self, timer: std::pin::Pin<&mut Sleep>, drain_by: Option<Instant>) {
+        let session = self.session.next_deadline().map(|at| self.broker.clock.instant(at));
+        let due = [session, self.output.deadline(), self.cursors_due, drain_by].into_iter().flatten().min();
+        // A timer that rings too early is set again; so a deadline that moves back with every packet costs nothing.
+        let armed = timer.deadline();
+        let due = due.unwrap_or_else(|| Instant::now() + FAR);
+        if due < armed || timer.is_elapsed() {
+            timer.reset(due);
+        }
+    }
+
+    fn time(&mut self) {
+        let now = Instant::now();
+        if self.output.deadline().is_some_and(|at| at <= now) {
+            self.output.give_up();
+            return self.end(End::Lost);
+        }
+        if self.cursors_due.is_some_and(|at| at <= now) {
+            self.store_cursors();
+        }
+        if self.ending.is_none() {
+            if !self.input.has_room() || !self.output.is_low() {
+                // It is we who do not read.
+                self.session.heard(self.broker.clock.now());
+            }
+            self.event(Event::Tick);
+        }
+    }
+}

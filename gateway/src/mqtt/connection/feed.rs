@@ -1,0 +1,102 @@
+//! What a connected session receives: the queue of its subscriptions, pages read in catching up, retained messages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use forebay_log::Offset;
+use futures_util::future::BoxFuture;
+
+use crate::mqtt::Broker;
+use crate::mqtt::delivery::{Delivery, Page, PartId, Receiving};
+use crate::mqtt::limits::RETAINED_PAGE;
+use crate::mqtt::packet::{Qos, Text};
+use crate::mqtt::session::{Cursors, Session, Subscription};
+
+/// Retained messages still to be sent for a subscription.
+struct Scan {
+    subscription: Subscription,
+    after: Option<Text>,
+}
+
+/// What came.
+pub(super) enum Fed {
+    Delivery(Delivery),
+    Page(Page),
+}
+
+/// Only sessions with subscriptions have one.
+pub(super) struct Feed {
+    pub(super) receiving: Receiving,
+    subscriptions: Option<Arc<[Subscription]>>,
+    page: Option<BoxFuture<'static, Page>>,
+    scans: VecDeque<Scan>,
+}
+
+impl Feed {
+    /// Joins delivery; with `cursors` it begins with what the session missed.
+    pub(super) fn join(broker: &Broker, client_id: &Text, cursors: Option<&Cursors>) -> Feed {
+        let receiving = broker.hub.join(client_id.clone(), broker.config.max_queued_messages, cursors);
+        Feed { receiving, subscriptions: None, page: None, scans: VecDeque::new() }
+    }
+
+    /// The session's subscriptions have changed.
+    pub(super) fn changed(&mut self) {
+        self.subscriptions = None;
+    }
+
+    pub(super) fn send_retained(&mut self, subscription: Subscription) {
+        self.scans.push_back(Scan { subscription, after: None });
+    }
+
+    /// Whether a message or a page comes; cancel-safe.
+    pub(super) async fn next(&mut self, may_deliver: bool) -> Fed {
+        let page = async {
+            match &mut self.page {
+                Some(page) => page.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            page = page => {
+                self.page = None;
+                Fed::Page(page)
+            }
+            delivery = self.receiving.next(), if may_deliver => Fed::Delivery(delivery),
+        }
+    }
+
+    /// Fetches what goes before the queue: retained messages, then pages of partitions in which the session is behind.
+    pub(super) fn fill(&mut self, broker: &Broker, session: &Session) {
+        while !self.receiving.has_backlog()
+            && let Some(scan) = self.scans.front_mut()
+        {
+            let filter = scan.subscription.filter.as_str();
+            let (found, more) = broker.retained.page(filter, scan.after.as_ref(), RETAINED_PAGE);
+            scan.after = found.last().map(|published| published.message.topic.clone());
+            let subscription = &scan.subscription;
+            self.receiving.put_first(found.into_iter().map(|published| Delivery {
+                qos: subscription.qos.min(published.message.qos).min(Qos::AtLeastOnce),
+                published,
+                retain: true,
+                identifiers: subscription.identifier.into_iter().collect(),
+                place: None,
+            }));
+            if !more {
+                self.scans.pop_front();
+            }
+        }
+        if self.page.is_none()
+            && let Some((part, from)) = self.receiving.lagging()
+        {
+            self.read_page(broker, session, part, from);
+        }
+    }
+
+    fn read_page(&mut self, broker: &Broker, session: &Session, part: PartId, from: Offset) {
+        let subscriptions =
+            self.subscriptions.get_or_insert_with(|| session.kept.subscriptions.iter().cloned().collect()).clone();
+        let page = broker.hub.clone().read_page(session.client_id.clone(), subscriptions, part, from);
+        self.page = Some(Box::pin(page));
+    }
+}

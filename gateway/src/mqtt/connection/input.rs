@@ -1,0 +1,94 @@
+//! What a connection has read: a buffer that grows and shrinks with its use, and packets decoded ahead of a stalled log.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use crate::mqtt::codec::{Codec, CodecError};
+use crate::mqtt::limits::{READ_AHEAD_BYTES, READ_AHEAD_PACKETS, READ_BUFFER_MAX, READ_BUFFER_MIN};
+use crate::mqtt::packet::Incoming;
+use crate::mqtt::session::CONTROL;
+
+/// A packet that waits for the session.
+struct Pending {
+    stream: u64,
+    packet: Incoming,
+    bytes: usize,
+}
+
+/// The reading side of a connection.
+pub(super) struct Input {
+    pub(super) buffer: BytesMut,
+    size: usize,
+    packets: VecDeque<Pending>,
+    bytes: usize,
+}
+
+impl Input {
+    /// Goes on with what came behind CONNECT.
+    pub(super) fn new(buffer: BytesMut) -> Input {
+        Input { buffer, size: READ_BUFFER_MIN, packets: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Whether more may be read. The packet at the front may be as large as the codec lets it.
+    pub(super) fn has_room(&self) -> bool {
+        self.packets.is_empty()
+            || (self.bytes + self.buffer.len() < READ_AHEAD_BYTES && self.packets.len() < READ_AHEAD_PACKETS)
+    }
+
+    /// Makes room for the next read.
+    pub(super) fn prepare(&mut self) {
+        if self.buffer.is_empty() && self.size == READ_BUFFER_MIN && self.buffer.capacity() > READ_BUFFER_MAX / 8 {
+            // Gone quiet: the large buffer goes back.
+            self.buffer = BytesMut::new();
+        }
+        if self.buffer.capacity() - self.buffer.len() < self.size / 2 {
+            self.buffer.reserve(self.size);
+        }
+    }
+
+    /// Learns from the size of a read how large the next may be.
+    pub(super) fn adapt(&mut self, read: usize) {
+        if read >= self.size / 2 {
+            self.size = (self.size * 2).min(READ_BUFFER_MAX);
+        } else if read < self.size / 8 {
+            self.size = (self.size / 2).max(READ_BUFFER_MIN);
+        }
+    }
+
+    /// Decodes all whole packets. PINGREQs do not wait behind the others: their number is returned.
+    pub(super) fn decode(&mut self, codec: &mut Codec) -> Result<usize, CodecError> {
+        let mut pings = 0;
+        loop {
+            let before = self.buffer.len();
+            match codec.decode(&mut self.buffer)? {
+                None => return Ok(pings),
+                Some(Incoming::PingReq) => pings += 1,
+                Some(packet) => self.push(CONTROL, packet, before - self.buffer.len()),
+            }
+        }
+    }
+
+    pub(super) fn push(&mut self, stream: u64, packet: Incoming, bytes: usize) {
+        self.bytes += bytes;
+        self.packets.push_back(Pending { stream, packet, bytes });
+    }
+
+    pub(super) fn front(&self) -> Option<&Incoming> {
+        self.packets.front().map(|pending| &pending.packet)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(u64, Incoming)> {
+        let pending = self.packets.pop_front()?;
+        self.bytes -= pending.bytes;
+        if self.packets.is_empty() && self.packets.capacity() > 64 {
+            self.packets = VecDeque::new();
+        }
+        Some((pending.stream, pending.packet))
+    }
+
+    /// Whether everything read has been taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.packets.is_empty()
+    }
+}

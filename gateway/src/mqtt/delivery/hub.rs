@@ -1,0 +1,302 @@
+//! The meeting point of subscribers and partitions: who gets what is published, and where each stands in the log.
+//!
+//! Locks are held for memory work only and taken in one order: the trie, then a partition's position, then a subscriber's
+//! lanes. A tailer moves its position under the trie's read lock, so whoever holds the write lock sees positions stand still.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use forebay_disk::{Log, Partition};
+use forebay_log::Offset;
+use forebay_log::record::Record;
+use tokio_util::sync::CancellationToken;
+
+use super::subscriber::{Lane, Offered};
+use super::trie::{Route, Trie};
+use super::{Delivery, PartId, Place, Receiving, Subscriber, tailer};
+use crate::ingest::Router;
+use crate::metrics::Metrics;
+use crate::mqtt::limits::MAX_SUBSCRIPTIONS;
+use crate::mqtt::packet::{Qos, Text};
+use crate::mqtt::record;
+use crate::mqtt::session::{Cursors, Subscription};
+use crate::reader::Reader;
+
+/// The node has as many subscriptions as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HubFull;
+
+/// One partition that delivery reads.
+pub(super) struct Part {
+    pub(super) id: PartId,
+    pub(super) partition: Arc<Partition>,
+    /// Messages below this have been offered to all who were subscribed.
+    pub(super) position: Mutex<Offset>,
+}
+
+impl Part {
+    pub(super) fn position(&self) -> std::sync::MutexGuard<'_, Offset> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn high_watermark(&self) -> Offset {
+        self.partition.watermarks().high_watermark
+    }
+}
+
+/// Delivery of one node.
+pub(crate) struct Hub {
+    log: Log,
+    pub(super) reader: Reader,
+    router: Arc<Router>,
+    metrics: Arc<Metrics>,
+    trie: RwLock<Trie>,
+    parts: RwLock<Vec<Arc<Part>>>,
+    next_subscriber: AtomicU64,
+    shutdown: CancellationToken,
+}
+
+impl Hub {
+    /// Starts to follow every partition that routes can reach.
+    pub(crate) fn start(
+        log: Log,
+        reader: Reader,
+        router: Arc<Router>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> Arc<Hub> {
+        let hub = Arc::new(Hub {
+            log,
+            reader,
+            router,
+            metrics,
+            trie: RwLock::default(),
+            parts: RwLock::default(),
+            next_subscriber: AtomicU64::new(1),
+            shutdown,
+        });
+        hub.find_partitions();
+        let watching = hub.clone();
+        tokio::spawn(async move {
+            let mut changed = watching.log.topics_changed();
+            while let Some(Ok(())) = watching.shutdown.run_until_cancelled(changed.changed()).await {
+                watching.find_partitions();
+            }
+        });
+        hub
+    }
+
+    /// Follows partitions that were made since; they are read from their beginning.
+    fn find_partitions(self: &Arc<Self>) {
+        let begun = !self.read_trie().is_empty();
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        for name in self.router.topics() {
+            let Some(topic) = self.log.topic(name) else { continue };
+            for partition in &topic.partitions {
+                if parts.iter().any(|part| Arc::ptr_eq(&part.partition, partition)) {
+                    continue;
+                }
+                let marks = partition.watermarks();
+                let from = if begun { marks.log_start } else { marks.high_watermark };
+                let id = PartId(parts.len() as u32);
+                let part = Arc::new(Part { id, partition: partition.clone(), position: Mutex::new(from) });
+                parts.push(part.clone());
+                tokio::spawn(tailer::run(self.clone(), part, self.shutdown.clone()));
+            }
+        }
+    }
+
+    pub(super) fn part(&self, id: PartId) -> Option<Arc<Part>> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner).get(id.0 as usize).cloned()
+    }
+
+    fn read_trie(&self) -> std::sync::RwLockReadGuard<'_, Trie> {
+        self.trie.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a subscriber. With `cursors` it first reads what it missed since; otherwise it gets what comes from now on.
+    pub(crate) fn join(self: &Arc<Self>, client_id: Text, capacity: usize, cursors: Option<&Cursors>) -> Receiving {
+        self.find_partitions();
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let lanes = parts
+            .iter()
+            .map(|part| match cursors {
+                None => Lane::live(part.high_watermark()),
+                Some(cursors) => {
+                    let key = (Arc::from(part.partition.topic()), part.partition.index());
+                    // A partition without a cursor was made after the session went.
+                    let next = cursors.0.get(&key).copied().unwrap_or(Offset::ZERO);
+                    Lane::behind(next.max(part.partition.watermarks().log_start))
+                }
+            })
+            .collect();
+        let id = self.next_subscriber.fetch_add(1, Ordering::Relaxed);
+        let (subscriber, queue) = Subscriber::new(id, client_id, capacity, lanes);
+        Receiving::new(subscriber, queue)
+    }
+
+    /// # Errors
+    /// When the node has no room for another subscription.
+    pub(crate) fn subscribe(&self, receiving: &Receiving, subscription: &Subscription) -> Result<(), HubFull> {
+        let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
+        if trie.len() >= MAX_SUBSCRIPTIONS {
+            return Err(HubFull);
+        }
+        if trie.is_empty() {
+            // Nobody was there: tailers did not read on.
+            for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                let mut position = part.position();
+                *position = part.high_watermark().max(*position);
+            }
+        }
+        trie.insert(
+            subscription.filter.as_str(),
+            Route {
+                subscriber: receiving.subscriber.clone(),
+                qos: subscription.qos,
+                no_local: subscription.no_local,
+                retain_as_published: subscription.retain_as_published,
+                identifier: subscription.identifier,
+            },
+        );
+        self.metrics.mqtt.subscriptions.set(trie.len() as i64);
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribe(&self, receiving: &Receiving, filter: &str) {
+        let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
+        trie.remove(filter, receiving.subscriber.id);
+        self.metrics.mqtt.subscriptions.set(trie.len() as i64);
+    }
+
+    /// Ends a subscriber; returns where a later one of the same session goes on. What was queued is left to the log.
+    pub(crate) fn leave<'a>(&self, receiving: Receiving, filters: impl Iterator<Item = &'a str>) -> Cursors {
+        let mut next: BTreeMap<PartId, Offset> = BTreeMap::new();
+        {
+            let mut trie = self.trie.write().unwrap_or_else(PoisonError::into_inner);
+            for filter in filters {
+                trie.remove(filter, receiving.subscriber.id);
+            }
+            self.metrics.mqtt.subscriptions.set(trie.len() as i64);
+            for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                let position = *part.position();
+                let at = receiving.subscriber.lane(part.id, |lane| match lane.behind {
+                    Some(behind) => behind.next,
+                    None => position.max(lane.from),
+                });
+                next.insert(part.id, at);
+            }
+        }
+        for (part, offset) in receiving.into_untaken() {
+            next.entry(part).and_modify(|at| *at = offset.min(*at)).or_insert(offset);
+        }
+        self.named(next)
+    }
+
+    /// A lower bound of where a connected subscriber stands, as `leave` would say it.
+    pub(crate) fn standing(&self, receiving: &Receiving) -> Cursors {
+        let mut next = BTreeMap::new();
+        for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            let position = *part.position();
+            let lane = receiving.subscriber.lane(part.id, |lane| *lane);
+            if receiving.is_drained() {
+                next.insert(part.id, lane.behind.map_or(position.max(lane.from), |behind| behind.next));
+            } else if let Some(taken) = receiving.taken().get(&part.id) {
+                next.insert(part.id, *taken);
+            }
+        }
+        self.named(next)
+    }
+
+    fn named(&self, next: BTreeMap<PartId, Offset>) -> Cursors {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        Cursors(
+            next.into_iter()
+                .filter_map(|(id, offset)| {
+                    let partition = &parts.get(id.0 as usize)?.partition;
+                    Some(((Arc::from(partition.topic()), partition.index()), offset))
+                })
+                .collect(),
+        )
+    }
+
+    /// Lowers cursors so that they do not pass messages the client has not acknowledged.
+    pub(crate) fn hold_back(&self, cursors: &mut Cursors, unacknowledged: impl Iterator<Item = Place>) {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        for place in unacknowledged {
+            let Some(part) = parts.get(place.partition.0 as usize) else { continue };
+            let key = (Arc::from(part.partition.topic()), part.partition.index());
+            cursors.0.entry(key).and_modify(|at| *at = place.offset.min(*at)).or_insert(place.offset);
+        }
+    }
+
+    /// Where a tailer has to read on; `None` when it has nothing to do.
+    pub(super) fn tailer_from(&self, part: &Part) -> Option<Offset> {
+        let trie = self.read_trie();
+        let mut position = part.position();
+        let high_watermark = part.high_watermark();
+        if trie.is_empty() {
+            *position = high_watermark.max(*position);
+        }
+        (*position < high_watermark).then_some(*position)
+    }
+
+    /// Offers records to all who subscribed to their topics, and moves the partition's position to `next`.
+    pub(super) fn fan_out(&self, part: &Part, records: &[Record], next: Offset) {
+        let trie = self.read_trie();
+        let mut position = part.position();
+        let mut found: Vec<&Route> = Vec::new();
+        for record in records {
+            let Some(topic) = record::topic(record) else { continue };
+            found.clear();
+            trie.matching(topic, &mut found);
+            if !found.is_empty() {
+                self.offer(part.id, record, &found);
+            }
+        }
+        *position = next.max(*position);
+    }
+
+    fn offer(&self, part: PartId, record: &Record, found: &[&Route]) {
+        let Some(published) = record::published(record) else { return };
+        let published = Arc::new(published);
+        let place = Place { partition: part, offset: record.offset };
+        let mut merged: HashMap<u64, (&Route, Delivery)> = HashMap::with_capacity(found.len());
+        for route in found {
+            if route.no_local && published.client_id == route.subscriber.client_id {
+                continue;
+            }
+            // One copy for overlapping filters, at the highest QoS, with all identifiers (section 3.3.4).
+            let (_, delivery) = merged.entry(route.subscriber.id).or_insert_with(|| {
+                let delivery = Delivery {
+                    published: published.clone(),
+                    qos: Qos::AtMostOnce,
+                    retain: false,
+                    identifiers: Vec::new(),
+                    place: Some(place),
+                };
+                (*route, delivery)
+            });
+            delivery.qos = delivery.qos.max(route.qos.min(published.message.qos));
+            delivery.retain |= route.retain_as_published && published.message.retain;
+            delivery.identifiers.extend(route.identifier);
+        }
+        for (route, delivery) in merged.into_values() {
+            if route.subscriber.offer(place, delivery) == Offered::Dropped {
+                self.metrics.mqtt.deliveries_dropped.inc();
+            }
+        }
+    }
+
+    /// Notes how far a subscriber has read for itself; once it is where the tailer is, the queue takes over.
+    pub(super) fn caught_up_to(&self, receiving: &Receiving, part: &Part, next: Offset) {
+        let position = part.position();
+        receiving.subscriber.lane(part.id, |lane| {
+            if next >= *position {
+                *lane = Lane::live(next);
+            } else if let Some(behind) = &mut lane.behind {
+                behind.next = next;
+            }
+        });
+    }
+}

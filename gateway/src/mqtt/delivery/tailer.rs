@@ -1,0 +1,68 @@
+//! Follows one partition and offers its records to the subscribers, once for all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_log::record::{Batches, Record, RecordReader};
+use forebay_log::{Offset, ReadError};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::hub::{Hub, Part};
+use crate::mqtt::limits::DELIVERY_READ_BYTES;
+
+/// Pause after a failed read.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until shutdown.
+pub(super) async fn run(hub: Arc<Hub>, part: Arc<Part>, shutdown: CancellationToken) {
+    let mut watch = part.partition.watch();
+    let follow = async {
+        loop {
+            while let Some(from) = hub.tailer_from(&part) {
+                match read(&hub, &part, from).await {
+                    Ok((records, next)) => hub.fan_out(&part, &records, next),
+                    Err(error) => {
+                        warn!(topic = part.partition.topic(), partition = part.partition.index(), %error,
+                            "cannot read for subscribers, trying again");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            if watch.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = shutdown.run_until_cancelled(follow).await;
+}
+
+/// The records from `from` on, and the offset after them.
+pub(super) async fn read(hub: &Hub, part: &Part, from: Offset) -> Result<(Vec<Record>, Offset), ReadError> {
+    match hub.reader.read(&part.partition, from, DELIVERY_READ_BYTES).await {
+        Ok(fetched) => Ok(decode(fetched.batches, from)),
+        // Retention has taken them.
+        Err(ReadError::OutOfRange { start, .. }) if start > from => Ok((Vec::new(), start)),
+        Err(error) => Err(error),
+    }
+}
+
+/// A batch that cannot be decoded is passed over: whoever reads it by the Kafka door gets the error.
+fn decode(batches: Bytes, from: Offset) -> (Vec<Record>, Offset) {
+    let mut records = Vec::new();
+    let mut next = from;
+    for batch in Batches::new(batches) {
+        let Ok((header, batch)) = batch else { break };
+        next = header.next_offset().max(next);
+        if header.is_control() {
+            continue;
+        }
+        match RecordReader::new(&header, &batch) {
+            Ok(reader) => records.extend(reader.map_while(Result::ok).filter(|record| record.offset >= from)),
+            Err(problem) => warn!(offset = header.base_offset.0, %problem, "cannot decode a batch for subscribers"),
+        }
+    }
+    (records, next)
+}

@@ -1,0 +1,175 @@
+//! Exactly once across a crash: the marks of publishes whose packet ids are in use, and what a start makes of them.
+//!
+//! A mark is durable before its publish is appended, and says where the log ended then. After a crash the record is either
+//! behind that place, so that the client only has to be told PUBREC again, or it was never appended and the mark goes.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use forebay_disk::Log;
+use forebay_log::record::{Batches, RecordReader};
+use forebay_log::{AppendError, Offset};
+use tracing::{info, warn};
+
+use super::record;
+use super::session::parse_intent_key;
+use super::session::stored::{self, EntryProblem};
+use crate::reader::Reader;
+use crate::state::StateTopic;
+
+/// Bytes of the log read at once in the search.
+const SEARCH_BYTES: usize = 1 << 20;
+
+/// The stored value of a mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The record, if it was appended, is at or behind `from`.
+    Intent { topic: String, partition: u32, from: Offset },
+    /// It was appended.
+    Received,
+}
+
+impl Mark {
+    #[must_use]
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        stored::put_format(&mut out);
+        match self {
+            Mark::Received => out.put_u8(1),
+            Mark::Intent { topic, partition, from } => {
+                out.put_u8(0);
+                stored::put_text(topic, &mut out);
+                out.put_u32(*partition);
+                out.put_i64(from.0);
+            }
+        }
+        out.freeze()
+    }
+
+    fn decode(mut value: Bytes) -> Result<Mark, EntryProblem> {
+        stored::expect_format(&mut value)?;
+        match value.try_get_u8() {
+            Ok(1) => Ok(Mark::Received),
+            Ok(0) => {
+                let topic = stored::take_text(&mut value)?.as_str().to_owned();
+                let partition = value.try_get_u32().map_err(|_| EntryProblem::Damaged)?;
+                let from = value.try_get_i64().map_err(|_| EntryProblem::Damaged)?;
+                Ok(Mark::Intent { topic, partition, from: Offset(from) })
+            }
+            _ => Err(EntryProblem::Damaged),
+        }
+    }
+}
+
+/// Stream and packet id of a publish that was received.
+pub(crate) type Receipt = (u64, u16);
+/// A mark whose record is looked for: client, stream and packet id.
+type Wanted = (String, u64, u16);
+
+/// Resolves all stored marks: the receipts of each client.
+///
+/// # Errors
+/// When what was found could not be stored.
+pub(crate) async fn resolve(
+    sessions: &StateTopic,
+    log: &Log,
+    reader: &Reader,
+) -> Result<BTreeMap<String, Vec<Receipt>>, AppendError> {
+    let mut receipts: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
+    let mut open: BTreeMap<(String, u32), (Offset, HashSet<Wanted>)> = BTreeMap::new();
+    let mut changes = Vec::new();
+    let mut keys = BTreeMap::new();
+    for (key, value) in sessions.scan(b"q2/") {
+        let Some((client, stream, packet_id)) = parse_intent_key(&key) else { continue };
+        match Mark::decode(value) {
+            Ok(Mark::Received) => receipts.entry(client.to_owned()).or_default().push((stream, packet_id)),
+            Ok(Mark::Intent { topic, partition, from }) => {
+                let wanted = (client.to_owned(), stream, packet_id);
+                keys.insert(wanted.clone(), key.clone());
+                let (first, all) = open.entry((topic, partition)).or_insert_with(|| (from, HashSet::new()));
+                *first = from.min(*first);
+                all.insert(wanted);
+            }
+            Err(problem) => warn!(client, packet_id, %problem, "cannot read the mark of an exactly-once publish"),
+        }
+    }
+    for ((topic, partition), (from, wanted)) in open {
+        let found = search(log, reader, &topic, partition, from, &wanted).await;
+        info!(
+            topic,
+            partition,
+            from = from.0,
+            marks = wanted.len(),
+            found = found.len(),
+            "looked for exactly-once publishes that a stop interrupted"
+        );
+        for mark in wanted {
+            let received = found.contains(&mark);
+            if let Some(key) = keys.remove(&mark) {
+                changes.push((key, received.then(|| Mark::Received.encode())));
+            }
+            if received {
+                receipts.entry(mark.0).or_default().push((mark.1, mark.2));
+            }
+        }
+    }
+    sessions.put_all(changes).await?;
+    Ok(receipts)
+}
+
+/// Which of `wanted` are in the partition from `from` on. Ends as soon as all are found; they lie close behind `from`.
+async fn search(
+    log: &Log,
+    reader: &Reader,
+    topic: &str,
+    partition: u32,
+    from: Offset,
+    wanted: &HashSet<Wanted>,
+) -> HashSet<Wanted> {
+    let mut found = HashSet::new();
+    let Some(topic) = log.topic(topic) else { return found };
+    let Some(partition) = topic.partitions.get(partition as usize) else { return found };
+    let mut next = from.max(partition.watermarks().log_start);
+    while found.len() < wanted.len() {
+        let batches = match reader.read(partition, next, SEARCH_BYTES).await {
+            Ok(fetched) => fetched.batches,
+            Err(error) => {
+                warn!(topic = topic.name, offset = next.0, %error, "cannot look for exactly-once publishes");
+                break;
+            }
+        };
+        let before = next;
+        for batch in Batches::new(batches) {
+            let Ok((header, batch)) = batch else { break };
+            next = header.next_offset();
+            let Ok(records) = RecordReader::new(&header, &batch) else { continue };
+            for record in records.map_while(Result::ok).filter(|record| record.offset >= before) {
+                if let Some((client, stream, packet_id)) = record::exactly_once_id(&record) {
+                    let mark = (client.to_owned(), stream, packet_id);
+                    if wanted.contains(&mark) {
+                        found.insert(mark);
+                    }
+                }
+            }
+        }
+        if next <= before {
+            break;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_back_as_they_were_written_and_damage_is_refused() {
+        for mark in [Mark::Received, Mark::Intent { topic: "readings".into(), partition: 3, from: Offset(77) }] {
+            let value = mark.encode();
+            assert_eq!(Mark::decode(value.clone()), Ok(mark));
+            assert_eq!(Mark::decode(value.slice(..value.len() - 1)), Err(EntryProblem::Damaged));
+        }
+        assert_eq!(Mark::decode(Bytes::from_static(&[9, 1])), Err(EntryProblem::Format(9)));
+    }
+}

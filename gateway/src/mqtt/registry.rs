@@ -1,0 +1,219 @@
+//! Which session a client identifier has: a connected one, or a parked one that waits for its client to come back.
+//!
+//! A session has one owner at a time. A connection that claims an identifier in use asks its owner for the session; the owner
+//! settles what it has appended, then hands the session over, so that the order of the device's records holds.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use forebay_log::Millis;
+use tokio::sync::{Notify, oneshot};
+
+use super::packet::{Text, Version, Will};
+use super::session::Kept;
+
+const SHARDS: usize = 64;
+
+/// A session without a connection.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) kept: Kept,
+    pub(crate) version: Version,
+    /// When the session ends.
+    pub(crate) expires_at: Millis,
+    /// A delayed will and when it is due.
+    pub(crate) will: Option<(Millis, Box<Will>)>,
+}
+
+impl Parked {
+    fn deadline(&self) -> Millis {
+        self.will.as_ref().map_or(self.expires_at, |(at, _)| self.expires_at.min(*at))
+    }
+}
+
+/// A session with a connection, as others see it.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) client_id: Text,
+    pub(crate) transport: &'static str,
+    pub(crate) address: String,
+    pub(crate) version: Version,
+    pub(crate) subscriptions: AtomicUsize,
+    pub(crate) inflight: AtomicUsize,
+    /// Somebody claims the session.
+    pub(crate) claimed: Notify,
+    heir: Mutex<Option<oneshot::Sender<Option<Box<Parked>>>>>,
+}
+
+impl Live {
+    pub(crate) fn new(client_id: Text, transport: &'static str, address: String, version: Version) -> Arc<Live> {
+        Arc::new(Live {
+            client_id,
+            transport,
+            address,
+            version,
+            subscriptions: AtomicUsize::new(0),
+            inflight: AtomicUsize::new(0),
+            claimed: Notify::new(),
+            heir: Mutex::new(None),
+        })
+    }
+}
+
+enum Slot {
+    Live(Arc<Live>),
+    Parked(Box<Parked>),
+}
+
+/// What a claim finds.
+pub(crate) enum Claim {
+    Nothing,
+    Parked(Box<Parked>),
+    /// The former owner hands the session over, or says that it ended.
+    InUse(oneshot::Receiver<Option<Box<Parked>>>),
+}
+
+/// What the sweep finds due.
+pub(crate) enum Due {
+    Will(Text, Box<Will>),
+    /// The session ended; its will, if one was still to come, is due as well. The sweep owns it until its stored state is
+    /// gone and it is released.
+    Expired(Arc<Live>, Box<Parked>),
+}
+
+/// All sessions of a node by client identifier.
+pub(crate) struct Registry {
+    hasher: RandomState,
+    shards: Vec<Mutex<HashMap<Text, Slot>>>,
+    deadlines: Mutex<BTreeSet<(Millis, Text)>>,
+    sessions: AtomicUsize,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Registry {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            deadlines: Mutex::default(),
+            sessions: AtomicUsize::new(0),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    fn shard(&self, client_id: &Text) -> MutexGuard<'_, HashMap<Text, Slot>> {
+        lock(&self.shards[self.hasher.hash_one(client_id) as usize % SHARDS])
+    }
+
+    /// Sessions, connected or not.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Makes `live` the owner of its client identifier's session.
+    pub(crate) fn claim(&self, live: &Arc<Live>) -> Claim {
+        let mut shard = self.shard(&live.client_id);
+        match shard.insert(live.client_id.clone(), Slot::Live(live.clone())) {
+            None => {
+                self.sessions.fetch_add(1, Ordering::Relaxed);
+                Claim::Nothing
+            }
+            Some(Slot::Parked(parked)) => {
+                lock(&self.deadlines).remove(&(parked.deadline(), live.client_id.clone()));
+                Claim::Parked(parked)
+            }
+            Some(Slot::Live(owner)) => {
+                let (heir, session) = oneshot::channel();
+                *lock(&owner.heir) = Some(heir);
+                owner.claimed.notify_one();
+                Claim::InUse(session)
+            }
+        }
+    }
+
+    /// Gives up a session: hands it to the connection that claimed it, or parks it. `None`: the session has ended.
+    pub(crate) fn release(&self, live: &Arc<Live>, session: Option<Box<Parked>>) {
+        let mut shard = self.shard(&live.client_id);
+        if matches!(shard.get(&live.client_id), Some(Slot::Live(owner)) if Arc::ptr_eq(owner, live)) {
+            match session {
+                Some(parked) => self.park(&mut shard, live.client_id.clone(), parked),
+                None => {
+                    shard.remove(&live.client_id);
+                    self.sessions.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        } else if let Some(heir) = lock(&live.heir).take() {
+            // The heir waits for this; should it be gone, so is its session.
+            let _ = heir.send(session);
+        }
+    }
+
+    fn park(&self, shard: &mut HashMap<Text, Slot>, client_id: Text, parked: Box<Parked>) {
+        lock(&self.deadlines).insert((parked.deadline(), client_id.clone()));
+        shard.insert(client_id, Slot::Parked(parked));
+    }
+
+    /// A session found in the stored state at start.
+    pub(crate) fn restore(&self, client_id: Text, parked: Box<Parked>) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.park(&mut self.shard(&client_id), client_id.clone(), parked);
+    }
+
+    /// Delayed wills and expired sessions that are due, at most `limit`.
+    pub(crate) fn due(&self, now: Millis, limit: usize) -> Vec<Due> {
+        let mut due = Vec::new();
+        while due.len() < limit {
+            // Not locked across the shard: `claim` takes them in the other order.
+            let client_id = {
+                let mut deadlines = lock(&self.deadlines);
+                match deadlines.first() {
+                    Some((at, _)) if *at <= now => deadlines.pop_first().map(|(_, client_id)| client_id),
+                    _ => None,
+                }
+            };
+            let Some(client_id) = client_id else { break };
+            let mut shard = self.shard(&client_id);
+            match shard.remove(&client_id) {
+                Some(Slot::Parked(parked)) if parked.expires_at <= now => {
+                    let live = Live::new(client_id.clone(), "none", String::new(), parked.version);
+                    shard.insert(client_id, Slot::Live(live.clone()));
+                    due.push(Due::Expired(live, parked));
+                }
+                Some(Slot::Parked(mut parked)) => {
+                    if parked.will.as_ref().is_some_and(|(at, _)| *at <= now)
+                        && let Some((_, will)) = parked.will.take()
+                    {
+                        due.push(Due::Will(client_id.clone(), will));
+                    }
+                    self.park(&mut shard, client_id, parked);
+                }
+                // Claimed in between.
+                Some(live @ Slot::Live(_)) => {
+                    shard.insert(client_id, live);
+                }
+                None => {}
+            }
+        }
+        due
+    }
+
+    /// Calls `visit` for up to `limit` sessions, connected ones with their `Live`.
+    pub(crate) fn visit(&self, limit: usize, mut visit: impl FnMut(&Text, Result<&Live, &Parked>)) {
+        let mut left = limit;
+        for shard in &self.shards {
+            for (client_id, slot) in lock(shard).iter().take(left) {
+                left -= 1;
+                match slot {
+                    Slot::Live(live) => visit(client_id, Ok(live)),
+                    Slot::Parked(parked) => visit(client_id, Err(parked)),
+                }
+            }
+        }
+    }
+}

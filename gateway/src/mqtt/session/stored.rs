@@ -1,0 +1,45 @@
+//! The building blocks of stored values: a version byte in front, integers big-endian, texts with a u16 length.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::mqtt::packet::Text;
+
+/// The only format so far.
+const FORMAT: u8 = 1;
+
+/// A stored value that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EntryProblem {
+    #[error("format {0} is not known to this version")]
+    Format(u8),
+    #[error("it is cut off or damaged")]
+    Damaged,
+}
+
+pub(crate) fn put_format(out: &mut BytesMut) {
+    out.put_u8(FORMAT);
+}
+
+/// Takes the version byte.
+pub(crate) fn expect_format(value: &mut Bytes) -> Result<(), EntryProblem> {
+    match value.try_get_u8() {
+        Ok(FORMAT) => Ok(()),
+        Ok(other) => Err(EntryProblem::Format(other)),
+        Err(_) => Err(EntryProblem::Damaged),
+    }
+}
+
+/// Writes a text of at most 65,535 bytes, which is what MQTT texts have.
+pub(crate) fn put_text(text: &str, out: &mut BytesMut) {
+    let bytes = &text.as_bytes()[..text.len().min(usize::from(u16::MAX))];
+    out.put_u16(bytes.len() as u16);
+    out.put_slice(bytes);
+}
+
+pub(crate) fn take_text(value: &mut Bytes) -> Result<Text, EntryProblem> {
+    let length = usize::from(value.try_get_u16().map_err(|_| EntryProblem::Damaged)?);
+    if value.len() < length {
+        return Err(EntryProblem::Damaged);
+    }
+    Text::new(Bytes::copy_from_slice(&value.split_to(length))).ok_or(EntryProblem::Damaged)
+}

@@ -1,0 +1,439 @@
+//! The session machine against a model: any sequence of packets, append results and reconnects, whatever their order.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::mqtt::delivery::{Delivery, Published};
+use crate::mqtt::packet::{Ack, MessageProperties, Publish, Qos, SubscribeFilter};
+
+const RECEIVE_MAXIMUM: u16 = 4;
+const WINDOW: u16 = 3;
+const T0: Millis = Millis(1_000_000);
+
+fn limits() -> Limits {
+    Limits {
+        receive_maximum: RECEIVE_MAXIMUM,
+        topic_alias_maximum: 2,
+        max_session_expiry: 1000,
+        max_keep_alive: 65_535,
+        max_packet_size: 1 << 20,
+    }
+}
+
+fn session(version: Version, expiry: u32, kept: Kept) -> Session {
+    let accepted = Accepted {
+        client_id: Text::from("m1"),
+        version,
+        clean_start: false,
+        expiry,
+        keep_alive: 60,
+        outgoing_window: WINDOW,
+        max_outgoing_packet: None,
+        will: None,
+        properties: Default::default(),
+    };
+    Session::new(T0, accepted, &limits(), kept)
+}
+
+fn message(qos: Qos) -> Message {
+    Message {
+        topic: Text::from("meters/m1"),
+        payload: Bytes::from_static(b"1"),
+        qos,
+        retain: false,
+        properties: MessageProperties::default(),
+    }
+}
+
+fn publish(packet_id: u16, qos: Qos) -> Incoming {
+    Incoming::Publish(Publish { dup: false, packet_id, topic_alias: None, message: message(qos) })
+}
+
+fn delivery() -> Delivery {
+    let published = Published { message: message(Qos::AtLeastOnce), client_id: Text::from("m2"), expires_at: None };
+    Delivery {
+        published: Arc::new(published),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        identifiers: Vec::new(),
+        place: None,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish {
+        stream: u64,
+        packet_id: u16,
+        qos: u8,
+    },
+    Release {
+        stream: u64,
+        packet_id: u16,
+    },
+    /// The `at`-th append on the way is durable, or refused.
+    Settle {
+        at: usize,
+        durable: bool,
+    },
+    Store {
+        at: usize,
+        durable: bool,
+    },
+    Subscribe {
+        filter: usize,
+        qos: u8,
+    },
+    Unsubscribe {
+        filter: usize,
+    },
+    Deliver,
+    Acknowledge {
+        packet_id: u16,
+    },
+    Other(u8),
+    CloseStream,
+    Reconnect,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let stream = prop_oneof![3 => Just(CONTROL), 1 => Just(8u64)];
+    let id = 1u16..5;
+    let step = prop_oneof![
+        8 => (stream.clone(), id.clone(), 0u8..3).prop_map(|(stream, packet_id, qos)| Step::Publish { stream, packet_id, qos }),
+        3 => (stream, id.clone()).prop_map(|(stream, packet_id)| Step::Release { stream, packet_id }),
+        8 => (any::<usize>(), prop::bool::weighted(0.9)).prop_map(|(at, durable)| Step::Settle { at, durable }),
+        3 => (any::<usize>(), prop::bool::weighted(0.9)).prop_map(|(at, durable)| Step::Store { at, durable }),
+        1 => (0usize..4, 0u8..3).prop_map(|(filter, qos)| Step::Subscribe { filter, qos }),
+        1 => (0usize..4).prop_map(|filter| Step::Unsubscribe { filter }),
+        2 => Just(Step::Deliver),
+        2 => id.prop_map(|packet_id| Step::Acknowledge { packet_id }),
+        1 => (0u8..4).prop_map(Step::Other),
+        1 => Just(Step::CloseStream),
+        1 => Just(Step::Reconnect),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+/// What the peer and the log know.
+#[derive(Default)]
+struct Model {
+    /// Appends on the way: stream and sequence.
+    appending: Vec<(u64, u64)>,
+    storing: Vec<Then>,
+    /// Acknowledgements that may come, in order, by stream; `true` once durable or refused.
+    due: HashMap<u64, VecDeque<(u16, bool, u64, Option<bool>)>>,
+    /// Exactly-once publishes that are durable and not released.
+    received: HashSet<(u64, u16)>,
+    /// Messages in the log of each exactly-once packet id since it was last free.
+    copies: BTreeMap<(u64, u16), usize>,
+    closed: bool,
+}
+
+impl Model {
+    fn check(&mut self, session: &Session, effects: Vec<Effect>, cause: Option<(u64, u16)>) {
+        let mut appended = false;
+        for effect in effects {
+            match effect {
+                Effect::Append { stream, sequence: Some(sequence), message, intent } => {
+                    assert!(!self.closed, "no appends after the close");
+                    appended = true;
+                    let packet_id = cause.map_or(0, |(_, id)| id);
+                    let exactly_once = message.qos == Qos::ExactlyOnce;
+                    assert_eq!(intent.is_some(), exactly_once && session.is_persistent());
+                    assert!(!(exactly_once && self.received.contains(&(stream, packet_id))), "appended twice");
+                    self.appending.push((stream, sequence));
+                    self.due.entry(stream).or_default().push_back((packet_id, exactly_once, sequence, None));
+                }
+                Effect::Send { stream, packet: Outgoing::PubAck(ack) } => self.acknowledged(stream, ack, false),
+                Effect::Send { stream, packet: Outgoing::PubRec(ack) } => self.acknowledged(stream, ack, true),
+                Effect::Send { stream, packet: Outgoing::PubComp(ack) } if ack.reason == 0 => {
+                    assert!(
+                        !self.received.contains(&(stream, ack.packet_id)) || !session.is_persistent(),
+                        "PUBCOMP before the release is durable"
+                    );
+                    self.received.remove(&(stream, ack.packet_id));
+                    self.copies.remove(&(stream, ack.packet_id));
+                }
+                Effect::Persist { then, .. } => self.storing.push(then),
+                Effect::Close { .. } => self.closed = true,
+                _ => {}
+            }
+        }
+        // A repeated exactly-once publish is answered without an append.
+        let _ = appended;
+        if session.version == Version::V5 {
+            assert!(session.inflight() <= usize::from(RECEIVE_MAXIMUM) + self.received.len());
+        }
+        assert!(session.kept.outbound.inflight() <= usize::from(WINDOW));
+    }
+
+    fn acknowledged(&mut self, stream: u64, ack: Ack, exactly_once: bool) {
+        let due = self.due.entry(stream).or_default();
+        let repeated = exactly_once && self.received.contains(&(stream, ack.packet_id));
+        match due.front() {
+            Some((packet_id, of_kind, _, Some(durable)))
+                if *packet_id == ack.packet_id && *of_kind == exactly_once && *durable == (ack.reason == 0) =>
+            {
+                due.pop_front();
+            }
+            // PUBREC again, for what is in the log.
+            _ => assert!(repeated && ack.reason == 0, "{ack:?} is not due: {due:?}"),
+        }
+    }
+
+    fn settle(&mut self, stream: u64, sequence: u64, durable: bool) {
+        for (packet_id, exactly_once, number, outcome) in self.due.entry(stream).or_default() {
+            if *number == sequence {
+                *outcome = Some(durable);
+                if *exactly_once && durable {
+                    self.received.insert((stream, *packet_id));
+                    let copies = self.copies.entry((stream, *packet_id)).or_default();
+                    *copies += 1;
+                    assert_eq!(*copies, 1, "an exactly-once publish is in the log twice");
+                }
+            }
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.due.clear();
+        self.appending.clear();
+        self.storing.clear();
+        self.closed = false;
+    }
+}
+
+fn result(durable: bool) -> Result<(), AppendError> {
+    if durable { Ok(()) } else { Err(AppendError::DiskFull) }
+}
+
+fn run(version: Version, expiry: u32, steps: Vec<Step>) {
+    let mut session = session(version, expiry, Kept::default());
+    let mut model = Model::default();
+    let filters = ["meters/+", "#", "bad/#/x", "$share/g/a"];
+    for step in steps {
+        let mut effects = Vec::new();
+        let mut cause = None;
+        let event = match step {
+            Step::Publish { stream, packet_id, qos } => {
+                let qos = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][usize::from(qos)];
+                cause = Some((stream, packet_id));
+                Some(Event::Packet { stream, packet: publish(packet_id, qos) })
+            }
+            Step::Release { stream, packet_id } => {
+                Some(Event::Packet { stream, packet: Incoming::PubRel(Ack { packet_id, reason: 0 }) })
+            }
+            Step::Settle { at, durable } if !model.appending.is_empty() => {
+                let (stream, sequence) = model.appending.swap_remove(at % model.appending.len());
+                model.settle(stream, sequence, durable);
+                Some(Event::Appended { stream, sequence, result: result(durable) })
+            }
+            Step::Store { at, durable } if !model.storing.is_empty() => {
+                let then = model.storing.swap_remove(at % model.storing.len());
+                if let (Then::Complete { stream, packet_id }, true) = (&then, durable) {
+                    model.received.remove(&(*stream, *packet_id));
+                }
+                Some(Event::Stored { then, result: result(durable) })
+            }
+            Step::Subscribe { filter, qos } => {
+                let filter = SubscribeFilter {
+                    filter: Text::from(filters[filter]),
+                    qos: [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][usize::from(qos)],
+                    no_local: false,
+                    retain_as_published: false,
+                    retain_handling: 0,
+                };
+                let packet = Incoming::Subscribe { packet_id: 9, filters: vec![filter], subscription_identifier: None };
+                Some(Event::Packet { stream: CONTROL, packet })
+            }
+            Step::Unsubscribe { filter } => {
+                let packet = Incoming::Unsubscribe { packet_id: 9, filters: vec![Text::from(filters[filter])] };
+                Some(Event::Packet { stream: CONTROL, packet })
+            }
+            Step::Deliver if session.has_room() => Some(Event::Deliver(delivery())),
+            Step::Acknowledge { packet_id } => {
+                Some(Event::Packet { stream: CONTROL, packet: Incoming::PubAck(Ack { packet_id, reason: 0 }) })
+            }
+            Step::Other(which) => Some(Event::Packet {
+                stream: CONTROL,
+                packet: match which {
+                    0 => Incoming::PingReq,
+                    1 => Incoming::PubRec(Ack { packet_id: 1, reason: 0 }),
+                    2 => Incoming::Disconnect { reason: 0, session_expiry_interval: None },
+                    _ => Incoming::Auth { reason: 0 },
+                },
+            }),
+            Step::CloseStream => {
+                session.kept.inbound.stream_closed(8);
+                None
+            }
+            Step::Reconnect => {
+                // The driver settles everything before another connection gets the session.
+                for (stream, sequence) in std::mem::take(&mut model.appending) {
+                    model.settle(stream, sequence, true);
+                    session.handle(T0, Event::Appended { stream, sequence, result: Ok(()) }, &mut Vec::new());
+                }
+                let kept = std::mem::take(&mut session.kept);
+                session = self::session(version, expiry, kept);
+                model.reconnect();
+                session.resend(T0, &mut effects);
+                None
+            }
+            Step::Settle { .. } | Step::Store { .. } | Step::Deliver => None,
+        };
+        if let Some(event) = event {
+            session.handle(T0, event, &mut effects);
+        }
+        model.check(&session, effects, cause);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn acks_follow_durable_appends_in_order_whatever_happens(v5 in any::<bool>(), kept in any::<bool>(), steps in steps()) {
+        run(if v5 { Version::V5 } else { Version::V4 }, if kept { 100 } else { 0 }, steps);
+    }
+}
+
+/// The packets sent on the control stream.
+fn sent(effects: &[Effect]) -> Vec<&Outgoing> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send { packet, .. } => Some(packet),
+            _ => None,
+        })
+        .collect()
+}
+
+fn append(session: &mut Session, sequence: u64, result: Result<(), AppendError>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    session.handle(T0, Event::Appended { stream: CONTROL, sequence, result }, &mut effects);
+    effects
+}
+
+fn packet(session: &mut Session, packet: Incoming) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    session.handle(T0, Event::Packet { stream: CONTROL, packet }, &mut effects);
+    effects
+}
+
+fn closes_with(effects: &[Effect], code: u8) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Close { reason } if *reason == code))
+}
+
+#[test]
+fn a_full_disk_is_told_to_a_v5_client_and_disconnects_a_v4_client() {
+    let mut v5 = session(Version::V5, 0, Kept::default());
+    packet(&mut v5, publish(1, Qos::AtLeastOnce));
+    let effects = append(&mut v5, 0, Err(AppendError::DiskFull));
+    assert_eq!(sent(&effects), [&Outgoing::PubAck(Ack { packet_id: 1, reason: 0x97 })]);
+
+    let mut v4 = session(Version::V4, 0, Kept::default());
+    packet(&mut v4, publish(1, Qos::AtLeastOnce));
+    let effects = append(&mut v4, 0, Err(AppendError::DiskFull));
+    assert!(sent(&effects).is_empty() && closes_with(&effects, 0x97));
+}
+
+#[test]
+fn acks_wait_for_earlier_publishes() {
+    let mut session = session(Version::V5, 0, Kept::default());
+    for id in [7, 8] {
+        packet(&mut session, publish(id, Qos::AtLeastOnce));
+    }
+    assert!(append(&mut session, 1, Ok(())).is_empty(), "8 is durable, but 7 came first");
+    let effects = append(&mut session, 0, Ok(()));
+    let ack = |packet_id| Outgoing::PubAck(Ack { packet_id, reason: 0 });
+    assert_eq!(sent(&effects), [&ack(7), &ack(8)]);
+}
+
+#[test]
+fn a_repeated_exactly_once_publish_is_not_appended_again_after_a_reconnect() {
+    let mut first = session(Version::V5, 100, Kept::default());
+    packet(&mut first, publish(3, Qos::ExactlyOnce));
+    append(&mut first, 0, Ok(()));
+    let mut second = session(Version::V5, 100, first.kept);
+    let effects = packet(&mut second, publish(3, Qos::ExactlyOnce));
+    assert_eq!(sent(&effects), [&Outgoing::PubRec(Ack { packet_id: 3, reason: 0 })]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Append { .. })));
+    // The release is durable before PUBCOMP.
+    let effects = packet(&mut second, Incoming::PubRel(Ack { packet_id: 3, reason: 0 }));
+    assert!(sent(&effects).is_empty());
+    let mut effects = Vec::new();
+    let then = Then::Complete { stream: CONTROL, packet_id: 3 };
+    second.handle(T0, Event::Stored { then, result: Ok(()) }, &mut effects);
+    assert_eq!(sent(&effects), [&Outgoing::PubComp(Ack { packet_id: 3, reason: 0 })]);
+    let effects = packet(&mut second, Incoming::PubRel(Ack { packet_id: 3, reason: 0 }));
+    assert_eq!(sent(&effects), [&Outgoing::PubComp(Ack { packet_id: 3, reason: 0x92 })]);
+}
+
+#[test]
+fn a_v5_client_over_its_receive_maximum_is_disconnected() {
+    let mut session = session(Version::V5, 0, Kept::default());
+    for id in 1..=RECEIVE_MAXIMUM {
+        assert!(!closes_with(&packet(&mut session, publish(id, Qos::AtLeastOnce)), 0x93));
+    }
+    assert!(closes_with(&packet(&mut session, publish(9, Qos::AtLeastOnce)), 0x93));
+}
+
+#[test]
+fn topic_aliases_resolve_within_their_maximum() {
+    let mut session = session(Version::V5, 0, Kept::default());
+    let aliased = |alias, topic| {
+        let message = Message { topic: Text::from(topic), ..message(Qos::AtMostOnce) };
+        Incoming::Publish(Publish { dup: false, packet_id: 0, topic_alias: Some(alias), message })
+    };
+    packet(&mut session, aliased(2, "meters/m1"));
+    let effects = packet(&mut session, aliased(2, ""));
+    assert!(matches!(&effects[..], [Effect::Append { message, .. }] if message.topic.as_str() == "meters/m1"));
+    assert!(closes_with(&packet(&mut session, aliased(3, "a")), 0x94));
+}
+
+#[test]
+fn unacknowledged_messages_are_sent_again_in_order_with_dup() {
+    let mut first = session(Version::V5, 100, Kept::default());
+    for _ in 0..WINDOW {
+        first.handle(T0, Event::Deliver(delivery()), &mut Vec::new());
+    }
+    assert!(!first.has_room(), "the client's Receive Maximum is reached");
+    packet(&mut first, Incoming::PubAck(Ack { packet_id: 2, reason: 0 }));
+    let mut second = session(Version::V5, 100, first.kept);
+    let mut effects = Vec::new();
+    second.resend(T0, &mut effects);
+    let again: Vec<(u16, bool)> = sent(&effects)
+        .into_iter()
+        .filter_map(|packet| match packet {
+            Outgoing::Publish(publish) => Some((publish.packet_id, publish.dup)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(again, [(1, true), (3, true)]);
+}
+
+#[test]
+fn keep_alive_ends_after_one_and_a_half_times_its_length() {
+    let mut session = session(Version::V5, 0, Kept::default());
+    assert_eq!(session.next_deadline(), Some(Millis(T0.0 + 90_000)));
+    let mut effects = Vec::new();
+    session.handle(Millis(T0.0 + 89_999), Event::Tick, &mut effects);
+    assert!(effects.is_empty());
+    session.handle(Millis(T0.0 + 90_000), Event::Tick, &mut effects);
+    assert!(closes_with(&effects, 0x8D));
+}
+
+#[test]
+fn a_normal_disconnect_drops_the_will_and_0x04_keeps_it() {
+    for (code, kept) in [(0x00, false), (0x04, true)] {
+        let will = Will { message: message(Qos::AtLeastOnce), delay_interval: 0 };
+        let mut session = session(Version::V5, 0, Kept::default());
+        session.will = Some(Box::new(will));
+        packet(&mut session, Incoming::Disconnect { reason: code, session_expiry_interval: None });
+        assert_eq!(session.take_will().is_some(), kept);
+    }
+}

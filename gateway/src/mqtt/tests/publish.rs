@@ -1,0 +1,183 @@
+//! What a publisher is told, and when.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_comes_after_the_disk_has_synced_and_pings_are_answered_meanwhile() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v5("m1")).await;
+    door.files.shut();
+    client.publish(1, Qos::AtLeastOnce, "a").await;
+    client.hears_nothing().await;
+    client.send(Incoming::PingReq).await;
+    assert_eq!(client.receive().await, Outgoing::PingResp);
+    assert!(door.values().is_empty(), "nobody reads what is not durable");
+    door.files.open();
+    assert_eq!(client.receive().await, Outgoing::PubAck(ack(1)));
+    door.values_become(&["a"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acks_come_in_the_order_of_the_publishes_of_all_qos() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v5("m1")).await;
+    let mut bytes = BytesMut::new();
+    for id in 1..=300u16 {
+        let qos = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][usize::from(id % 3)];
+        let packet_id = if qos == Qos::AtMostOnce { 0 } else { id };
+        client.codec.encode(&publish(packet_id, qos, "meters/m1", &id.to_string()), &mut bytes);
+    }
+    client.stream.write_all(&bytes).await.unwrap();
+    for id in (1..=300).filter(|id| id % 3 != 0) {
+        let expected = if id % 3 == 1 { Outgoing::PubAck(ack(id)) } else { Outgoing::PubRec(ack(id)) };
+        assert_eq!(client.receive().await, expected);
+    }
+    let expected: Vec<String> = (1..=300).map(|id| id.to_string()).collect();
+    assert_eq!(door.values(), expected, "the log has the device's order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_with_quota_exceeded_until_there_is_room_again() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v5("m1")).await;
+    let mut old = door.connect(v4("old")).await;
+    door.files.inner.set_faults(Faults { capacity: Some(0), ..Faults::default() });
+    client.publish(1, Qos::AtLeastOnce, "lost").await;
+    assert_eq!(client.receive().await, Outgoing::PubAck(Ack { packet_id: 1, reason: 0x97 }));
+    client.publish(2, Qos::ExactlyOnce, "lost").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(Ack { packet_id: 2, reason: 0x97 }));
+    old.publish(1, Qos::AtLeastOnce, "lost").await;
+    assert_eq!(old.next().await, None, "3.1.1 has no negative ack");
+    door.files.inner.set_faults(Faults::default());
+    let mut id = 3;
+    loop {
+        client.publish(id, Qos::AtLeastOnce, "kept").await;
+        match client.receive().await {
+            Outgoing::PubAck(Ack { reason: 0, .. }) => break,
+            Outgoing::PubAck(Ack { reason: 0x97, .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            other => panic!("{other:?}"),
+        }
+        id += 1;
+        assert!(id < 1000, "the log does not resume");
+    }
+    assert_eq!(door.values(), ["kept"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_log_pushes_back_on_the_socket() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v4("m1")).await;
+    door.files.shut();
+    let payload = "x".repeat(16 << 10);
+    let mut bytes = BytesMut::new();
+    for id in 1..=400 {
+        client.codec.encode(&publish(id, Qos::AtLeastOnce, "meters/m1", &payload), &mut bytes);
+    }
+    let mut sent = 0;
+    // The peer's kernel and ours buffer a few megabytes; the process takes no more than its limits.
+    for _ in 0..64 {
+        match timeout(SILENCE, client.stream.write_all(&bytes)).await {
+            Ok(written) => written.unwrap(),
+            Err(_) => break,
+        }
+        sent += bytes.len();
+    }
+    assert!(sent < 200 << 20, "{sent} bytes were taken while nothing could be stored");
+    door.files.open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_once_holds_across_reconnect_and_release() {
+    let door = Door::start(&[]).await;
+    let mut first = door.connect(kept("m1")).await;
+    first.publish(5, Qos::ExactlyOnce, "once").await;
+    assert_eq!(first.receive().await, Outgoing::PubRec(ack(5)));
+    drop(first);
+    let mut second = door.connect(kept("m1")).await;
+    assert!(second.present);
+    second.publish(5, Qos::ExactlyOnce, "once").await;
+    assert_eq!(second.receive().await, Outgoing::PubRec(ack(5)));
+    second.send(Incoming::PubRel(ack(5))).await;
+    assert_eq!(second.receive().await, Outgoing::PubComp(ack(5)));
+    second.send(Incoming::PubRel(ack(5))).await;
+    assert_eq!(second.receive().await, Outgoing::PubComp(Ack { packet_id: 5, reason: 0x92 }));
+    second.publish(5, Qos::ExactlyOnce, "twice").await;
+    assert_eq!(second.receive().await, Outgoing::PubRec(ack(5)));
+    assert_eq!(door.values(), ["once", "twice"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_once_holds_across_a_crash_of_the_node() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    for (id, payload) in [(5, "five"), (6, "six")] {
+        client.publish(id, Qos::ExactlyOnce, payload).await;
+        assert_eq!(client.receive().await, Outgoing::PubRec(ack(id)));
+    }
+    client.send(Incoming::PubRel(ack(6))).await;
+    assert_eq!(client.receive().await, Outgoing::PubComp(ack(6)));
+    let door = Door::on(door.crash().await, &[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    assert!(client.present);
+    client.publish(5, Qos::ExactlyOnce, "five").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(5)));
+    client.publish(6, Qos::ExactlyOnce, "another").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(6)));
+    assert_eq!(door.values(), ["five", "six", "another"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_before_the_connection_closed_is_stored() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v4("m1")).await;
+    let mut bytes = BytesMut::new();
+    for id in 0..2000 {
+        client.codec.encode(&publish(0, Qos::AtMostOnce, "meters/m1", &id.to_string()), &mut bytes);
+    }
+    client.stream.write_all(&bytes).await.unwrap();
+    client.disconnect().await;
+    eventually(|| door.records().len() == 2000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_packets_end_the_connection_with_their_code() {
+    let door = Door::start(&["mqtt.max_packet_size=1024"]).await;
+    let mut client = door.connect(v5("m1")).await;
+    client.publish(1, Qos::AtLeastOnce, "good").await;
+    // PUBLISH with QoS 3.
+    client.stream.write_all(&[0x36, 2, 0, 0]).await.unwrap();
+    // What came before is stored, whether or not its ack is still sent.
+    let mut last = client.receive().await;
+    if last == Outgoing::PubAck(ack(1)) {
+        last = client.receive().await;
+    }
+    assert!(matches!(last, Outgoing::Disconnect { reason: 0x81, .. }));
+    assert_eq!(client.next().await, None);
+    door.values_become(&["good"]).await;
+
+    let mut client = door.connect(v5("m1")).await;
+    client.publish(1, Qos::AtLeastOnce, &"x".repeat(2000)).await;
+    assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x95, .. }));
+
+    let mut old = door.connect(v4("old")).await;
+    old.stream.write_all(&[0x36, 2, 0, 0]).await.unwrap();
+    assert_eq!(old.next().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_finishes_acks_and_says_goodbye() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v5("m1")).await;
+    let mut old = door.connect(v4("old")).await;
+    door.files.shut();
+    client.publish(1, Qos::AtLeastOnce, "a").await;
+    client.hears_nothing().await;
+    door.shutdown.cancel();
+    client.hears_nothing().await;
+    door.files.open();
+    assert_eq!(client.receive().await, Outgoing::PubAck(ack(1)));
+    assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x8B, .. }));
+    assert_eq!(client.next().await, None);
+    assert_eq!(old.next().await, None);
+    timeout(PATIENCE, door.serving).await.unwrap().unwrap();
+}

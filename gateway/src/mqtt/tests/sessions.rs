@@ -1,0 +1,139 @@
+//! Sessions as clients see them: identifiers, takeover, wills, expiry, limits.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_identifiers_are_assigned_or_refused_by_the_rules() {
+    let door = Door::start(&[]).await;
+    let (_, reason, properties) = door.try_connect(v5("")).await;
+    assert_eq!(reason, 0);
+    assert!(properties.assigned_client_identifier.is_some_and(|id| !id.is_empty()));
+    assert_eq!(properties.shared_subscription_available, Some(false));
+    let kept_without_name = Connect { clean_start: false, session_expiry_interval: u32::MAX, ..v4("") };
+    let (mut refused, reason, _) = door.try_connect(kept_without_name).await;
+    assert_ne!(reason, 0);
+    assert_eq!(refused.next().await, None);
+    let (_, reason, _) = door.try_connect(v5(&"x".repeat(300))).await;
+    assert_eq!(reason, 0x85);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_refuses_connections_beyond_its_maximum() {
+    let door = Door::start(&["mqtt.max_connections=1"]).await;
+    let first = door.connect(v5("a")).await;
+    let (_, reason, _) = door.try_connect(v5("b")).await;
+    assert_eq!(reason, 0x97);
+    first.disconnect().await;
+    eventually(|| door.broker.connected() == 0).await;
+    door.connect(v5("b")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_waits_for_the_old_connections_appends() {
+    let door = Door::start(&[]).await;
+    let mut old = door.connect(kept("m1")).await;
+    door.files.shut();
+    old.publish(1, Qos::AtLeastOnce, "first").await;
+    old.hears_nothing().await;
+    let mut stream = TcpStream::connect(door.address).await.unwrap();
+    let codec = ClientCodec::new(Version::V5, 1 << 20);
+    let mut bytes = BytesMut::new();
+    codec.encode(&Incoming::Connect(Box::new(kept("m1"))), &mut bytes);
+    codec.encode(&publish(2, Qos::AtLeastOnce, "meters/m1", "second"), &mut bytes);
+    stream.write_all(&bytes).await.unwrap();
+    let mut new = Client { stream, codec, buffer: BytesMut::new(), present: false };
+    new.hears_nothing().await;
+    door.files.open();
+    assert_eq!(old.receive().await, Outgoing::PubAck(ack(1)));
+    assert!(matches!(old.receive().await, Outgoing::Disconnect { reason: 0x8E, .. }));
+    assert!(matches!(new.receive().await, Outgoing::ConnAck { session_present: true, .. }));
+    assert_eq!(new.receive().await, Outgoing::PubAck(ack(2)));
+    assert_eq!(door.values(), ["first", "second"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_takeovers_leaves_one_connection() {
+    let door = Door::start(&[]).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(door.connect(kept("m1")).await);
+    }
+    let mut last = clients.pop().unwrap();
+    for mut client in clients {
+        assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x8E, .. }));
+    }
+    last.publish(1, Qos::AtLeastOnce, "a").await;
+    assert_eq!(last.receive().await, Outgoing::PubAck(ack(1)));
+    assert_eq!(door.broker.clients(10).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_will_is_published_when_the_client_is_lost_and_not_when_it_says_goodbye() {
+    let door = Door::start(&[]).await;
+    let polite = door.connect(Connect { will: will("polite", 0), ..v5("a") }).await;
+    polite.disconnect().await;
+    let lost = door.connect(Connect { will: will("lost", 0), ..v5("b") }).await;
+    drop(lost);
+    door.values_become(&["lost"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delayed_will_is_dropped_when_the_client_comes_back_in_time() {
+    let door = Door::start(&[]).await;
+    let away = door.connect(Connect { will: will("back in time", 3600), ..kept("a") }).await;
+    let gone = door.connect(Connect { will: will("gone", 1), ..kept("b") }).await;
+    let restarted = door.connect(Connect { will: will("session ended", 3600), ..kept("c") }).await;
+    drop((away, gone, restarted));
+    eventually(|| door.broker.connected() == 0).await;
+    let back = door.connect(Connect { will: None, ..kept("a") }).await;
+    assert!(back.present);
+    let fresh = door.connect(Connect { clean_start: true, ..kept("c") }).await;
+    assert!(!fresh.present);
+    door.values_become(&["session ended", "gone"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_client_is_disconnected_and_its_will_published() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(Connect { keep_alive: 1, will: will("silent", 0), ..v5("a") }).await;
+    assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x8D, .. }));
+    assert_eq!(client.next().await, None);
+    door.values_become(&["silent"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_when_its_expiry_has_passed_or_the_client_says_so() {
+    let door = Door::start(&[]).await;
+    let short = door.connect(Connect { session_expiry_interval: 1, ..kept("short") }).await;
+    let mut ended = door.connect(kept("ended")).await;
+    let long = door.connect(kept("long")).await;
+    drop((short, long));
+    ended.send(Incoming::Disconnect { reason: 0, session_expiry_interval: Some(0) }).await;
+    assert_eq!(ended.next().await, None);
+    eventually(|| door.broker.clients(10).len() == 1).await;
+    assert!(door.connect(kept("long")).await.present);
+    assert!(!door.connect(kept("short")).await.present);
+    assert!(!door.connect(kept("ended")).await.present);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_and_subscriptions_survive_a_crash_and_clean_ones_do_not() {
+    let door = Door::start(&[]).await;
+    let mut subscriber = door.connect(kept("kept")).await;
+    assert_eq!(subscriber.subscribe("meters/#", Qos::AtLeastOnce).await, 1);
+    let _clean = door.connect(v5("clean")).await;
+    let door = Door::on(door.crash().await, &[]).await;
+    assert!(!door.connect(v5("clean")).await.present);
+    let mut subscriber = door.connect(kept("kept")).await;
+    assert!(subscriber.present);
+    door.broker.publish("program", "meters/m9", b"hello", false).await.unwrap();
+    assert_eq!(subscriber.message().await.message.payload, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_without_expiry_cannot_become_persistent() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v5("a")).await;
+    client.send(Incoming::Disconnect { reason: 0, session_expiry_interval: Some(60) }).await;
+    assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x82, .. }));
+}

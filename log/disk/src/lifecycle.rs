@@ -1,0 +1,178 @@
+//! The life of topics: made, altered and deleted, each change durable in the metadata before it is seen.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use arc_swap::ArcSwap;
+use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
+use forebay_log::partition::Event;
+use forebay_log::topic::check_topic_name;
+use forebay_log::{AppendError, TopicConfig};
+use uuid::Uuid;
+
+use crate::LogError;
+use crate::dirs;
+use crate::engine::PartitionKey;
+use crate::files::Files;
+use crate::layout::partition_dir;
+use crate::log::{Inner, Topics};
+use crate::meta::{Metadata, TopicMeta};
+use crate::open::OpenPartition;
+use crate::partition::Partition;
+use crate::points::Points;
+use crate::shard::{Request, shard_of};
+use crate::shared::Shared;
+use crate::space::Space;
+use crate::topic::Topic;
+use crate::unopened::Unopened;
+
+/// A topic and what is left to do for it.
+pub(crate) struct Prepared {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) unopened: Vec<Unopened>,
+}
+
+impl Inner {
+    /// A topic with handles to its partitions, which are still to be opened.
+    pub(crate) fn prepare(&self, name: &str, meta: &TopicMeta, known: &Points) -> Result<Prepared, LogError> {
+        let config = Arc::new(ArcSwap::from_pointee(meta.config.clone()));
+        let (mut partitions, mut unopened) = (Vec::new(), Vec::new());
+        for index in 0..meta.partitions {
+            let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
+            let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
+            let point = known.get(&(meta.id, index)).copied().unwrap_or_default();
+            let shared = Arc::new(Shared::new(name, index, point, Arc::clone(&self.stats)));
+            let open = OpenPartition {
+                files: Arc::clone(&self.files),
+                space: Arc::clone(&self.space),
+                shared: Arc::clone(&shared),
+                config: Arc::clone(&config),
+                point,
+            };
+            unopened.push(Unopened { key, mailbox: mailbox.clone(), open });
+            partitions.push(Arc::new(Partition {
+                key,
+                shared,
+                mailbox: mailbox.clone(),
+                admission: Arc::clone(&self.admission),
+                space: Arc::clone(&self.space),
+                config: Arc::clone(&config),
+            }));
+        }
+        let topic = Arc::new(Topic { name: name.to_owned(), id: meta.id, partitions, config });
+        Ok(Prepared { topic, unopened })
+    }
+
+    pub(crate) fn create_topic(
+        &self,
+        name: String,
+        partitions: u32,
+        config: TopicConfig,
+    ) -> Result<Arc<Topic>, LogError> {
+        check_topic_name(&name).map_err(|why| LogError::InvalidTopic(format!("{name:?}: {why}")))?;
+        if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(&partitions) {
+            let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {partitions}");
+            return Err(LogError::InvalidTopic(why));
+        }
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_running()?;
+        if metadata.topics.get(&name).is_some_and(|topic| !topic.deleting) {
+            return Err(LogError::TopicExists(name));
+        }
+        finish_deletions(self.files.as_ref(), &self.space, &mut metadata)?;
+        let meta = TopicMeta { id: Uuid::new_v4(), partitions, config, deleting: false };
+        let make = || dirs::create(self.files.as_ref(), &name, meta.id, partitions);
+        self.space.reserved(make).map_err(LogError::io(partition_dir(&name, 0)))?;
+        let Prepared { topic, unopened } = self.prepare(&name, &meta, &Points::new())?;
+        self.save(&mut metadata, |next| {
+            next.topics.insert(name.clone(), meta);
+        })?;
+        self.unopened.open_all(unopened)?;
+        self.publish(|topics| {
+            topics.insert(name, Arc::clone(&topic));
+        });
+        Ok(topic)
+    }
+
+    pub(crate) fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_running()?;
+        let topic = self.topics.load().get(name).cloned().ok_or_else(|| LogError::UnknownTopic(name.to_owned()))?;
+        self.save(&mut metadata, |next| {
+            if let Some(meta) = next.topics.get_mut(name) {
+                meta.deleting = true;
+            }
+        })?;
+        self.publish(|topics| {
+            topics.remove(name);
+        });
+        for partition in &topic.partitions {
+            partition.shared.removed.store(true, Ordering::Release);
+            let (done, gone) = tokio::sync::oneshot::channel();
+            let asked = partition.mailbox.send_blocking(Request::Remove(partition.key, done));
+            if asked.is_ok() {
+                drop(gone.blocking_recv());
+            }
+        }
+        if let Err(error) = finish_deletions(self.files.as_ref(), &self.space, &mut metadata) {
+            tracing::warn!(topic = name, %error, "the deleted topic's files are not all removed: tried again later");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<(), LogError> {
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_running()?;
+        let topic = self.topics.load().get(name).cloned().ok_or_else(|| LogError::UnknownTopic(name.to_owned()))?;
+        self.save(&mut metadata, |next| {
+            if let Some(meta) = next.topics.get_mut(name) {
+                meta.config = config.clone();
+            }
+        })?;
+        topic.config.store(Arc::new(config.clone()));
+        for partition in &topic.partitions {
+            let event = Request::Event(partition.key, Event::Configure(config.clone()));
+            partition.mailbox.send_blocking(event).map_err(|_: AppendError| LogError::Closed)?;
+        }
+        self.publish(|_| {});
+        Ok(())
+    }
+
+    /// Changes the metadata on disk, then in memory: a failed write changes nothing.
+    fn save(&self, metadata: &mut Metadata, change: impl FnOnce(&mut Metadata)) -> Result<(), LogError> {
+        let mut next = metadata.clone();
+        change(&mut next);
+        self.space.reserved(|| next.save(self.files.as_ref())).map_err(LogError::io("metadata"))?;
+        *metadata = next;
+        Ok(())
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Topics)) {
+        let mut topics = Topics::clone(&self.topics.load());
+        change(&mut topics);
+        self.topics.store(Arc::new(topics));
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    fn check_running(&self) -> Result<(), LogError> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_some() { Ok(()) } else { Err(LogError::Closed) }
+    }
+}
+
+/// Removes what is left of deleted topics, then their entries.
+pub(crate) fn finish_deletions(files: &dyn Files, space: &Space, metadata: &mut Metadata) -> Result<(), LogError> {
+    let deleting: Vec<(String, TopicMeta)> =
+        metadata.topics.iter().filter(|(_, t)| t.deleting).map(|(name, t)| (name.clone(), t.clone())).collect();
+    if deleting.is_empty() {
+        return Ok(());
+    }
+    for (name, topic) in &deleting {
+        dirs::delete(files, name, topic.id, topic.partitions).map_err(LogError::io(partition_dir(name, 0)))?;
+    }
+    let mut next = metadata.clone();
+    next.topics.retain(|_, topic| !topic.deleting);
+    space.reserved(|| next.save(files)).map_err(LogError::io("metadata"))?;
+    *metadata = next;
+    Ok(())
+}
