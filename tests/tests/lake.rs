@@ -31,7 +31,7 @@ fn flush(node: &Node) -> Result<()> {
 /// Payloads a meter, a careless developer and a broken gateway may send.
 fn payload(n: usize) -> Vec<u8> {
     match n % 10 {
-        0 => format!("{{\"seq\":{n},\"meter\":\"m1\",\"ts\":\"2013-02-04T00:30:00Z\",\"kwh\":0.{n}}}").into_bytes(),
+        0 => format!("{{\"seq\":{n},\"meter\":\"m1\",\"ts\":\"2013-02-04T00:30:00Z\",\"kwh\":{n}.25}}").into_bytes(),
         1 => format!("{{\"seq\":{n},\"meter\":\"m2\",\"nested\":{{\"a\":1,\"b\":[1,2,3]}}}}").into_bytes(),
         2 => format!("{{ \"seq\" : {n} , \"kwh\": 1e3 }}").into_bytes(),
         3 => b"not json at all".to_vec(),

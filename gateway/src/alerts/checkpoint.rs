@@ -182,3 +182,35 @@ async fn remove_all(state: &StateTopic, prefix: &str) -> Result<(), AppendError>
     let removed = state.scan(prefix.as_bytes()).into_iter().map(|(key, _)| (key, None)).collect();
     state.put_all(removed).await
 }
+
+#[cfg(test)]
+mod tests {
+    use forebay_disk::{Log, LogOptions, RealFiles};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_checkpoint_of_many_parts_is_replaced_as_a_whole_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = RealFiles::open(folder.path()).expect("a directory");
+        let log = Log::open(files, LogOptions { shards: 1, fsync: false }).expect("a log");
+        let state = StateTopic::open(&log, "_alert_state").await.expect("a state topic");
+        let open = || Checkpoints::new(state.clone(), "readings", "id", 3);
+        assert!(open().load().is_none());
+        let large: Vec<u8> = (0..CHECKPOINT_PART_BYTES * 2 + 5).map(|i| (i * 7 % 251) as u8).collect();
+        for (snapshot, journal) in [(&large[..], 7), (&large[..9], 8), (&large[3..], 9)] {
+            let mut checkpoints = open();
+            checkpoints.save(snapshot, Offset(journal)).await.expect("saved");
+            let loaded = open().load().expect("a checkpoint");
+            assert!(loaded.snapshot == snapshot && loaded.journal == Offset(journal));
+            assert_eq!(known_sources(&state)[0].partitions, [3]);
+        }
+        // Parts of a generation whose head was never written, as a crash leaves them.
+        state.put("check/readings/id/3/part/9/0", Some(Bytes::from_static(b"half"))).await.expect("put");
+        assert_eq!(open().load().expect("the whole one").journal, Offset(9));
+        open().save(b"next", Offset(10)).await.expect("saved");
+        assert_eq!(state.scan(b"check/").len(), 2, "a head and a part");
+        open().remove().await.expect("removed");
+        assert!(state.scan(b"check/").is_empty() && known_sources(&state).is_empty());
+    }
+}

@@ -40,11 +40,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
                 None => "ok: no config file given, the defaults and the environment are fine\n".to_owned(),
             }
         }
-        Command::Show(start) => {
-            let settings = Settings::read(&start.sources())?;
-            settings.build()?;
-            show(&settings)
-        }
+        Command::Show(start) => show(&Settings::read(&start.sources())?)?,
         Command::Docs => docs(),
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")

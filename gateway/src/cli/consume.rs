@@ -21,7 +21,7 @@ const WAIT_IN_TURN: Duration = Duration::from_millis(50);
 
 /// Arguments of `forebay consume`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Topic to read
     topic: String,
     /// Kafka listener of the node, HOST:PORT, or of any other Kafka
@@ -82,7 +82,7 @@ impl FromStr for From {
 ///
 /// # Errors
 /// The node cannot be reached or refuses, or a stored batch cannot be read.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let mut client = Client::connect(&args.bootstrap).await?;
     let mut consumer = Consumer::open(&mut client, &args).await?;
     let reading = consumer.run(&mut client, &args);

@@ -25,7 +25,7 @@ const BACKOFF: Duration = Duration::from_millis(200);
 
 /// Arguments of `forebay produce`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Topic to write to; made with the node's defaults if it is missing
     topic: String,
     /// Kafka listener of the node, HOST:PORT, or of any other Kafka
@@ -76,7 +76,7 @@ impl From<Codec> for Compression {
 ///
 /// # Errors
 /// The node cannot be reached or refuses, or a line has no key where one is asked for.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let mut client = Client::connect(&args.bootstrap).await?;
     let topic = client.topic(&args.topic, true).await?;
     if let Some(partition) = args.partition

@@ -9,7 +9,7 @@ use crate::client::kafka::{At, Client, ConfigChange, Partition};
 
 /// Arguments of `forebay topic`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Kafka listener of the node, HOST:PORT, or of any other Kafka
     #[arg(long, global = true, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
     bootstrap: String,
@@ -78,7 +78,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// The node cannot be reached, or refuses.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let mut client = Client::connect(&args.bootstrap).await?;
     let text = match args.command {
         Command::List { exclude_internal } => {

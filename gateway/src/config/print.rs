@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::error::Origin;
+use super::error::{ConfigError, Origin};
 use super::key::{Key, Kind, TimeUnit};
 use super::keys::{KEYS, OBJECT_STORE, ROUTE_KEYS, TOPIC_DEFAULTS, TOPICS};
 use super::settings::{Settings, plain_keys};
@@ -60,8 +60,11 @@ fn default_text(key: &Key) -> Option<String> {
 }
 
 /// The settings in force, each with its origin when it is not the default. Secrets are hidden.
-#[must_use]
-pub fn show(settings: &Settings) -> String {
+///
+/// # Errors
+/// Settings that make no configuration.
+pub fn show(settings: &Settings) -> Result<String, ConfigError> {
+    let url = Value::Text(settings.build()?.object_store.url);
     let mut out = String::new();
     let mut section = "";
     for key in plain_keys() {
@@ -70,10 +73,7 @@ pub fn show(settings: &Settings) -> String {
             section = key.section;
             let _ = writeln!(out, "\n[{section}]");
         }
-        let value = match (key.section, key.name, settings.build()) {
-            (OBJECT_STORE, "url", Ok(config)) => Value::Text(config.object_store.url),
-            _ => value,
-        };
+        let value = if (key.section, key.name) == (OBJECT_STORE, "url") { url.clone() } else { value };
         line(&mut out, key.name, &toml_text(key.kind, &value), &settings.origin(key.section, key.name));
         if key.section == OBJECT_STORE && key.name == "url" {
             for (name, entry) in &settings.store_options {
@@ -97,12 +97,14 @@ pub fn show(settings: &Settings) -> String {
             }
         }
     }
-    out.trim_start().to_owned()
+    Ok(out.trim_start().to_owned())
 }
 
 fn line(out: &mut String, name: &str, value: &str, origin: &Origin) {
     let _ = match origin {
         Origin::Default => writeln!(out, "{name} = {value}"),
+        // Without its value, which may be a secret.
+        Origin::Flag(flag) => writeln!(out, "{name} = {value}  # {}", flag.split('=').next().unwrap_or_default()),
         origin => writeln!(out, "{name} = {value}  # {origin}"),
     };
 }

@@ -32,7 +32,10 @@ impl Answer {
 }
 
 async fn request(node: &Node, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-    let address: SocketAddr = node.gateway.addresses.http.unwrap();
+    request_at(node.gateway.addresses.http.unwrap(), method, path, headers, body).await
+}
+
+async fn request_at(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
     let text = format!(
@@ -203,4 +206,24 @@ async fn the_console_loads_nothing_from_elsewhere() {
     assert!(page.body.contains("<html") && page.head.contains("default-src 'none'"));
     assert!(!page.body.contains("src=\"http") && !page.body.contains("href=\"http"));
     node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_node_is_assembled_it_is_alive_but_not_ready() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(super::serve(super::Front::new(), listener, end.clone()));
+    for (path, status, reason) in [
+        ("/healthz", 200, "ok"),
+        ("/readyz", 503, "the node is starting"),
+        ("/api/v1/status", 503, "the node is starting"),
+        ("/metrics", 503, "the node is starting"),
+    ] {
+        let answer = request_at(address, "GET", path, "", "").await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.body.contains(reason), "{path}: {}", answer.body);
+    }
+    end.cancel();
+    tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Log, Partition, Ticket, Topic};
+use forebay_disk::{AppendData, Chain, Log, Partition, Ticket, Topic};
 use forebay_log::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS};
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::RecordChunk;
@@ -46,6 +46,8 @@ pub struct Gather {
     slots: Vec<Slot>,
     by_publish: Vec<u32>,
     bytes: usize,
+    /// For a client that cannot be told of one refused publish: what it sent after goes the same way.
+    chain: Option<Chain>,
 }
 
 /// A topic that was looked up, and the open slot of each of its partitions.
@@ -71,7 +73,22 @@ pub struct Tickets {
 impl Gather {
     pub fn new(log: Log, router: Arc<Router>) -> Gather {
         let changes = log.topics_changed();
-        Gather { log, router, changes, topics: Vec::new(), slots: Vec::new(), by_publish: Vec::new(), bytes: 0 }
+        Gather {
+            log,
+            router,
+            changes,
+            topics: Vec::new(),
+            slots: Vec::new(),
+            by_publish: Vec::new(),
+            bytes: 0,
+            chain: None,
+        }
+    }
+
+    /// From now on what is submitted belongs to `chain`.
+    #[must_use]
+    pub fn chained(self, chain: Option<Chain>) -> Gather {
+        Gather { chain, ..self }
     }
 
     /// Adds a publish that arrived at `now`; returns its partition (log topic, index) for those who must know. One that is
@@ -118,7 +135,11 @@ impl Gather {
         self.bytes = 0;
         let mut tickets = Vec::with_capacity(self.slots.len());
         for slot in self.slots.drain(..) {
-            tickets.push(slot.partition.submit(AppendData::Chunk(slot.chunk)).await);
+            let data = AppendData::Chunk(slot.chunk);
+            tickets.push(match &self.chain {
+                Some(chain) => slot.partition.submit_chained(chain, data).await,
+                None => slot.partition.submit(data).await,
+            });
         }
         Tickets { tickets, by_publish: std::mem::take(&mut self.by_publish) }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -18,7 +18,7 @@ use super::api::Api;
 use super::dispatch::{Pending, dispatch};
 use super::limits::{
     DRAIN_TIMEOUT, FRAME_TIMEOUT, IDLE, LOG_LINES, MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_SMALL_REQUEST_BYTES,
-    MEMORY_UNIT, READ_AHEAD, WRITE_TIMEOUT,
+    MEMORY_UNIT, MIN_WRITE_RATE, READ_AHEAD, WRITE_TIMEOUT,
 };
 use super::request::{Unreadable, parse};
 use crate::log_limit::LogLimit;
@@ -161,7 +161,9 @@ async fn write_answers<W: AsyncWrite + Unpin>(shared: &Shared, mut writer: W, mu
             held.push(reply);
         }
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        if write_all(&mut writer, pieces).await.is_err() {
+        // A client that reads a little now and then must not hold the door's memory for ever.
+        let allowed = WRITE_TIMEOUT + Duration::from_secs((bytes / MIN_WRITE_RATE) as u64);
+        if !matches!(timeout(allowed, write_all(&mut writer, pieces)).await, Ok(Ok(()))) {
             return;
         }
         metrics.sent_bytes.inc_by(bytes as u64);
@@ -176,14 +178,13 @@ async fn write_answers<W: AsyncWrite + Unpin>(shared: &Shared, mut writer: W, mu
     let _ = writer.shutdown().await;
 }
 
-/// Writes the pieces one after the other without joining them; fails when the client takes nothing for too long.
+/// Writes the pieces one after the other without joining them.
 async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut pieces: VecDeque<Bytes>) -> io::Result<()> {
     const SLICES: usize = 64;
     pieces.retain(|piece| !piece.is_empty());
     while !pieces.is_empty() {
         let slices: Vec<IoSlice<'_>> = pieces.iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
-        let write = timeout(WRITE_TIMEOUT, writer.write_vectored(&slices));
-        let mut written = write.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let mut written = writer.write_vectored(&slices).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

@@ -1,13 +1,15 @@
 //! CreateTopics (19), v2-7: makes topics with their partition count and configs.
 
+use std::collections::HashMap;
+
 use forebay_log::TopicConfig;
 use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use kafka_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult, CreateTopicsResponse,
 };
+use kafka_protocol::messages::{ApiKey, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
@@ -17,7 +19,7 @@ use super::describe_configs::{SOURCE_DEFAULT, SOURCE_TOPIC};
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT16, INT32, Kind, Struct};
 use super::topic_configs::{get, list, set};
-use super::topics::check_new_name;
+use super::topics::{check_new_name, check_room};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::CreateTopics,
@@ -53,9 +55,13 @@ pub(crate) static API: Api = Api {
 
 pub(crate) async fn handle(shared: &Shared, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
-    for (i, topic) in request.topics.iter().enumerate() {
+    let mut asked: HashMap<&TopicName, usize> = HashMap::new();
+    for topic in &request.topics {
+        *asked.entry(&topic.name).or_default() += 1;
+    }
+    for topic in &request.topics {
         // Kafka refuses a name that one request asks for twice.
-        let twice = request.topics.iter().enumerate().any(|(j, other)| i != j && other.name == topic.name);
+        let twice = asked.get(&topic.name).is_some_and(|times| *times > 1);
         let made = if twice {
             Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic twice"))
         } else {
@@ -92,6 +98,7 @@ async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) ->
         let why = format!("topic {} exists", topic.name.as_str());
         return Err(Refusal::new(ResponseError::TopicAlreadyExists, why));
     }
+    check_room(&shared.door.log, partitions)?;
     let id = if validate_only {
         Uuid::nil()
     } else {

@@ -15,6 +15,7 @@ use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
 use super::limits::{IDLE, MAX_CONNECTIONS, MAX_FETCH_BYTES, MAX_REQUEST_BYTES};
 use super::topic_configs::{BOOLEAN, INT, LONG, STRING, get, list};
+use super::topics::once;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeConfigs,
@@ -44,7 +45,8 @@ pub(crate) const SOURCE_TOPIC: i8 = 1;
 const SOURCE_BROKER: i8 = 4;
 pub(crate) const SOURCE_DEFAULT: i8 = 5;
 
-pub(crate) fn handle(shared: &Shared, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(crate) fn handle(shared: &Shared, mut request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    once(&mut request.resources, |resource| (resource.resource_type, resource.resource_name.clone()));
     let documented = request.include_documentation;
     let results = request.resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()

@@ -66,7 +66,7 @@ pub(crate) async fn dispatch(
         ApiKey::CreateTopics => call.answer(create_topics::handle(shared, version, call.decode()?).await),
         ApiKey::DeleteTopics => call.answer(delete_topics::handle(shared, version, call.decode()?).await),
         ApiKey::InitProducerId => call.answer(init_producer_id::handle(&call.decode()?)),
-        ApiKey::DescribeConfigs => call.answer(describe_configs::handle(shared, &call.decode()?)),
+        ApiKey::DescribeConfigs => call.answer(describe_configs::handle(shared, call.decode()?)),
         ApiKey::IncrementalAlterConfigs => call.answer(incremental_alter_configs::handle(shared, call.decode()?).await),
         ApiKey::DescribeCluster => call.answer(describe_cluster::handle(shared, version, &call.decode()?)),
         ApiKey::ApiVersions => call.answer(api_versions::answer(!call.request.unknown_version)),

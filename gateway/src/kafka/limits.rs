@@ -10,6 +10,8 @@ pub(crate) const MAX_REQUEST_BYTES: usize = MAX_BATCH_BYTES + (1 << 20);
 pub(crate) const MAX_SMALL_REQUEST_BYTES: usize = 4 << 20;
 /// Most array elements and unknown tagged fields in one request, over all nesting levels.
 pub(crate) const MAX_REQUEST_ELEMENTS: usize = 100_000;
+/// Most partitions of all topics together, when clients make topics.
+pub(crate) const MAX_PARTITIONS: usize = 20_000;
 /// Bytes of request frames that all connections of the door may hold; more waits in the sockets.
 pub(crate) const REQUEST_MEMORY: usize = 256 << 20;
 /// Largest fetch response, in bytes of records, whatever the client allows (a single larger batch is still served).
@@ -24,8 +26,10 @@ pub(crate) const MAX_IN_FLIGHT: usize = 64;
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 /// Once its length has come, the rest of a request must come within this time.
 pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
-/// A client that takes no byte of its answers for this long is closed.
+/// A client must take its answers within this time and the one that [`MIN_WRITE_RATE`] gives their size.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes a second.
+pub(crate) const MIN_WRITE_RATE: usize = 64 << 10;
 /// At shutdown, how long requests in flight may take.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest long poll of a fetch.

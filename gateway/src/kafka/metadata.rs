@@ -15,7 +15,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, Kind, Struct, UUID};
-use super::topics::{find_or_create, topic_name};
+use super::topics::{find_or_create, once, topic_name};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::Metadata,
@@ -46,7 +46,8 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: MetadataReque
         None => all_topics(shared),
         // Before v1 an empty list asked for all.
         Some(asked) if asked.is_empty() && version == 0 => all_topics(shared),
-        Some(asked) => {
+        Some(mut asked) => {
+            once(&mut asked, |topic| (topic.name.clone(), topic.topic_id));
             let mut topics = Vec::with_capacity(asked.len());
             for topic in asked {
                 topics.push(one_topic(shared, topic, request.allow_auto_topic_creation).await);

@@ -12,8 +12,6 @@ mod errors;
 mod fetch;
 mod fetch_response;
 mod find_coordinator;
-#[cfg(test)]
-mod fuzz;
 mod group_offsets;
 mod guard;
 mod incremental_alter_configs;

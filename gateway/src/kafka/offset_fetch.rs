@@ -13,7 +13,7 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::group_offsets::Committed;
 use super::guard::{BOOL, Field, INT32, Kind, Struct};
-use super::topics::topic_name;
+use super::topics::{once, topic_name};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::OffsetFetch,
@@ -47,8 +47,9 @@ static TOPIC: Struct = Struct { fields: &[Field::new(Kind::String), Field::new(K
 /// The offsets of one topic, by partition.
 type TopicOffsets = (TopicName, Vec<(i32, Option<Committed>)>);
 
-pub(crate) async fn handle(shared: &Shared, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub(crate) async fn handle(shared: &Shared, version: i16, mut request: OffsetFetchRequest) -> OffsetFetchResponse {
     if version >= 8 {
+        once(&mut request.groups, |group| group.group_id.clone());
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
             groups.push(one_group(shared, group).await);

@@ -1,6 +1,7 @@
 //! Finding topics by name or id, and making the ones that clients ask for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use super::KafkaDoor;
 use super::errors::Refusal;
+use super::limits::MAX_PARTITIONS;
 
 /// Topics by id: an index over the log's snapshot, made anew when the topics change.
 pub(crate) struct TopicIds {
@@ -35,6 +37,22 @@ impl TopicIds {
         self.index.store(Arc::new((version, by_id)));
         found
     }
+}
+
+/// Keeps the first of each key: a request that names one thing many times must not get an answer many times its size.
+pub(crate) fn once<T, K: Eq + Hash>(asked: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut seen = HashSet::with_capacity(asked.len());
+    asked.retain(|item| seen.insert(key(item)));
+}
+
+/// Whether clients may make a topic with so many more partitions: each costs files and memory.
+pub(crate) fn check_room(log: &Log, partitions: u32) -> Result<(), Refusal> {
+    let there: usize = log.topics().values().map(|topic| topic.partitions.len()).sum();
+    if there + partitions as usize <= MAX_PARTITIONS {
+        return Ok(());
+    }
+    let why = format!("the node has {there} of at most {MAX_PARTITIONS} partitions; delete topics that are not needed");
+    Err(Refusal::new(ResponseError::PolicyViolation, why))
 }
 
 /// The partition of this index, if the topic has it.
@@ -74,6 +92,7 @@ pub(crate) async fn find_or_create(door: &KafkaDoor, name: &str, create: bool) -
         return Err(ResponseError::UnknownTopicOrPartition.into());
     }
     let defaults = &door.config.topic_defaults;
+    check_room(&door.log, defaults.num_partitions)?;
     match door.log.create_topic(name, defaults.num_partitions, defaults.config.clone()).await {
         Ok(topic) => {
             tracing::info!(topic = name, partitions = defaults.num_partitions, "topic made on first use");

@@ -57,6 +57,22 @@ impl Manifest {
         own.map(|(_, entry)| entry).filter(|entry| entry.readable()).cloned().collect()
     }
 
+    /// The topics that have entries.
+    pub(super) fn topics(&self) -> Vec<Uuid> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.iter().filter(|(_, entries)| !entries.is_empty()).map(|(id, _)| *id).collect()
+    }
+
+    /// Removes everything about a topic.
+    pub(super) async fn forget_topic(&self, topic_id: Uuid) -> Result<(), String> {
+        let entries = self.all(topic_id);
+        let mut changes: Vec<_> = entries.iter().map(|entry| (manifest::entry_key(entry), None)).collect();
+        changes.push((manifest::shape_key(topic_id), None));
+        self.state.put_all(changes).await.map_err(|error| error.to_string())?;
+        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&topic_id);
+        Ok(())
+    }
+
     fn apply(&self, topic_id: Uuid, changes: &[Change]) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let entries = index.entry(topic_id).or_default();

@@ -5,11 +5,12 @@
 
 mod local;
 mod manifest;
+mod retire;
 mod status;
 mod verify;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
@@ -30,6 +31,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::state::StateTopic;
 use manifest::Manifest;
+use retire::Deleted;
 pub use status::{TopicStatus, VerifyReport};
 use worker::{Command, Worker};
 
@@ -64,6 +66,8 @@ struct Running {
 pub struct Lake {
     shared: Arc<Shared>,
     workers: Mutex<BTreeMap<Uuid, Running>>,
+    /// Names of deleted topics whose table is being removed: new topics of these names wait.
+    retiring: Mutex<BTreeSet<String>>,
 }
 
 /// Whether a topic's segments go to the lake.
@@ -91,25 +95,31 @@ impl Lake {
         let reader = Arc::new(ColdReader::new(store.clone()));
         let copies = Arc::new(Semaphore::new(COPIES));
         let shared = Arc::new(Shared { log, store, url, reader, manifest, copies, metrics, shutdown });
-        let lake = Arc::new(Lake { shared, workers: Mutex::default() });
+        let lake = Arc::new(Lake { shared, workers: Mutex::default(), retiring: Mutex::default() });
+        retire::unfinished(&lake.shared).into_iter().for_each(|topic| lake.retire(topic));
         lake.follow_topics();
         tokio::spawn(supervise(lake.clone()));
         Ok(lake)
     }
 
     /// A worker for each topic, none for topics that are gone.
-    fn follow_topics(&self) {
+    fn follow_topics(self: &Arc<Self>) {
         let topics = self.shared.log.topics();
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.retain(|id, running| {
             let there = topics.get(&running.name).is_some_and(|topic| topic.id == *id);
             if !there {
                 running.stop.cancel();
+                self.retire(Deleted { id: *id, name: running.name.clone() });
             }
             there
         });
+        let retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for topic in topics.values() {
-            if workers.contains_key(&topic.id) || (topic.is_internal() && !is_offloaded(topic)) {
+            if workers.contains_key(&topic.id)
+                || retiring.contains(&topic.name)
+                || (topic.is_internal() && !is_offloaded(topic))
+            {
                 continue;
             }
             let (commands, queue) = mpsc::channel(COMMANDS);
@@ -118,6 +128,20 @@ impl Lake {
             tokio::spawn(worker.run(queue));
             workers.insert(topic.id, Running { name: topic.name.clone(), commands, progress, stop });
         }
+    }
+
+    /// Removes the table and objects of a deleted topic in the background.
+    fn retire(self: &Arc<Self>, topic: Deleted) {
+        self.retiring.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.name.clone());
+        let lake = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = lake.shared.shutdown.cancelled() => return,
+                () = retire::retire(&lake.shared, &topic) => {}
+            }
+            lake.retiring.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic.name);
+            lake.follow_topics();
+        });
     }
 
     fn topic(&self, name: &str) -> Result<Arc<Topic>, ReadError> {
@@ -211,7 +235,7 @@ impl Lake {
     ///
     /// # Errors
     /// The topic is not offloaded, or a step failed (it will be tried again in the background).
-    pub async fn flush(&self, topic: &str) -> anyhow::Result<()> {
+    pub async fn flush(self: &Arc<Self>, topic: &str) -> anyhow::Result<()> {
         self.command(topic, Command::Flush).await?.map_err(|error| anyhow!("{topic}: {error}"))
     }
 
@@ -219,11 +243,15 @@ impl Lake {
     ///
     /// # Errors
     /// The topic is not offloaded. What does not agree is in the report.
-    pub async fn verify(&self, topic: &str) -> anyhow::Result<VerifyReport> {
+    pub async fn verify(self: &Arc<Self>, topic: &str) -> anyhow::Result<VerifyReport> {
         self.command(topic, Command::Verify).await
     }
 
-    async fn command<T>(&self, topic: &str, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> anyhow::Result<T> {
+    async fn command<T>(
+        self: &Arc<Self>,
+        topic: &str,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> anyhow::Result<T> {
         let found = self.shared.log.topic(topic).ok_or_else(|| anyhow!("topic {topic} does not exist"))?;
         if !is_offloaded(&found) {
             return Err(anyhow!("topic {topic} is not offloaded: set remote.storage.enable=true"));
@@ -233,7 +261,8 @@ impl Lake {
             let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             workers.get(&found.id).map(|running| running.commands.clone())
         };
-        let commands = commands.ok_or_else(|| anyhow!("the lake is shutting down"))?;
+        let commands =
+            commands.ok_or_else(|| anyhow!("the table of the deleted topic {topic} is still being removed"))?;
         let (done, result) = oneshot::channel();
         commands.send(command(done)).await.map_err(|_| anyhow!("the lake is shutting down"))?;
         result.await.map_err(|_| anyhow!("the lake is shutting down"))

@@ -156,6 +156,28 @@ async fn a_store_that_cannot_be_written_is_shown_and_used_once_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_topic_takes_its_table_along_and_makes_room_for_a_new_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = start(folder.path(), &url(folder.path())).await;
+    node.log.create_topic("readings", 1, config()).await.expect("created");
+    node.append("readings", 0, 0..50).await;
+    node.lake.flush("readings").await.expect("flushed");
+    assert!(folder.path().join("lake/readings/_delta_log/00000000000000000000.json").exists());
+    node.log.delete_topic("readings").await.expect("deleted");
+    node.log.create_topic("readings", 1, config()).await.expect("created");
+    node.append("readings", 0, 0..7).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = node.lake.flush("readings").await {
+        assert!(error.to_string().contains("is still being removed"), "{error}");
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let report = node.lake.verify("readings").await.expect("verified");
+    assert_eq!((report.files, report.rows, report.problems), (1, 7, Vec::<String>::new()));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_object_is_found_by_verify() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = start(folder.path(), &url(folder.path())).await;

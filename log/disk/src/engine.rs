@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use forebay_log::partition::{Append, Durable, Effect, Event, Fault, Persist};
+use forebay_log::partition::{Append, Durable, Effect, Event, Fault, Outcome, Persist};
 use forebay_log::{Millis, limits};
 use tracing::error;
 
@@ -76,7 +76,15 @@ impl Engine {
         for (key, event) in events {
             touched.insert(key);
             match event {
-                Event::Append(group) => appends.entry(key).or_default().extend(group),
+                Event::Append(group) => {
+                    let waiting = appends.entry(key).or_default();
+                    for append in group {
+                        match append.token.check_chain() {
+                            Ok(()) => waiting.push(append),
+                            Err(error) => append.token.answer(Outcome::Refused(error)),
+                        }
+                    }
+                }
                 event => {
                     if let Some(group) = appends.remove(&key) {
                         self.handle(now, key, Event::Append(group));

@@ -1,5 +1,6 @@
 //! The log on disk: files behind a trait, group commit, recovery, and the handles that doors use.
 
+mod chain;
 mod dirs;
 mod engine;
 mod files;
@@ -21,15 +22,16 @@ mod segment_file;
 mod shard;
 mod shared;
 pub mod sim;
-#[cfg(test)]
-mod simulation;
 mod space;
 mod starts;
 mod stats;
 mod store;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod unopened;
 
+pub use chain::Chain;
 pub use files::{File, Files};
 pub use forebay_log::partition::{AppendData, Appended, ClosedSegment, Watermarks};
 pub use log::{Log, LogError, LogOptions};

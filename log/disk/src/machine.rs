@@ -4,6 +4,8 @@ use forebay_log::AppendError;
 use forebay_log::partition::{Appended, Outcome, Partition};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::chain::Chain;
+
 /// A partition's machine as the shards drive it.
 pub(crate) type Machine = Partition<Token>;
 
@@ -14,16 +16,29 @@ pub(crate) enum Token {
         reply: oneshot::Sender<Result<Appended, AppendError>>,
         /// The append's share of [`forebay_log::limits::MAX_PENDING_APPEND_BYTES`], given back with the answer.
         _permit: OwnedSemaphorePermit,
+        chain: Option<Chain>,
     },
     Control(oneshot::Sender<Result<(), AppendError>>),
 }
 
 impl Token {
+    /// Refuses at once what follows on a refused append of its chain.
+    pub(crate) fn check_chain(&self) -> Result<(), AppendError> {
+        match self {
+            Token::Append { chain: Some(chain), .. } => chain.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// Answers; a caller that no longer waits has its record all the same.
     pub(crate) fn answer(self, outcome: Outcome) {
         match (self, outcome) {
             (Token::Append { reply, .. }, Outcome::Appended(appended)) => drop(reply.send(Ok(appended))),
-            (Token::Append { reply, .. }, Outcome::Refused(error)) => drop(reply.send(Err(error))),
+            (Token::Append { reply, chain, .. }, Outcome::Refused(error)) => {
+                // Before the answer: who hears of it finds the chain broken.
+                chain.iter().for_each(Chain::break_off);
+                drop(reply.send(Err(error)));
+            }
             (Token::Control(reply), Outcome::Applied) => drop(reply.send(Ok(()))),
             (Token::Control(reply), Outcome::Refused(error)) => drop(reply.send(Err(error))),
             (Token::Append { .. }, Outcome::Applied) | (Token::Control(_), Outcome::Appended(_)) => {

@@ -13,6 +13,7 @@ use forebay_log::partition::{Append, AppendData, Appended, ClosedSegment, Event,
 use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError, TopicConfig};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use crate::chain::Chain;
 use crate::engine::PartitionKey;
 use crate::machine::Token;
 use crate::read::{find_time, read_batches};
@@ -83,6 +84,21 @@ impl Partition {
     /// # Errors
     /// What refuses the data at once: batches that are not valid, a full disk, a deleted topic, a node that stops.
     pub async fn submit(&self, data: AppendData) -> Result<Ticket, AppendError> {
+        self.submit_to(None, data).await
+    }
+
+    /// [`Partition::submit`] as the next of a chain: once an append of the chain was refused, later ones are too, those on
+    /// their way included.
+    ///
+    /// # Errors
+    /// As `submit`, and after an earlier refusal.
+    pub async fn submit_chained(&self, chain: &Chain, data: AppendData) -> Result<Ticket, AppendError> {
+        chain.check()?;
+        let submitted = self.submit_to(Some(chain.clone()), data).await;
+        submitted.inspect_err(|_| chain.break_off())
+    }
+
+    async fn submit_to(&self, chain: Option<Chain>, data: AppendData) -> Result<Ticket, AppendError> {
         if let AppendData::Batches(batches) = &data {
             check_batches(batches, self.config.load().max_message_bytes)?;
         }
@@ -101,7 +117,7 @@ impl Partition {
             return Err(AppendError::Offline("the topic is deleted".to_owned()));
         }
         let (reply, receiver) = oneshot::channel();
-        let append = Append { data, token: Token::Append { reply, _permit: permit } };
+        let append = Append { data, token: Token::Append { reply, _permit: permit, chain } };
         self.mailbox.send(Request::Event(self.key, Event::Append(vec![append]))).await?;
         Ok(Ticket { receiver })
     }

@@ -12,6 +12,9 @@ use super::json::{Next, Parser, Syntax};
 use super::schema::{Field, Kind, arrow_fields};
 use super::time;
 
+/// Characters of a key that `_error` shows.
+const SHOWN_KEY_CHARS: usize = 80;
+
 /// A value that its column cannot hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Misfit {
@@ -30,7 +33,9 @@ pub(super) struct Notes {
 impl Notes {
     fn note(&mut self, key: &str, what: &str) {
         if self.misfit.is_none() {
-            self.misfit = Some(format!("field {}{key}: {what}", self.path));
+            let cut = key.char_indices().nth(SHOWN_KEY_CHARS).map_or(key.len(), |(at, _)| at);
+            let more = if cut < key.len() { "..." } else { "" };
+            self.misfit = Some(format!("field {}{}{more}: {what}", self.path, &key[..cut]));
         }
     }
 }

@@ -251,3 +251,7 @@ impl Table for DeltaLake {
         self.table.as_ref()?.version().and_then(|version| i64::try_from(version).ok())
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use forebay_disk::Ticket;
+use forebay_disk::{Chain, Ticket};
 use forebay_log::{AppendError, Millis};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -17,7 +17,7 @@ use crate::mqtt::Broker;
 use crate::mqtt::delivery::Published;
 use crate::mqtt::intents::Mark;
 use crate::mqtt::limits::{MAX_APPENDING_BYTES, MAX_APPENDING_PUBLISHES};
-use crate::mqtt::packet::{Message, Text};
+use crate::mqtt::packet::{Message, Text, Version};
 use crate::mqtt::record;
 use crate::mqtt::session::intent_key;
 
@@ -122,6 +122,8 @@ pub(super) struct Submitted {
 /// The publishes of one connection that are not settled.
 pub(super) struct Appends {
     gather: Option<Gather>,
+    /// Of a 3.1.1 client, which is cut off when a publish is refused and sends it again, behind all that was kept.
+    chain: Option<Chain>,
     items: Vec<Item>,
     marks: Vec<(Bytes, Option<Bytes>)>,
     retained: Vec<Published>,
@@ -132,9 +134,10 @@ pub(super) struct Appends {
 }
 
 impl Appends {
-    pub(super) fn new() -> Appends {
+    pub(super) fn new(version: Version) -> Appends {
         Appends {
             gather: None,
+            chain: (version != Version::V5).then(Chain::new),
             items: Vec::new(),
             marks: Vec::new(),
             retained: Vec::new(),
@@ -170,7 +173,7 @@ impl Appends {
         publish: Arriving<'_>,
     ) -> Result<(), AppendError> {
         let Arriving { stream, sequence, message, intent } = publish;
-        let gather = self.gather.get_or_insert_with(|| broker.new_gather());
+        let gather = self.gather.get_or_insert_with(|| broker.new_gather().chained(self.chain.clone()));
         let intent = intent.map(|packet_id| (stream, packet_id));
         let (topic, partition) = record::push(gather, now, client_id.as_str(), message, intent)?;
         if let Some((stream, packet_id)) = intent {
@@ -198,7 +201,7 @@ impl Appends {
         let (since, bytes) = (Instant::now(), gather.bytes());
         self.publishes += items.len();
         self.bytes += bytes;
-        let broker = broker.clone();
+        let (broker, chain) = (broker.clone(), self.chain.clone());
         self.submitting = Some(Box::pin(async move {
             let marked = if marks.is_empty() { Ok(()) } else { broker.sessions.put_all(marks).await };
             let (gather, tickets) = match marked {
@@ -211,6 +214,7 @@ impl Appends {
                 }
                 // Not marked, so nothing of this may be appended; the gather goes.
                 Err(error) => {
+                    chain.iter().for_each(Chain::break_off);
                     items.iter_mut().for_each(|item| item.ticket = 0);
                     (None, vec![Err(error)])
                 }

@@ -138,7 +138,7 @@ fn begin(
         codec,
         input: Input::new(buffer),
         output: Output::new(max_outgoing_packet),
-        appends: Appends::new(),
+        appends: Appends::new(version),
         stores: FuturesUnordered::new(),
         feed: None,
         streams,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::common::{chunk, open_on as open, values};
 use forebay_disk::sim::{Faults, FlakyFiles, SimFiles};
-use forebay_disk::{AppendData, Files, RealFiles};
+use forebay_disk::{AppendData, Chain, Files, RealFiles};
 use forebay_log::{AppendError, TopicConfig};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,5 +109,35 @@ async fn a_deletion_that_a_crash_interrupts_is_finished_at_the_next_start() {
         let dirs = files.list(std::path::Path::new("log")).unwrap();
         let partitions = dirs.iter().filter(|name| name.to_string_lossy().contains("t-0")).count();
         assert_eq!(partitions, usize::from(there), "stop {stop}: {dirs:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_chain_overtakes_what_was_refused() {
+    for seed in 0..20 {
+        let files = SimFiles::new(seed);
+        let log = open(Arc::new(files.clone()), true);
+        let topic = log.create_topic("t", 1, TopicConfig::default()).await.unwrap();
+        let partition = &topic.partitions[0];
+        files.set_faults(Faults { sync_per_mille: 300, ..Faults::default() });
+        let chain = Chain::new();
+        let mut tickets = Vec::new();
+        for n in 0..200 {
+            tickets.push(partition.submit_chained(&chain, AppendData::Chunk(chunk(&[&n.to_string()]))).await);
+        }
+        let mut refused = false;
+        for ticket in tickets {
+            let kept = match ticket {
+                Ok(ticket) => ticket.await.is_ok(),
+                Err(_) => false,
+            };
+            assert!(!(refused && kept), "seed {seed}");
+            refused |= !kept;
+        }
+        files.set_faults(Faults::default());
+        if refused {
+            let late = partition.submit_chained(&chain, AppendData::Chunk(chunk(&["late"]))).await;
+            assert!(late.is_err(), "a broken chain stays broken");
+        }
     }
 }

@@ -9,6 +9,7 @@ use forebay_disk::{Log, LogOptions, RealFiles};
 use forebay_log::record::{BatchBuilder, Batches, Compression, RecordReader};
 use forebay_log::{Epoch, Millis, Offset};
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
@@ -16,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::topics::topic_name;
-use super::{KafkaDoor, serve};
+use super::super::topics::topic_name;
+use super::super::{KafkaDoor, serve};
 use crate::client::kafka::{Acks, At, Client, Refused};
 use crate::config::{Config, Sources};
 use crate::metrics::Metrics;
@@ -212,6 +213,17 @@ async fn topics_of_the_node_itself_cannot_be_written_made_or_deleted() {
     }
     assert!(client.topic("_made_by_asking", true).await.is_err());
     assert!(client.topics().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_asked_for_many_times_is_described_once() {
+    let door = open().await;
+    let mut stream = door.raw().await;
+    let asked = vec![MetadataRequestTopic::default().with_name(Some(topic_name("readings"))); 1000];
+    stream.write_all(&frame(&MetadataRequest::default().with_topics(Some(asked)), 12, 1)).await.unwrap();
+    let (_, response) = answer::<MetadataResponse>(&mut stream, 12).await.unwrap();
+    assert_eq!(response.topics.len(), 1);
+    assert_eq!(response.topics[0].error_code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,10 +20,10 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::api::{Api, SERVED};
-use super::guard::walk;
-use super::request::parse;
-use super::topics::topic_name;
+use super::super::api::{Api, SERVED};
+use super::super::guard::walk;
+use super::super::request::parse;
+use super::super::topics::topic_name;
 
 /// Decodes what the guard let through; the guard must have walked exactly the bytes that the decoder takes.
 fn check<M: Decodable>(api: &Api, version: i16, body: &Bytes) -> bool {

@@ -1,0 +1,3 @@
+//! Tests of the log from inside: they drive a shard's engine without its thread, so that a run is the same each time.
+
+mod simulation;

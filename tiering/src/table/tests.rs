@@ -1,0 +1,117 @@
+//! The Delta table over many commits, and beside another writer.
+
+use forebay_log::Offset;
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::manifest::{ObjectFacts, State, object_path};
+use crate::shape::Inference;
+use crate::store::DurableLocal;
+
+const TOPIC_ID: Uuid = Uuid::from_u128(9);
+
+fn entry(partition: u32, base: i64, end: i64) -> Entry {
+    let id = Uuid::from_u128(u128::from(partition) << 64 | base as u128);
+    let rows = (end - base) as u64;
+    Entry {
+        topic_id: TOPIC_ID,
+        partition,
+        base: Offset(base),
+        end: Offset(end),
+        id,
+        path: object_path("readings", partition, Offset(base), 19_000, id),
+        append_day: 19_000,
+        log_bytes: 1,
+        state: State::CopyFinished,
+        facts: Some(ObjectFacts {
+            rows,
+            errors: 0,
+            bytes: 10,
+            min_timestamp: Millis(0),
+            max_timestamp: Millis(1),
+            finished_at: Millis(2),
+            stats: Some(format!("{{\"numRecords\":{rows},\"minValues\":{{}},\"maxValues\":{{}},\"nullCount\":{{}}}}")),
+        }),
+        removed_at: None,
+    }
+}
+
+fn shape(payload: &str) -> Shape {
+    let mut inference = Inference::new(Shape::default());
+    inference.observe(payload.as_bytes());
+    inference.finish()
+}
+
+async fn rows(table: &mut DeltaLake) -> u64 {
+    table.contents().await.expect("readable").files.iter().filter_map(|file| file.rows).sum()
+}
+
+#[tokio::test]
+async fn a_hundred_commits_make_a_checkpoint_and_lose_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::new(folder.path()).expect("a path"));
+    let mut table = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
+    for n in 0..105 {
+        table.commit(&[entry(0, n * 10, n * 10 + 10)], &[], &shape("{\"a\":1}"), Millis(n)).await.expect("committed");
+    }
+    assert!(folder.path().join("readings/_delta_log/_last_checkpoint").exists());
+    let mut fresh = DeltaLake::new(store, "readings", TOPIC_ID);
+    assert_eq!(fresh.committed_end(0).await.expect("readable"), Some(1050));
+    assert_eq!((rows(&mut fresh).await, fresh.version()), (1050, Some(104)));
+    fresh.commit(&[entry(0, 1050, 1060)], &[entry(0, 0, 10)], &shape("{\"a\":1}"), Millis(1)).await.expect("committed");
+    assert_eq!(rows(&mut table).await, 1050);
+}
+
+#[tokio::test]
+async fn a_commit_repeated_adds_nothing_and_one_that_overlaps_is_refused() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut table = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
+    let adds = [entry(0, 0, 10), entry(0, 10, 20), entry(3, 0, 5)];
+    for _ in 0..2 {
+        table.commit(&adds, &[], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+        // As after a crash: what is known of the table is read anew.
+        table = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
+    }
+    assert_eq!((rows(&mut table).await, table.version()), (25, Some(0)));
+    let error = table.commit(&[entry(0, 15, 30)], &[], &shape("{\"a\":1}"), Millis(0)).await.expect_err("overlaps");
+    assert_eq!(error.to_string(), "partition 0: the table ends at offset 20, inside the range 15..30");
+}
+
+#[tokio::test]
+async fn two_writers_with_stale_views_both_get_their_ranges_in_once() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut one = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
+    one.commit(&[entry(0, 0, 10)], &[], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+    let mut two = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
+    assert_eq!(rows(&mut two).await, 10);
+    let (first, second) = ([entry(0, 10, 20)], [entry(0, 10, 20), entry(1, 0, 7)]);
+    let (wide, wider) = (shape("{\"a\":1,\"b\":1}"), shape("{\"a\":1,\"c\":{\"d\":1}}"));
+    let (a, b) = tokio::join!(one.commit(&first, &[], &wide, Millis(0)), two.commit(&second, &[], &wider, Millis(0)));
+    a.expect("committed");
+    b.expect("committed");
+    assert_eq!(rows(&mut one).await, 27);
+    let state = one.latest().await.expect("readable").expect("a table");
+    let names: Vec<_> = state.schema().fields().map(|field| field.name().clone()).collect();
+    for column in ["a", "b", "c", "_offset", "_date"] {
+        assert!(names.iter().any(|name| name == column), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_another_writer_has_compacted_away_are_passed_over_when_they_retire() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut table = DeltaLake::new(store, "readings", TOPIC_ID);
+    table.commit(&[entry(0, 0, 10), entry(0, 10, 20)], &[], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+    let state = table.latest().await.expect("readable").expect("a table");
+    let data = state.log_data();
+    let mut actions: Vec<_> = data.iter().map(|file| Action::Remove(file.remove_action(false))).collect();
+    let compacted =
+        Add { path: "_date=2022-01-08/compacted.parquet".into(), data_change: false, ..table.add(&entry(0, 0, 20)) };
+    actions.push(Action::Add(compacted));
+    let operation = DeltaOperation::Optimize { predicate: None, target_size: 1 };
+    let others = CommitBuilder::default().with_actions(actions);
+    others.build(Some(&state), table.log_store.clone(), operation).await.expect("committed");
+    assert_eq!(rows(&mut table).await, 20);
+    table.commit(&[entry(0, 20, 30)], &[entry(0, 0, 10)], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+    assert_eq!(rows(&mut table).await, 30, "only the other writer's file can be rewritten to let the rows go");
+}
