@@ -56,8 +56,8 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<Arc<Fron
         ("/api/v1/rules", &["get"], get(rules::list)),
         ("/api/v1/rules/reload", &["post"], post(rules::reload)),
         ("/api/v1/lake", &["get"], get(lake::status)),
-        ("/api/v1/lake/verify", &["get"], get(lake::verify)),
         ("/api/v1/lake/flush", &["post"], post(lake::flush)),
+        ("/api/v1/lake/verify", &["get"], get(lake::verify)),
         ("/api/v1/openapi.json", &["get"], get(openapi::document)),
     ]
 }

@@ -20,7 +20,7 @@ impl Driver {
         for effect in effects.drain(..) {
             self.apply(now, effect);
         }
-        if effects.capacity() <= 64 {
+        if effects.capacity() <= 16 {
             self.effects = effects;
         }
     }

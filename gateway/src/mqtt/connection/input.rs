@@ -81,7 +81,7 @@ impl Input {
     pub(super) fn pop(&mut self) -> Option<(u64, Incoming)> {
         let pending = self.packets.pop_front()?;
         self.bytes -= pending.bytes;
-        if self.packets.is_empty() && self.packets.capacity() > 64 {
+        if self.packets.is_empty() && self.packets.capacity() > 16 {
             self.packets = VecDeque::new();
         }
         Some((pending.stream, pending.packet))

@@ -25,6 +25,8 @@ struct Waiting {
     packet_id: u16,
     exactly_once: bool,
     outcome: Option<Result<(), AppendError>>,
+    /// The client has released it meanwhile: a PUBREC now would seem to be of a later publish with its packet id.
+    released: bool,
 }
 
 /// The publishes of one stream, acknowledged in their order [MQTT-4.6.0-2, 4.6.0-3].
@@ -143,10 +145,12 @@ impl Inbound {
         match known {
             // Its PUBREC is on the way.
             Some(ReceivedState::Appending) => return Ok(()),
-            Some(ReceivedState::Received | ReceivedState::Releasing) => {
+            // After PUBREL the publish must not come again [MQTT-4.3.3-6].
+            Some(ReceivedState::Releasing) => return Err(reason::PROTOCOL_ERROR),
+            Some(ReceivedState::Received) => {
                 // Not a new message [MQTT-4.3.3-10]: PUBREC again, in its turn.
                 let lane = self.lane(stream);
-                lane.waiting.push_back(Waiting { packet_id, exactly_once, outcome: Some(Ok(())) });
+                lane.waiting.push_back(Waiting { packet_id, exactly_once, outcome: Some(Ok(())), released: false });
                 self.acknowledge(stream, effects);
                 return Ok(());
             }
@@ -162,10 +166,18 @@ impl Inbound {
         }
         let lane = self.lane(stream);
         let sequence = lane.base + lane.waiting.len() as u64;
-        lane.waiting.push_back(Waiting { packet_id, exactly_once, outcome: None });
+        lane.waiting.push_back(Waiting { packet_id, exactly_once, outcome: None, released: false });
         let intent = (exactly_once && persistent).then_some(packet_id);
         effects.push(Effect::Append { stream, sequence: Some(sequence), message, intent });
         Ok(())
+    }
+
+    /// No PUBREC of this id is sent any more for what came before.
+    fn silence(&mut self, stream: u64, packet_id: u16) {
+        if self.received.get(&(stream, packet_id)) == Some(&ReceivedState::Received) {
+            let same = |waiting: &&mut Waiting| waiting.exactly_once && waiting.packet_id == packet_id;
+            self.lane(stream).waiting.iter_mut().filter(same).for_each(|waiting| waiting.released = true);
+        }
     }
 
     /// Topic aliases live as long as the connection and hold a copy: the packet's buffer goes back.
@@ -196,10 +208,14 @@ impl Inbound {
                 return None;
             }
             let Some(Waiting { outcome: Some(_), .. }) = lane.waiting.front() else { return None };
-            let Some(Waiting { packet_id, exactly_once, outcome: Some(outcome) }) = lane.waiting.pop_front() else {
+            let front = lane.waiting.pop_front();
+            let Some(Waiting { packet_id, exactly_once, outcome: Some(outcome), released }) = front else {
                 return None;
             };
             lane.base += 1;
+            if released {
+                continue;
+            }
             let reason = match outcome {
                 Ok(()) => reason::SUCCESS,
                 Err(error) => reason::of_append_error(&error),
@@ -255,6 +271,7 @@ impl Session {
 
     pub(super) fn release(&mut self, stream: u64, packet_id: u16, effects: &mut Vec<Effect>) {
         let persistent = self.is_persistent();
+        self.kept.inbound.silence(stream, packet_id);
         match self.kept.inbound.received.get_mut(&(stream, packet_id)) {
             Some(state @ ReceivedState::Received) if persistent => {
                 *state = ReceivedState::Releasing;

@@ -3,6 +3,7 @@
 mod delivery;
 mod publish;
 mod sessions;
+mod streams;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use forebay_disk::sim::{Faults, SimFiles};
 use forebay_disk::{File, Files, Log, LogOptions};
 use forebay_log::Offset;
 use forebay_log::record::{Batches, Record, RecordReader};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -223,14 +224,14 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
 }
 
 /// A client driven by hand.
-struct Client {
-    stream: TcpStream,
+struct Client<S = TcpStream> {
+    stream: S,
     codec: ClientCodec,
     buffer: BytesMut,
     present: bool,
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn send(&mut self, packet: Incoming) {
         let mut out = BytesMut::new();
         self.codec.encode(&packet, &mut out);

@@ -1,0 +1,74 @@
+//! Data streams beside a control stream, as the QUIC door attaches them.
+
+use tokio::io::{DuplexStream, duplex, split};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::mqtt::connection::{self, Peer, SessionHandle};
+
+/// A connection over pipes: its control stream, and the handle for further ones.
+async fn connect(door: &Door, connect: Connect) -> (Client<DuplexStream>, SessionHandle) {
+    let (near, far) = duplex(64 << 10);
+    let (reader, writer) = split(far);
+    let (accepted, handle) = oneshot::channel();
+    let peer = Peer { transport: "quic", address: "test".to_owned() };
+    tokio::spawn(connection::run(door.broker.clone(), peer, reader, writer, door.shutdown.clone(), Some(accepted)));
+    let codec = ClientCodec::new(connect.version, 1 << 20);
+    let mut client = Client { stream: near, codec, buffer: BytesMut::new(), present: false };
+    client.send(Incoming::Connect(Box::new(connect))).await;
+    assert!(matches!(client.receive().await, Outgoing::ConnAck { reason: 0, .. }));
+    (client, handle.await.unwrap())
+}
+
+fn open_stream(handle: &SessionHandle, id: u64) -> Client<DuplexStream> {
+    let (near, far) = duplex(64 << 10);
+    let (reader, writer) = split(far);
+    let handle = handle.clone();
+    tokio::spawn(async move { connection::run_data_stream(handle, id, reader, writer).await });
+    Client { stream: near, codec: ClientCodec::new(Version::V5, 1 << 20), buffer: BytesMut::new(), present: false }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_of_a_data_stream_are_acknowledged_on_it_and_packet_ids_count_by_stream() {
+    let door = Door::start(&[]).await;
+    let (mut control, handle) = connect(&door, kept("m1")).await;
+    let mut streams = [open_stream(&handle, 4), open_stream(&handle, 8)];
+    for stream in &mut streams {
+        stream.publish(1, Qos::ExactlyOnce, "a").await;
+        assert_eq!(stream.receive().await, Outgoing::PubRec(ack(1)));
+        stream.publish(1, Qos::ExactlyOnce, "a").await;
+        assert_eq!(stream.receive().await, Outgoing::PubRec(ack(1)));
+        stream.send(Incoming::PubRel(ack(1))).await;
+        assert_eq!(stream.receive().await, Outgoing::PubComp(ack(1)));
+    }
+    control.publish(1, Qos::AtLeastOnce, "b").await;
+    assert_eq!(control.receive().await, Outgoing::PubAck(ack(1)));
+    assert_eq!(door.values(), ["a", "a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_finished_gets_its_acks_and_makes_room_for_others() {
+    let door = Door::start(&[]).await;
+    let (control, handle) = connect(&door, v5("m1")).await;
+    for id in 1..=150 {
+        let mut stream = open_stream(&handle, id * 4);
+        stream.publish(1, Qos::AtLeastOnce, "x").await;
+        stream.stream.shutdown().await.unwrap();
+        assert_eq!(stream.receive().await, Outgoing::PubAck(ack(1)));
+        assert_eq!(stream.next().await, None);
+    }
+    assert_eq!(door.records().len(), 150);
+    drop(control);
+    timeout(PATIENCE, handle.closed()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_packets_on_a_data_stream_end_the_connection() {
+    let door = Door::start(&[]).await;
+    let (mut control, handle) = connect(&door, v5("m1")).await;
+    let mut stream = open_stream(&handle, 4);
+    stream.send(Incoming::PingReq).await;
+    assert!(matches!(control.receive().await, Outgoing::Disconnect { reason: 0x82, .. }));
+    assert_eq!(control.next().await, None);
+    assert_eq!(stream.next().await, None);
+}
