@@ -14,7 +14,7 @@ use parquet::record::Field;
 const SETS: &[&str] = &[
     "topics.readings.num.partitions=2",
     "topics.readings.segment.bytes=64KiB",
-    "topics.readings.local.retention.bytes=1KiB",
+    "topics.readings.local.retention.bytes=4KiB",
     "topics.readings.lake.commit.interval.ms=200ms",
 ];
 
@@ -33,7 +33,7 @@ fn payload(n: usize) -> Vec<u8> {
     match n % 10 {
         0 => format!("{{\"seq\":{n},\"meter\":\"m1\",\"ts\":\"2013-02-04T00:30:00Z\",\"kwh\":{n}.25}}").into_bytes(),
         1 => format!("{{\"seq\":{n},\"meter\":\"m2\",\"nested\":{{\"a\":1,\"b\":[1,2,3]}}}}").into_bytes(),
-        2 => format!("{{ \"seq\" : {n} , \"kwh\": 1e3 }}").into_bytes(),
+        2 => format!("{{ \"seq\" : {n} , \"meter\": \"m3\", \"kwh\": 1e3 }}").into_bytes(),
         3 => b"not json at all".to_vec(),
         4 => format!("{{\"seq\":{n},\"kwh\":\"a string now\"}}").into_bytes(),
         5 => vec![0xff, 0xfe, 0x00, n as u8],
@@ -57,7 +57,7 @@ fn cold_offsets_read_as_they_were_written() -> Result<()> {
             .collect();
         let records: Vec<_> =
             values.iter().map(|value| (Bytes::from(format!("key-{batch}")), Bytes::from(value.clone()))).collect();
-        assert_eq!(client.produce("readings", 0, &records, Compression::None)?.0, 0);
+        assert_eq!(client.produce("readings", 0, &records, Compression::Zstd)?.0, 0);
         expected.extend(values);
     }
     flush(&node)?;
