@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forebay_disk::Log;
 use forebay_log::{AppendError, Millis, Offset};
+use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::delivery::{Hub, Published};
 use super::intents;
-use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_BATCH, SWEEP_INTERVAL};
+use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_AT_ONCE, SWEEP_BATCH, SWEEP_INTERVAL};
 use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
 use super::record;
 use super::registry::{Due, Parked, Registry};
@@ -165,20 +166,24 @@ impl Broker {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for due in self.registry.due(self.clock.now(), SWEEP_BATCH) {
-                match due {
-                    Due::Will(client_id, will) => self.publish_will(&client_id, *will).await,
-                    Due::Expired(live, parked) => {
-                        let Parked { kept, will, .. } = *parked;
-                        if let Some((_, will)) = will {
-                            self.publish_will(&live.client_id, *will).await;
-                        }
-                        self.unpark(&kept);
-                        self.forget_session(&live.client_id, &kept).await;
-                        self.registry.release(&live, None);
-                        self.metrics.mqtt.sessions.set(self.registry.sessions() as i64);
-                    }
+            let due = self.registry.due(self.clock.now(), SWEEP_BATCH);
+            // Together, so that a lost fleet's wills share commits.
+            futures_util::stream::iter(due).for_each_concurrent(SWEEP_AT_ONCE, |due| self.take_due(due)).await;
+        }
+    }
+
+    async fn take_due(&self, due: Due) {
+        match due {
+            Due::Will(client_id, will) => self.publish_will(&client_id, *will).await,
+            Due::Expired(live, parked) => {
+                let Parked { kept, will, .. } = *parked;
+                if let Some((_, will)) = will {
+                    self.publish_will(&live.client_id, *will).await;
                 }
+                self.unpark(&kept);
+                self.forget_session(&live.client_id, &kept).await;
+                self.registry.release(&live, None);
+                self.metrics.mqtt.sessions.set(self.registry.sessions() as i64);
             }
         }
     }

@@ -9,6 +9,7 @@ use forebay_log::{AppendError, Millis};
 use super::delivery::Published;
 use super::packet::{Message, MessageProperties, Qos, Text};
 use super::session::CONTROL;
+use super::topic::valid_topic;
 use crate::ingest::{Gather, Publish};
 
 const TOPIC: &str = "mqtt.topic";
@@ -120,9 +121,10 @@ fn number(text: &Bytes) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Reads a message back. Its bytes are copied out of the batch, so that a waiting message does not hold a whole batch.
+/// Reads a message back; `None` when its topic is none, as a Kafka producer may have written it. Its bytes are copied out of the batch, so that a waiting message does not hold a whole batch.
 #[must_use]
 pub(crate) fn published(record: &Record) -> Option<Published> {
+    let topic_name = topic(record).filter(|topic| valid_topic(topic))?;
     let text = |name: &str| record.header(name).and_then(|value| Text::new(Bytes::copy_from_slice(value)));
     let mut properties = MessageProperties {
         payload_format_indicator: record.header(PAYLOAD_FORMAT).map(|format| u8::from(format.as_ref() == b"1")),
@@ -154,7 +156,7 @@ pub(crate) fn published(record: &Record) -> Option<Published> {
     };
     Some(Published {
         message: Message {
-            topic: text(TOPIC)?,
+            topic: Text::from(topic_name),
             payload: record.value.as_deref().map(Bytes::copy_from_slice).unwrap_or_default(),
             qos,
             retain: record.header(RETAIN).is_some(),

@@ -175,7 +175,9 @@ impl Inbound {
     /// No PUBREC of this id is sent any more for what came before.
     fn silence(&mut self, stream: u64, packet_id: u16) {
         if self.received.get(&(stream, packet_id)) == Some(&ReceivedState::Received) {
-            let same = |waiting: &&mut Waiting| waiting.exactly_once && waiting.packet_id == packet_id;
+            let same = |waiting: &&mut Waiting| {
+                waiting.exactly_once && waiting.packet_id == packet_id && matches!(waiting.outcome, Some(Ok(())))
+            };
             self.lane(stream).waiting.iter_mut().filter(same).for_each(|waiting| waiting.released = true);
         }
     }

@@ -225,7 +225,9 @@ fn run(version: Version, expiry: u32, steps: Vec<Step>) {
                 // What is released is not answered by PUBREC any more.
                 if model.received.contains(&(stream, packet_id)) {
                     let due = model.due.entry(stream).or_default();
-                    due.retain(|(id, exactly_once, _, _)| !(*exactly_once && *id == packet_id));
+                    due.retain(|(id, exactly_once, _, durable)| {
+                        !(*exactly_once && *id == packet_id && *durable == Some(true))
+                    });
                 }
                 Some(Event::Packet { stream, packet: Incoming::PubRel(Ack { packet_id, reason: 0 }) })
             }
@@ -295,7 +297,7 @@ fn run(version: Version, expiry: u32, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn acks_follow_durable_appends_in_order_whatever_happens(v5 in any::<bool>(), kept in any::<bool>(), steps in steps()) {
         run(if v5 { Version::V5 } else { Version::V4 }, if kept { 100 } else { 0 }, steps);

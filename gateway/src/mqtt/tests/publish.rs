@@ -1,6 +1,8 @@
 //! What a publisher is told, and when.
 
 use super::*;
+use crate::mqtt::intents::Mark;
+use crate::mqtt::session::{CONTROL, intent_key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ack_comes_after_the_disk_has_synced_and_pings_are_answered_meanwhile() {
@@ -124,6 +126,24 @@ async fn exactly_once_holds_across_a_crash_of_the_node() {
     client.publish(6, Qos::ExactlyOnce, "another").await;
     assert_eq!(client.receive().await, Outgoing::PubRec(ack(6)));
     assert_eq!(door.values(), ["five", "six", "another"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intent_whose_publish_never_reached_the_log_is_no_receipt() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    client.publish(5, Qos::ExactlyOnce, "earlier").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(5)));
+    client.send(Incoming::PubRel(ack(5))).await;
+    assert_eq!(client.receive().await, Outgoing::PubComp(ack(5)));
+    // As a crash between the intent and the append of a later publish with the same id leaves it.
+    let mark = Mark::Intent { topic: "mqtt".to_owned(), partition: 0, from: Offset(1) };
+    door.broker.sessions.put(intent_key("m1", CONTROL, 5), Some(mark.encode())).await.unwrap();
+    let door = Door::on(door.crash().await, &[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    client.publish(5, Qos::ExactlyOnce, "later").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(5)));
+    assert_eq!(door.values(), ["earlier", "later"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

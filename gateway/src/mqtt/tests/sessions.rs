@@ -1,6 +1,7 @@
 //! Sessions as clients see them: identifiers, takeover, wills, expiry, limits.
 
 use super::*;
+use crate::client::mqtt::{self as client, ConnectOptions, Transport, Trust};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_identifiers_are_assigned_or_refused_by_the_rules() {
@@ -136,4 +137,40 @@ async fn a_session_without_expiry_cannot_become_persistent() {
     let mut client = door.connect(v5("a")).await;
     client.send(Incoming::Disconnect { reason: 0, session_expiry_interval: Some(60) }).await;
     assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x82, .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_clients_are_served_and_others_at_their_port_are_not() {
+    let door = Door::start(&["mqtt.connect_timeout=500ms"]).await;
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let tls = builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tls = Arc::new(arc_swap::ArcSwap::from_pointee(tls));
+    tokio::spawn(serve(door.broker.clone(), listener, Some(tls), door.shutdown.clone()));
+    let transport = Transport::Tls {
+        address: address.to_string(),
+        server_name: "localhost".to_owned(),
+        config: Arc::new(Trust::Anything.tls().unwrap()),
+    };
+    let mut client = client::Client::connect(&transport, &ConnectOptions::new("m1")).await.unwrap();
+    let reason = client.publish_and_wait("meters/m1", Bytes::from_static(b"a"), Qos::ExactlyOnce).await.unwrap();
+    assert_eq!(reason, 0);
+    assert_eq!(door.broker.clients(1)[0].transport, "tls");
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, plain.read_to_end(&mut answer)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_sends_no_connect_is_closed() {
+    let door = Door::start(&["mqtt.connect_timeout=200ms"]).await;
+    let mut silent = TcpStream::connect(door.address).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(PATIENCE, silent.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.is_empty());
 }
