@@ -11,6 +11,9 @@ use anyhow::{Result, bail};
 use crate::mqtt::{Client, Options};
 use crate::readings::Reading;
 
+/// Connections that a meter makes after the stop to settle what is in flight; a failing disk may cut some of them.
+const SETTLE_TRIES: u32 = 100;
+
 /// What one meter knows at the end.
 #[derive(Debug)]
 pub struct Account {
@@ -50,15 +53,15 @@ pub fn run(plan: &Plan, meter: &str, readings: &[Reading]) -> Result<Account> {
         inflight: VecDeque::new(),
         released: BTreeMap::new(),
     };
-    let mut last_try = false;
+    let mut tries = 0;
     loop {
         let done = state.connection(meter);
         if plan.stop.load(Ordering::Relaxed) {
             match done {
                 Ok(()) => return Ok(state.account),
-                // A connection cut by the last kill gets one more, in which everything is settled.
-                Err(error) if last_try && plan.qos == 2 => bail!("{meter} cannot settle: {error:#}"),
-                Err(_) => last_try = true,
+                // A connection that was cut gets others, in which everything is settled.
+                Err(error) if tries == SETTLE_TRIES => bail!("{meter} cannot settle: {error:#}"),
+                Err(_) => tries += 1,
             }
         }
         if plan.qos == 1 {
