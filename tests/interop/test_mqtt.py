@@ -162,8 +162,9 @@ class Mqtt(unittest.TestCase):
         host, port = self.gateway.host_port("mqtt")
         base = ["-h", host, "-p", str(port)]
         for version in ("mqttv311", "mqttv5"):
+            # By lines, or a pipe gets what it prints only at its end.
             subscriber = subprocess.Popen(
-                ["mosquitto_sub", *base, "-V", version, "-t", f"mosq/{version}/#", "-q", "1", "-C", "3", "-W", "20", "-d"],
+                ["stdbuf", "-oL", "mosquitto_sub", *base, "-V", version, "-t", f"mosq/{version}/#", "-q", "1", "-C", "3", "-W", "20", "-d"],
                 stdout=subprocess.PIPE,
                 text=True,
             )
