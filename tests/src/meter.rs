@@ -85,7 +85,8 @@ impl State<'_> {
         let options = if self.plan.qos == 2 { options.persistent() } else { options };
         let (mut client, present) = Client::connect(self.plan.address, options)?;
         if self.plan.qos == 2 {
-            if !present && !(self.inflight.is_empty() && self.released.is_empty()) {
+            let unsettled = !self.inflight.is_empty() || !self.released.is_empty();
+            if unsettled && !present {
                 bail!("{meter}: the session is gone");
             }
             for (seq, id) in self.inflight.clone() {

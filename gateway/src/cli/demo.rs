@@ -8,7 +8,7 @@ use crate::demo::{self, Options};
 
 /// Arguments of `forebay demo`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Directory of the demo's node, made anew at each start; one that no demo made is left alone
     #[arg(long, value_name = "DIR", default_value = "forebay-demo")]
     data_dir: PathBuf,
@@ -38,7 +38,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// A demo that could not run, or whose counts do not add up.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let Args { data_dir, readings, speedup, duration, once } = args;
     demo::run(Options { data_dir, readings, speedup, duration, once }).await
 }

@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn any_count_that_does_not_add_up_is_named() {
-        let cases: [(fn(&mut Findings), &str); 6] = [
+        type Spoil = fn(&mut Findings);
+        let cases: [(Spoil, &str); 6] = [
             (|f| f.counts.acked = 36_913, "36,914 sent but 36,913 acknowledged"),
             (|f| f.in_log = 36_915, "36,914 acknowledged but 36,915 in the log"),
             (|f| f.in_table = 0, "36,914 in the log but 0 in the table"),

@@ -34,8 +34,10 @@ pub use front::Front;
 use limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use listener::LimitedListener;
 
-/// Every route: its path, its methods for the description, and what answers it.
-fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<Arc<Front>>)> {
+/// A path, its methods for the description, and what answers it.
+type Route = (&'static str, &'static [&'static str], MethodRouter<Arc<Front>>);
+
+fn routes() -> Vec<Route> {
     vec![
         ("/", &["get"], get(console::page)),
         ("/console.css", &["get"], get(console::style)),

@@ -31,12 +31,10 @@ pub fn validate(batch: &[u8]) -> Result<BatchHeader, BatchProblem> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn validate_records(header: &BatchHeader, batch: &Bytes) -> Result<(), BatchProblem> {
-    let mut next_delta = 0;
-    for record in RecordReader::new(header, batch)? {
-        if record?.offset != header.base_offset.plus(next_delta) {
+    for (delta, record) in (0..).zip(RecordReader::new(header, batch)?) {
+        if record?.offset != header.base_offset.plus(delta) {
             return Err(BatchProblem::Malformed("offset deltas are not consecutive"));
         }
-        next_delta += 1;
     }
     Ok(())
 }

@@ -83,11 +83,14 @@ fn shown(alert: &Transition) -> Expected {
     Expected { labels: alert.labels.clone(), annotations: alert.annotations.clone() }
 }
 
+/// Labels of a series, in the order of the file.
+type Labels = Vec<(String, String)>;
+
 /// All readings of a test in the order of time, as JSON.
 fn readings(rules: &RuleSet, test: &Test) -> Vec<(i64, Vec<u8>)> {
     let time_fields: BTreeSet<&Vec<String>> =
         rules.groups.iter().filter_map(|group| group.time.field.as_ref()).map(|path| &path.0).collect();
-    let mut merged: BTreeMap<(i64, &Vec<(String, String)>), Map<String, Value>> = BTreeMap::new();
+    let mut merged: BTreeMap<(i64, &Labels), Map<String, Value>> = BTreeMap::new();
     for (name, values) in &test.series {
         for (index, value) in values.iter().enumerate() {
             let Some(value) = value else { continue };

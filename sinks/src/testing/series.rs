@@ -66,12 +66,12 @@ pub(super) fn values(text: &str) -> Result<Vec<Option<f64>>, String> {
             continue;
         }
         // The sign of the step is the last one that neither begins the number nor its exponent.
-        let step_at = start
+        let mut step_at = start
             .bytes()
             .enumerate()
             .skip(1)
             .filter(|(at, byte)| matches!(byte, b'+' | b'-') && !matches!(start.as_bytes()[at - 1], b'e' | b'E'));
-        let (first, step) = match (step_at.last(), times) {
+        let (first, step) = match (step_at.next_back(), times) {
             (Some((at, _)), Some(_)) => (&start[..at], start[at..].parse::<f64>().map_err(|_| wrong())?),
             _ => (start, 0.0),
         };

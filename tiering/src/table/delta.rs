@@ -97,14 +97,14 @@ impl DeltaLake {
         let mut actions = Vec::new();
         let mut ends: BTreeMap<u32, i64> = BTreeMap::new();
         for entry in adds {
-            if !ends.contains_key(&entry.partition) {
+            if let Slot::Vacant(slot) = ends.entry(entry.partition) {
                 let known = match &state {
                     Some(state) => {
                         state.transaction_version(&self.log_store, self.application(entry.partition)).await?
                     }
                     None => None,
                 };
-                ends.insert(entry.partition, known.unwrap_or(0));
+                slot.insert(known.unwrap_or(0));
             }
             let table_end = ends.get(&entry.partition).copied().unwrap_or(0);
             let (partition, base, end) = (entry.partition, entry.base.0, entry.end.0);

@@ -73,7 +73,7 @@ impl Connection {
             bail!("{} serves Kafka API {} only in versions {low} to {high}", self.address, R::KEY);
         }
         let mut body = self.exchange(&make(version), version, wait + ANSWER_TIMEOUT).await?;
-        Ok(R::Response::decode(&mut body, version)?)
+        R::Response::decode(&mut body, version)
     }
 
     async fn exchange<R: Request>(&mut self, request: &R, version: i16, wait: Duration) -> anyhow::Result<Bytes> {

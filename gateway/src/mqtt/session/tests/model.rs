@@ -63,13 +63,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// What the peer and the log know.
+/// Packet id, whether it is exactly once, sequence, and how its append ended.
+type Due = (u16, bool, u64, Option<bool>);
+
 #[derive(Default)]
 struct Model {
     /// Appends on the way: stream and sequence.
     appending: Vec<(u64, u64)>,
     storing: Vec<Then>,
     /// Acknowledgements that may come, in order, by stream; `true` once durable or refused.
-    due: HashMap<u64, VecDeque<(u16, bool, u64, Option<bool>)>>,
+    due: HashMap<u64, VecDeque<Due>>,
     /// Exactly-once publishes that are durable and not released.
     received: HashSet<(u64, u16)>,
     /// Messages in the log of each exactly-once packet id since it was last free.
