@@ -82,6 +82,8 @@ impl TopicConfig {
             compact: true,
             delete: false,
             lake_format: LakeFormat::None,
+            // What changes together is one batch, whatever its size.
+            max_message_bytes: limits::MAX_BATCH_BYTES,
             ..TopicConfig::default()
         }
     }

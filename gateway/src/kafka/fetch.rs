@@ -215,6 +215,10 @@ async fn read_one(
     left: usize,
     first: bool,
 ) -> Result<PartitionAnswer, Refusal> {
+    // Not "out of range", at which consumers would reset to another offset.
+    if let Some(why) = partition.unopened() {
+        return Err(ReadError::Offline(why).into());
+    }
     let marks = partition.watermarks();
     let answer = |marks: Watermarks, records: Bytes| PartitionAnswer {
         high_watermark: marks.high_watermark.0,

@@ -91,6 +91,9 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: ListOffsetsRe
 
 async fn find(shared: &Shared, partition: &Arc<Partition>, asked: &ListOffsetsPartition) -> Result<Found, Refusal> {
     check_epoch(asked.current_leader_epoch, partition.leader_epoch())?;
+    if let Some(why) = partition.unopened() {
+        return Err(ReadError::Offline(why).into());
+    }
     let Watermarks { log_start, local_start, high_watermark, .. } = partition.watermarks();
     match asked.timestamp {
         LATEST => Ok((high_watermark.0, -1)),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::delivery::{Hub, Published};
-use super::intents;
+use super::intents::{self, Receipts};
 use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_AT_ONCE, SWEEP_BATCH, SWEEP_INTERVAL};
 use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
 use super::record;
@@ -129,7 +129,7 @@ impl Broker {
         Ok(broker)
     }
 
-    fn load_sessions(&self, mut receipts: std::collections::BTreeMap<String, Vec<intents::Receipt>>) {
+    fn load_sessions(&self, mut receipts: std::collections::BTreeMap<String, Receipts>) {
         let now = self.clock.now();
         for (key, value) in self.sessions.scan(b"s/") {
             let Some(client_id) = key.get(2..).and_then(|id| std::str::from_utf8(id).ok()) else { continue };
@@ -148,9 +148,9 @@ impl Broker {
                 }
                 None => {}
             }
-            for (stream, packet_id) in receipts.remove(client_id).unwrap_or_default() {
-                kept.inbound.restore(stream, packet_id);
-            }
+            let Receipts { received, unsettled } = receipts.remove(client_id).unwrap_or_default();
+            received.into_iter().for_each(|(stream, packet_id)| kept.inbound.restore(stream, packet_id));
+            unsettled.into_iter().for_each(|(stream, packet_id)| kept.inbound.restore_unsettled(stream, packet_id));
             // One that was connected when the node stopped ages from now.
             let since = entry.disconnected_at.unwrap_or(now);
             let expires_at = Millis(since.0 + i64::from(entry.expiry) * 1000);
@@ -300,7 +300,7 @@ impl Broker {
     pub(super) async fn forget_session(&self, client_id: &Text, kept: &Kept) {
         let client = client_id.as_str();
         let mut changes = vec![(session_key(client), None), (cursor_key(client), None)];
-        changes.extend(kept.inbound.received().map(|(stream, id)| (intent_key(client, stream, id), None)));
+        changes.extend(kept.inbound.marked().map(|(stream, id)| (intent_key(client, stream, id), None)));
         if let Err(error) = self.sessions.put_all(changes).await {
             tracing::warn!(client, %error, "stored state of an ended session not removed");
         }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_disk::Log;
 use forebay_log::record::{Batches, RecordReader};
-use forebay_log::{AppendError, Offset};
-use tracing::{info, warn};
+use forebay_log::{AppendError, Offset, ReadError};
+use tracing::{error, info, warn};
 
 use super::record;
 use super::session::parse_intent_key;
@@ -63,6 +63,15 @@ impl Mark {
 
 /// Stream and packet id of a publish that was received.
 pub(crate) type Receipt = (u64, u16);
+
+/// The exactly-once publishes of one client whose packet ids are in use.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    pub(crate) received: Vec<Receipt>,
+    /// The log could not be searched for them. Their marks stay, so that the next start looks again.
+    pub(crate) unsettled: Vec<Receipt>,
+}
+
 /// A mark whose record is looked for: client, stream and packet id.
 type Wanted = (String, u64, u16);
 
@@ -74,15 +83,17 @@ pub(crate) async fn resolve(
     sessions: &StateTopic,
     log: &Log,
     reader: &Reader,
-) -> Result<BTreeMap<String, Vec<Receipt>>, AppendError> {
-    let mut receipts: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
+) -> Result<BTreeMap<String, Receipts>, AppendError> {
+    let mut receipts: BTreeMap<String, Receipts> = BTreeMap::new();
     let mut open: BTreeMap<(String, u32), (Offset, HashSet<Wanted>)> = BTreeMap::new();
     let mut changes = Vec::new();
     let mut keys = BTreeMap::new();
     for (key, value) in sessions.scan(b"q2/") {
         let Some((client, stream, packet_id)) = parse_intent_key(&key) else { continue };
         match Mark::decode(value) {
-            Ok(Mark::Received) => receipts.entry(client.to_owned()).or_default().push((stream, packet_id)),
+            Ok(Mark::Received) => {
+                receipts.entry(client.to_owned()).or_default().received.push((stream, packet_id));
+            }
             Ok(Mark::Intent { topic, partition, from }) => {
                 let wanted = (client.to_owned(), stream, packet_id);
                 keys.insert(wanted.clone(), key.clone());
@@ -94,7 +105,7 @@ pub(crate) async fn resolve(
         }
     }
     for ((topic, partition), (from, wanted)) in open {
-        let found = search(log, reader, &topic, partition, from, &wanted).await;
+        let (found, failed) = search(log, reader, &topic, partition, from, &wanted).await;
         info!(
             topic,
             partition,
@@ -103,13 +114,27 @@ pub(crate) async fn resolve(
             found = found.len(),
             "looked for exactly-once publishes that a stop interrupted"
         );
+        if let Some(error) = &failed {
+            error!(
+                topic,
+                partition,
+                %error,
+                unsettled = wanted.len() - found.len(),
+                "cannot read the log to look for exactly-once publishes that a stop interrupted: their clients are \
+                 disconnected when they send them again; mend what cannot be read, then restart the node"
+            );
+        }
         for mark in wanted {
             let received = found.contains(&mark);
+            if !received && failed.is_some() {
+                receipts.entry(mark.0).or_default().unsettled.push((mark.1, mark.2));
+                continue;
+            }
             if let Some(key) = keys.remove(&mark) {
                 changes.push((key, received.then(|| Mark::Received.encode())));
             }
             if received {
-                receipts.entry(mark.0).or_default().push((mark.1, mark.2));
+                receipts.entry(mark.0).or_default().received.push((mark.1, mark.2));
             }
         }
     }
@@ -117,7 +142,8 @@ pub(crate) async fn resolve(
     Ok(receipts)
 }
 
-/// Which of `wanted` are in the partition from `from` on. Ends as soon as all are found; they lie close behind `from`.
+/// Which of `wanted` are in the partition from `from` on, and what kept it from being read to its end. Ends as soon as all
+/// are found; they lie close behind `from`.
 async fn search(
     log: &Log,
     reader: &Reader,
@@ -125,18 +151,23 @@ async fn search(
     partition: u32,
     from: Offset,
     wanted: &HashSet<Wanted>,
-) -> HashSet<Wanted> {
+) -> (HashSet<Wanted>, Option<ReadError>) {
     let mut found = HashSet::new();
-    let Some(topic) = log.topic(topic) else { return found };
-    let Some(partition) = topic.partitions.get(partition as usize) else { return found };
+    // A topic that was deleted has taken its records along.
+    let Some(topic) = log.topic(topic) else { return (found, None) };
+    let Some(partition) = topic.partitions.get(partition as usize) else { return (found, None) };
     let mut next = from.max(partition.watermarks().log_start);
     while found.len() < wanted.len() {
         let batches = match reader.read(partition, next, SEARCH_BYTES).await {
             Ok(fetched) => fetched.batches,
-            Err(error) => {
-                warn!(topic = topic.name, offset = next.0, %error, "cannot look for exactly-once publishes");
-                break;
+            // The topic was deleted and made again, and is shorter now.
+            Err(ReadError::OutOfRange { end, .. }) if end < next => break,
+            // Retention has moved the log start meanwhile.
+            Err(ReadError::OutOfRange { start, .. }) if start > next => {
+                next = start;
+                continue;
             }
+            Err(error) => return (found, Some(error)),
         };
         let before = next;
         for batch in Batches::new(batches) {
@@ -156,7 +187,7 @@ async fn search(
             break;
         }
     }
-    found
+    (found, None)
 }
 
 #[cfg(test)]

@@ -102,6 +102,15 @@ fn load(partition: &Partition) -> Result<Live, LogError> {
         path: format!("{}-{} at offset {at}", partition.topic(), partition.index()),
         what,
     };
+    // Taken for empty, it would be made empty by the next compaction.
+    if let Some(why) = partition.unopened() {
+        return Err(LogError::Format {
+            path: format!("{}-{}", partition.topic(), partition.index()),
+            what: format!(
+                "the node's own state cannot be opened ({why}); mend or restore that directory, then start again"
+            ),
+        });
+    }
     let marks = partition.watermarks();
     let mut live = Live::default();
     let mut next = marks.log_start;

@@ -128,3 +128,46 @@ async fn a_compaction_cut_short_before_the_log_start_moved_changes_nothing() {
     assert_eq!(state.scan(b""), before);
     close(log, state).await;
 }
+
+#[tokio::test]
+async fn state_that_cannot_be_opened_is_not_taken_for_empty() {
+    let dir = dir();
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    assert_eq!(state.put("a", Some(Bytes::from("1"))).await, Ok(()));
+    close(log, state).await;
+    let file = dir.path().join("log").join(format!("{TOPIC}-0")).join("partition.state");
+    assert!(std::fs::write(file, "damaged").is_ok());
+
+    let log = open_log(&dir).await;
+    let opened = StateTopic::open(&log, TOPIC).await;
+    let error = opened.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("_mqtt_sessions-0") && error.contains("cannot be opened"), "{error}");
+    let _ = tokio::task::spawn_blocking(move || log.shutdown()).await;
+}
+
+#[tokio::test]
+async fn changes_of_several_megabytes_are_made_together() {
+    let dir = dir();
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    // Bytes that no codec makes smaller.
+    let mut seed = 1u64;
+    let mut noise = || -> Bytes {
+        (0..700_000)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (seed >> 56) as u8
+            })
+            .collect()
+    };
+    let changes: Vec<_> = ["a", "b", "c"].map(|key| (Bytes::from(key), Some(noise()))).into();
+    assert_eq!(state.put_all(changes).await, Ok(()));
+    let kept = state.scan(b"");
+    close(log, state).await;
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    assert_eq!(state.scan(b"").len(), 3);
+    assert!(state.scan(b"") == kept);
+    close(log, state).await;
+}

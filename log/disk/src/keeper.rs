@@ -95,5 +95,6 @@ impl Work {
 }
 
 fn active_base(partition: &Partition) -> Offset {
-    partition.shared.segments.load().last().map_or(Offset::ZERO, |segment| segment.base)
+    // One that is not open keeps the point it had.
+    partition.shared.segments.load().last().map_or(partition.watermarks().log_end, |segment| segment.base)
 }

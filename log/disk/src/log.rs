@@ -115,8 +115,6 @@ impl Log {
         let topics = Arc::new(ArcSwap::default());
         let unopened = Arc::new(UnopenedList::default());
         let care = Care { files: Arc::clone(&files), space: Arc::clone(&space), topics: Arc::clone(&topics) };
-        let keeper = Keeper::start(care, Arc::clone(&unopened), known.clone(), options.fsync);
-        let keeper = keeper.map_err(LogError::io("keeper"))?;
         let (changed, _) = watch::channel(0);
         let inner = Inner {
             cluster_id: metadata.cluster_id.clone(),
@@ -131,7 +129,7 @@ impl Log {
             changed,
             next_key: AtomicU64::new(0),
             metadata: Mutex::new(metadata.clone()),
-            running: Mutex::new(Some(Running { shards: started, keeper })),
+            running: Mutex::default(),
         };
         let (mut topics, mut waiting) = (Topics::new(), Vec::new());
         for (name, meta) in metadata.topics.iter().filter(|(_, meta)| !meta.deleting) {
@@ -141,6 +139,11 @@ impl Log {
         }
         inner.unopened.open_all(waiting)?;
         inner.topics.store(Arc::new(topics));
+        // Only now: while topics are missing, it would write the recovery points without theirs, and after a crash in a long
+        // recovery damage below a lost point would be taken for a torn tail.
+        let keeper = Keeper::start(care, Arc::clone(&inner.unopened), known, inner.options.fsync);
+        let keeper = keeper.map_err(LogError::io("keeper"))?;
+        *inner.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { shards: started, keeper });
         Ok(Log { inner: Arc::new(inner) })
     }
 

@@ -73,6 +73,11 @@ impl Partition {
     pub fn offline(&self) -> Option<String> {
         self.shared.offline.load().as_deref().cloned()
     }
+    /// Why the partition could not be opened, when that is so: its watermarks say nothing then, and nothing can be read.
+    pub fn unopened(&self) -> Option<String> {
+        let why = self.shared.offline.load();
+        why.as_deref().filter(|_| self.shared.segments.load().is_empty()).cloned()
+    }
     /// Bytes on the local disk.
     pub fn local_bytes(&self) -> u64 {
         self.shared.local_bytes.load(Ordering::Acquire)
@@ -134,9 +139,11 @@ impl Partition {
     /// the high watermark. CRCs are checked. Blocking file reads, normally from the page cache.
     ///
     /// # Errors
-    /// [`ReadError::Tiered`] below the local start; [`ReadError::Corrupt`] when the batch asked for is damaged.
+    /// [`ReadError::Tiered`] below the local start; [`ReadError::Corrupt`] when the batch asked for is damaged;
+    /// [`ReadError::Offline`] while the partition cannot be opened.
     pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
         let mut retried = false;
+        self.check_open()?;
         loop {
             let watermarks = self.watermarks();
             self.check_range(from, &watermarks)?;
@@ -156,6 +163,10 @@ impl Partition {
                 }
             }
         }
+    }
+
+    fn check_open(&self) -> Result<(), ReadError> {
+        self.unopened().map_or(Ok(()), |why| Err(ReadError::Offline(why)))
     }
 
     fn check_range(&self, asked: Offset, marks: &Watermarks) -> Result<(), ReadError> {
@@ -182,6 +193,7 @@ impl Partition {
     /// # Errors
     /// IO errors, and damage in the stretch searched.
     pub fn offset_for_time(&self, at: Millis) -> Result<Option<(Offset, Millis)>, ReadError> {
+        self.check_open()?;
         let marks = self.watermarks();
         for segment in self.shared.segments.load_full().iter().filter(|segment| segment.max_timestamp() >= at) {
             let start = segment.base.max(marks.local_start);

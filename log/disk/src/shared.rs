@@ -34,9 +34,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// A partition that is not opened yet; all that is known of it is its recovery point.
+    /// A partition that is not opened yet; all that is known of it is its recovery point. Its log start is not known: what
+    /// lies below must not be taken for gone, or the lake would delete it.
     pub(crate) fn new(topic: &str, index: u32, point: Offset, stats: Arc<Stats>) -> Shared {
-        let marks = Watermarks { log_start: point, local_start: point, high_watermark: point, log_end: point };
+        let marks = Watermarks { log_start: Offset::ZERO, local_start: point, high_watermark: point, log_end: point };
         Shared {
             topic: topic.to_owned(),
             index,

@@ -17,6 +17,9 @@ pub(crate) enum ReceivedState {
     Received,
     /// PUBREL came; its mark is being removed.
     Releasing,
+    /// It could not be found out at the start whether a publish that a stop interrupted is in the log: neither a PUBREC nor
+    /// another append would be right.
+    Unsettled,
 }
 
 /// A publish whose acknowledgement has not been sent.
@@ -65,7 +68,7 @@ impl Inbound {
         self.at_least_once = 0;
         self.refused = false;
         self.received.retain(|_, state| *state != ReceivedState::Appending);
-        for state in self.received.values_mut() {
+        for state in self.received.values_mut().filter(|state| **state != ReceivedState::Unsettled) {
             *state = ReceivedState::Received;
         }
         self.receive_maximum = usize::from(limits.receive_maximum);
@@ -82,8 +85,19 @@ impl Inbound {
         self.received.insert((stream, packet_id), ReceivedState::Received);
     }
 
+    /// A publish that may or may not be in the log.
+    pub(crate) fn restore_unsettled(&mut self, stream: u64, packet_id: u16) {
+        self.received.insert((stream, packet_id), ReceivedState::Unsettled);
+    }
+
     /// Durable receipts: exactly-once publishes that await PUBREL.
     pub(crate) fn received(&self) -> impl Iterator<Item = (u64, u16)> + '_ {
+        let durable = |state: &ReceivedState| matches!(state, ReceivedState::Received | ReceivedState::Releasing);
+        self.received.iter().filter(move |(_, state)| durable(state)).map(|(key, _)| *key)
+    }
+
+    /// Exactly-once publishes that have a stored mark.
+    pub(crate) fn marked(&self) -> impl Iterator<Item = (u64, u16)> + '_ {
         self.received.iter().filter(|(_, state)| **state != ReceivedState::Appending).map(|(key, _)| *key)
     }
 
@@ -147,6 +161,8 @@ impl Inbound {
             Some(ReceivedState::Appending) => return Ok(()),
             // After PUBREL the publish must not come again [MQTT-4.3.3-6].
             Some(ReceivedState::Releasing) => return Err(reason::PROTOCOL_ERROR),
+            // The client keeps it and tries again.
+            Some(ReceivedState::Unsettled) => return Err(reason::IMPLEMENTATION_SPECIFIC),
             Some(ReceivedState::Received) => {
                 // Not a new message [MQTT-4.3.3-10]: PUBREC again, in its turn.
                 let lane = self.lane(stream);
@@ -275,12 +291,15 @@ impl Session {
         let persistent = self.is_persistent();
         self.kept.inbound.silence(stream, packet_id);
         match self.kept.inbound.received.get_mut(&(stream, packet_id)) {
-            Some(state @ ReceivedState::Received) if persistent => {
+            // PUBREL follows a PUBREC, so an unsettled one was received.
+            Some(state @ (ReceivedState::Received | ReceivedState::Unsettled)) if persistent => {
                 *state = ReceivedState::Releasing;
                 let then = Then::Complete { stream, packet_id };
                 effects.push(Effect::Persist { change: Change::ForgetIntent { stream, packet_id }, then });
             }
-            Some(ReceivedState::Received) => self.released(stream, packet_id, Ok(()), effects),
+            Some(ReceivedState::Received | ReceivedState::Unsettled) => {
+                self.released(stream, packet_id, Ok(()), effects)
+            }
             // Its PUBCOMP is on the way.
             Some(ReceivedState::Releasing) => {}
             // PUBREL before PUBREC [MQTT-4.3.3-4].

@@ -147,6 +147,30 @@ async fn an_intent_whose_publish_never_reached_the_log_is_no_receipt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_intent_whose_log_cannot_be_read_is_neither_appended_again_nor_acknowledged() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    client.publish(5, Qos::ExactlyOnce, "five").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(5)));
+    let files = door.crash().await;
+    let state = Path::new("log/mqtt-0/partition.state");
+    // No partition state is ever empty: the partition cannot be opened.
+    files.inner.open(state, true).unwrap();
+    let door = Door::on(files.clone(), &[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    assert!(client.present);
+    client.publish(5, Qos::ExactlyOnce, "five").await;
+    assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x83, .. }));
+    let files = door.stop().await;
+    files.remove(state).unwrap();
+    let door = Door::on(files, &[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    client.publish(5, Qos::ExactlyOnce, "five").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(5)));
+    assert_eq!(door.values(), ["five"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_before_the_connection_closed_is_stored() {
     let door = Door::start(&[]).await;
     let mut client = door.connect(v4("m1")).await;

@@ -1,10 +1,14 @@
 //! What a restart makes of a torn tail, of flipped bytes and of lost index files.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use super::common::{chunk, open, values};
-use forebay_disk::{AppendData, Files, Log, LogOptions, Partition, RealFiles};
+use super::common::{chunk, open, open_on, values};
+use forebay_disk::{AppendData, File, Files, Log, LogOptions, Partition, RealFiles};
+use forebay_log::limits::CHECKPOINT_INTERVAL_MS;
 use forebay_log::{Offset, ReadError, TopicConfig};
 
 fn files_of(dir: &Path, extension: &str) -> Vec<PathBuf> {
@@ -156,12 +160,19 @@ async fn missing_and_damaged_indexes_are_rebuilt() {
 async fn a_damaged_partition_is_no_matter_for_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    log.create_topic("t", 2, TopicConfig::default()).await.unwrap();
+    let topic = log.create_topic("t", 2, TopicConfig::default()).await.unwrap();
+    topic.partitions[0].append(AppendData::Chunk(chunk(&["a", "b"]))).await.unwrap();
+    drop(topic);
     drop(log);
     std::fs::write(dir.path().join("log/t-0/partition.state"), "nonsense").unwrap();
     let log = open(dir.path());
     let topic = log.topic("t").unwrap();
-    assert!(topic.partitions[0].offline().is_some());
+    let damaged = &topic.partitions[0];
+    assert!(damaged.offline().is_some() && damaged.unopened().is_some());
+    assert_eq!(damaged.watermarks().log_start, Offset(0), "nothing is said to be deleted");
+    for offset in 0..3 {
+        assert!(matches!(damaged.read(Offset(offset), 4096), Err(ReadError::Offline(_))), "neither deleted nor empty");
+    }
     assert!(topic.partitions[0].append(AppendData::Chunk(chunk(&["x"]))).await.is_err());
     assert!(topic.partitions[1].append(AppendData::Chunk(chunk(&["x"]))).await.is_ok());
 }
@@ -177,4 +188,57 @@ fn lost_metadata_is_an_error_and_not_an_empty_log() {
         let files: Arc<dyn Files> = RealFiles::open(dir.path()).unwrap();
         assert!(Log::open(files, LogOptions { shards: 1, fsync: true }).is_err());
     }
+}
+
+/// Opens the files of segments only after longer than the recovery points are left alone, and sees whether they changed.
+struct Slow {
+    inner: Arc<dyn Files>,
+    points: PathBuf,
+    changed: AtomicBool,
+}
+
+impl Files for Slow {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let before = std::fs::read(&self.points)?;
+            let deadline = Instant::now() + Duration::from_millis(CHECKPOINT_INTERVAL_MS + 1500);
+            while Instant::now() < deadline && !self.changed.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(50));
+                self.changed.fetch_or(std::fs::read(&self.points)? != before, Ordering::AcqRel);
+            }
+        }
+        self.inner.open(path, create)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_dir_all(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.inner.list(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_takes_long_leaves_the_recovery_points_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    drop(fill(&log, 3, false).await);
+    drop(log);
+    let points = dir.path().join("log/recovery-point-offset-checkpoint");
+    let inner: Arc<dyn Files> = RealFiles::open(dir.path()).unwrap();
+    let slow = Arc::new(Slow { inner, points, changed: AtomicBool::new(false) });
+    let log = open_on(slow.clone(), true);
+    assert_eq!(values(&partition(&log)), ["0", "1", "2"]);
+    assert!(!slow.changed.load(Ordering::Acquire), "a crash now would have lost them");
 }
