@@ -40,8 +40,11 @@ pub fn check(accounts: &[Account], found: &BTreeMap<String, Vec<u64>>) -> Result
         let seen: BTreeSet<u64> = seen.iter().copied().collect();
         let lost: Vec<_> = account.acked.difference(&seen).take(10).collect();
         ensure!(lost.is_empty(), "{meter} (QoS {}): acked but lost: {lost:?}", account.qos);
-        let strange: Vec<_> =
-            seen.iter().filter(|seq| !account.acked.contains(seq) && !account.uncertain.contains(seq)).take(10).collect();
+        let strange: Vec<_> = seen
+            .iter()
+            .filter(|seq| !account.acked.contains(seq) && !account.uncertain.contains(seq))
+            .take(10)
+            .collect();
         ensure!(strange.is_empty(), "{meter} (QoS {}): neither acked nor in doubt: {strange:?}", account.qos);
     }
     Ok(())

@@ -43,12 +43,7 @@ pub fn run(plan: &Plan, meter: &str, readings: &[Reading]) -> Result<Account> {
         plan,
         topic: format!("meters/{meter}/readings"),
         readings,
-        account: Account {
-            meter: meter.to_owned(),
-            qos: plan.qos,
-            acked: BTreeSet::new(),
-            uncertain: BTreeSet::new(),
-        },
+        account: Account { meter: meter.to_owned(), qos: plan.qos, acked: BTreeSet::new(), uncertain: BTreeSet::new() },
         next: 0,
         inflight: VecDeque::new(),
         released: BTreeMap::new(),
@@ -119,8 +114,7 @@ impl State<'_> {
 
     fn send(&self, client: &mut Client, seq: u64, id: u16, dup: bool) -> Result<()> {
         let reading = &self.readings[seq as usize % self.readings.len()];
-        let bytes =
-            client.publish_bytes(&self.topic, self.plan.qos, id, dup, false, reading.payload(seq).as_bytes());
+        let bytes = client.publish_bytes(&self.topic, self.plan.qos, id, dup, false, reading.payload(seq).as_bytes());
         client.send(&bytes)
     }
 

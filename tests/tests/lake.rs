@@ -53,7 +53,9 @@ fn cold_offsets_read_as_they_were_written() -> Result<()> {
     let mut expected: Vec<Vec<u8>> = Vec::new();
     for batch in 0..60 {
         let values: Vec<Vec<u8>> = (0..20)
-            .map(|n| if n == 0 { format!("{{\"pad\":\"{pad}{batch}\"}}").into_bytes() } else { payload(batch * 20 + n) })
+            .map(
+                |n| if n == 0 { format!("{{\"pad\":\"{pad}{batch}\"}}").into_bytes() } else { payload(batch * 20 + n) },
+            )
             .collect();
         let records: Vec<_> =
             values.iter().map(|value| (Bytes::from(format!("key-{batch}")), Bytes::from(value.clone()))).collect();
@@ -110,7 +112,8 @@ fn verify_proves_agreement_and_notices_a_missing_object() -> Result<()> {
     let node = start(dir.path())?;
     let mut client = Client::connect(node.address("kafka"))?;
     for batch in 0..30 {
-        let records: Vec<_> = (0..20).map(|n| (Bytes::from_static(b"k"), Bytes::from(payload(batch * 20 + n)))).collect();
+        let records: Vec<_> =
+            (0..20).map(|n| (Bytes::from_static(b"k"), Bytes::from(payload(batch * 20 + n)))).collect();
         assert_eq!(client.produce("readings", 1, &records, Compression::None)?.0, 0);
     }
     flush(&node)?;

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
-use forebay_log::record::{BatchBuilder, BatchHeader, Compression, RecordChunk, RecordReader, validate, validate_records};
+use forebay_log::record::{
+    BatchBuilder, BatchHeader, Compression, RecordChunk, RecordReader, validate, validate_records,
+};
 use forebay_log::{Epoch, Millis, Offset};
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;

@@ -32,7 +32,11 @@ fn fill(client: &mut Client, partition: i32, batches: usize) -> Result<()> {
 }
 
 fn start(dir: &std::path::Path) -> Result<Node> {
-    let sets = ["topics.readings.num.partitions=2", "topics.readings.segment.bytes=64KiB", "topics.readings.remote.storage.enable=false"];
+    let sets = [
+        "topics.readings.num.partitions=2",
+        "topics.readings.segment.bytes=64KiB",
+        "topics.readings.remote.storage.enable=false",
+    ];
     let args: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     Node::start(dir, &args)
 }
@@ -74,7 +78,10 @@ fn flipped_bytes_in_a_closed_segment_are_never_served() -> Result<()> {
     assert_eq!((served, refused), (390, 10), "exactly the damaged batch is refused");
     let name = first.file_name().and_then(|name| name.to_str()).context("name")?.to_owned();
     let log = node.log();
-    assert!(log.lines().any(|line| line.contains(&name) && line.contains("corrupt")), "the log does not name {name}:\n{log}");
+    assert!(
+        log.lines().any(|line| line.contains(&name) && line.contains("corrupt")),
+        "the log does not name {name}:\n{log}"
+    );
     assert_eq!(client.read_all("readings", 1)?.len(), 50, "the other partition is untouched");
     fill(&mut client, 0, 1)?;
     assert_eq!(client.fetch("readings", 0, 400, 0)?.records.len(), 10);

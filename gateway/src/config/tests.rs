@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use forebay_log::TopicConfig;
+use proptest::prelude::*;
 
 use super::keys::{KEYS, TOPIC_DEFAULTS};
 use super::*;
@@ -233,4 +234,37 @@ fn what_is_shown_can_be_read_back() {
     let second = file(&shown);
     let config = Config::load(&sources(&second)).unwrap();
     assert_eq!(format!("{:?}", Config::load(&sources(&first)).unwrap()), format!("{config:?}"), "{shown}");
+}
+
+#[test]
+fn text_that_nests_without_end_is_refused() {
+    for text in [
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{b=".repeat(100_000)),
+        format!("[{}]\nb = 1", vec!["a"; 20_000].join(".")),
+        format!("{} = 1", vec!["a"; 20_000].join(".")),
+    ] {
+        assert!(load(&text).is_err());
+    }
+}
+
+const WHOLE: &str = "[node]\nid = 1\n[listeners]\nmqtt = \"127.0.0.1:0\"\n[topics.readings]\nnum.partitions = 8\n\
+    segment.bytes = \"64MiB\"\n[[routes]]\nfilter = \"meters/+/readings\"\ntopic = \"readings\"\nkey = \"{1}\"\n\
+    timestamp = \"/ts\"\n[alerts]\nrules = [\"rules/*.yaml\"]\n";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_text_is_a_config_or_a_mistake(text in "[a-z.\\[\\]{}=\"'#,\n 0-9:_-]{0,80}", flag in "\\PC{0,40}") {
+        let _ = load(&text);
+        let _ = set(&[&flag]);
+    }
+
+    #[test]
+    fn a_config_with_a_piece_cut_out_or_put_in_never_panics(
+        at in 0..WHOLE.len(), cut in 0usize..12, put in "[a-z.\\[\\]{}=\"\n 0-9+é-]{0,8}",
+    ) {
+        let end = (at + cut).min(WHOLE.len());
+        let _ = load(&format!("{}{put}{}", &WHOLE[..at], &WHOLE[end..]));
+    }
 }

@@ -1,6 +1,7 @@
 //! `POST /api/v1/topics/{t}/records`: ingest over HTTP, answered when every record is durable.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,10 +12,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use forebay_disk::{AppendData, Ticket};
+use forebay_log::limits::MAX_HEADERS;
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Millis};
-use serde::Deserialize;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::base64;
@@ -152,7 +155,11 @@ async fn answer(submitted: Vec<(u32, Vec<usize>, Result<Ticket, AppendError>)>) 
 fn parse(body: &[u8]) -> Result<Vec<PostedRecord>, ApiError> {
     let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let records: Vec<PostedRecord> = if is_array {
-        serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("the body: {error}")))?
+        match serde_json::from_slice(body) {
+            Ok(FewRecords(records)) => records,
+            Err(error) if error.to_string().starts_with(TOO_MANY) => return Err(too_many()),
+            Err(error) => return Err(ApiError::bad_request(format!("the body: {error}"))),
+        }
     } else {
         let mut records = Vec::new();
         for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
@@ -171,10 +178,43 @@ fn parse(body: &[u8]) -> Result<Vec<PostedRecord>, ApiError> {
     match records.len() {
         0 => Err(ApiError::bad_request("the body holds no record: send a JSON array, or one record on each line")),
         1..=MAX_RECORDS_PER_POST => Ok(records),
-        _ => Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a request holds at most {MAX_RECORDS_PER_POST} records"),
-        )),
+        _ => Err(too_many()),
+    }
+}
+
+const TOO_MANY: &str = "too many records";
+
+fn too_many() -> ApiError {
+    let what = format!("a request holds at most {MAX_RECORDS_PER_POST} records");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, what)
+}
+
+/// An array of at most [`MAX_RECORDS_PER_POST`] records. It is left at the first one too many: an empty record takes two
+/// bytes of a body and two hundred in memory.
+struct FewRecords(Vec<PostedRecord>);
+
+impl<'de> Deserialize<'de> for FewRecords {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FewRecords, D::Error> {
+        struct Few;
+        impl<'de> Visitor<'de> for Few {
+            type Value = FewRecords;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of records")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<FewRecords, A::Error> {
+                let mut records = Vec::new();
+                while let Some(record) = array.next_element()? {
+                    if records.len() == MAX_RECORDS_PER_POST {
+                        return Err(de::Error::custom(TOO_MANY));
+                    }
+                    records.push(record);
+                }
+                Ok(FewRecords(records))
+            }
+        }
+        deserializer.deserialize_seq(Few)
     }
 }
 
@@ -192,6 +232,9 @@ fn check(posted: PostedRecord, now: Millis, partitions: u32, keyless: u32) -> Re
         (Value::String(text), None) => Some(text.into_bytes()),
         (value, None) => Some(value.to_string().into_bytes()),
     };
+    if posted.headers.len() > MAX_HEADERS {
+        return Err(format!("it has {} headers, at most {MAX_HEADERS} can be stored", posted.headers.len()));
+    }
     if key.is_none() && value.is_none() {
         return Err("it has neither key nor value".to_owned());
     }
@@ -255,5 +298,27 @@ mod tests {
             let error = checked(json).err().unwrap();
             assert!(error.contains(why), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn a_record_with_more_headers_than_can_be_read_back_is_refused() {
+        let headers = |count: usize| {
+            let list: Vec<String> = (0..count).map(|n| format!(r#""h{n}":"""#)).collect();
+            format!(r#"{{"value":1,"headers":{{{}}}}}"#, list.join(","))
+        };
+        assert!(checked(&headers(MAX_HEADERS)).is_ok());
+        assert!(checked(&headers(MAX_HEADERS + 1)).err().unwrap().contains("1025 headers"));
+    }
+
+    #[test]
+    fn an_array_is_left_at_the_first_record_too_many() {
+        let body = |tail: &str| format!("[{}{tail}", r#"{"value":1},"#.repeat(MAX_RECORDS_PER_POST));
+        // What follows is not looked at: it is not even JSON.
+        let error = parse(body(r#"{"value":1},nonsense"#).as_bytes()).err().unwrap();
+        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let full = body(r#"{"value":1}]"#).replacen(r#"{"value":1},"#, "", 1);
+        assert_eq!(parse(full.as_bytes()).map_err(|error| error.what).unwrap().len(), MAX_RECORDS_PER_POST);
+        let error = parse(br#"[{"value":1}] x"#).err().unwrap();
+        assert_eq!(error.status, StatusCode::BAD_REQUEST);
     }
 }

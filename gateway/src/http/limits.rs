@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(super) const MAX_CONNECTIONS: usize = 512;
 /// A connection that sends nothing and is sent nothing for this long is closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// As [`IDLE_TIMEOUT`], before the first byte: a silent connection takes another one's place.
+pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for one request, its body included.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest body of a POST, bytes.

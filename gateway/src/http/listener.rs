@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 use super::front::Front;
-use super::limits::{IDLE_TIMEOUT, MAX_CONNECTIONS};
+use super::limits::{FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS};
 
 /// A pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,7 +61,7 @@ impl Listener for LimitedListener {
     }
 }
 
-/// A connection that fails when nothing moves for [`IDLE_TIMEOUT`].
+/// A connection that fails when nothing comes for [`FIRST_BYTE_TIMEOUT`], or later nothing moves for [`IDLE_TIMEOUT`].
 pub(super) struct IdleStream {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
@@ -74,7 +74,7 @@ impl IdleStream {
         if let Some(gateway) = front.gateway() {
             gateway.metrics.http.connections.inc();
         }
-        IdleStream { stream, deadline: Box::pin(tokio::time::sleep(IDLE_TIMEOUT)), front, _permit: permit }
+        IdleStream { stream, deadline: Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)), front, _permit: permit }
     }
 
     /// A result that is ready moves the deadline; one that is not fails once the deadline has passed.

@@ -10,15 +10,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::Shared;
 use super::api::Api;
 use super::dispatch::{Pending, dispatch};
 use super::limits::{
-    DRAIN_TIMEOUT, FRAME_TIMEOUT, IDLE, LOG_LINES, MAX_IN_FLIGHT, MAX_REQUEST_BYTES, MAX_SMALL_REQUEST_BYTES,
-    MEMORY_UNIT, MIN_WRITE_RATE, READ_AHEAD, WRITE_TIMEOUT,
+    DRAIN_TIMEOUT, FIRST_REQUEST, FRAME_TIMEOUT, IDLE, LOG_LINES, MAX_IN_FLIGHT, MAX_REQUEST_BYTES,
+    MAX_SMALL_REQUEST_BYTES, MEMORY_UNIT, MIN_WRITE_RATE, READ_AHEAD, SMALL_FRAME_BYTES, WRITE_TIMEOUT,
 };
 use super::request::{Unreadable, parse};
 use crate::log_limit::LogLimit;
@@ -81,11 +81,13 @@ async fn read_requests<R: AsyncRead + Unpin>(
     queue: mpsc::Sender<InFlight>,
 ) -> End {
     let mut buffer = BytesMut::new();
+    let mut patience = FIRST_REQUEST;
     loop {
         let frame = tokio::select! {
-            frame = next_frame(shared, &mut reader, &mut buffer) => frame,
+            frame = next_frame(shared, &mut reader, &mut buffer, patience) => frame,
             () = shared.shutdown.cancelled() => return End::Drain,
         };
+        patience = IDLE;
         let step = async {
             let (frame, memory) = frame?;
             let began = Instant::now();
@@ -104,15 +106,16 @@ async fn read_requests<R: AsyncRead + Unpin>(
     }
 }
 
-/// The next whole frame, without its length, and its share of the door's memory.
+/// The next whole frame, without its length, and its share of the door's memory. `patience`: how long it may take to begin.
 async fn next_frame<R: AsyncRead + Unpin>(
     shared: &Shared,
     reader: &mut R,
     buffer: &mut BytesMut,
+    patience: Duration,
 ) -> Result<(Bytes, OwnedSemaphorePermit), End> {
     /// Length and API key: what decides how long the frame may be.
     const START: usize = 6;
-    timeout(IDLE, fill(reader, buffer, START)).await.map_err(|_| End::Idle)??;
+    timeout(patience, fill(reader, buffer, START)).await.map_err(|_| End::Idle)??;
     let length = i32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
     let key = i16::from_be_bytes([buffer[4], buffer[5]]);
     let allowed = if key == ApiKey::Produce as i16 { MAX_REQUEST_BYTES } else { MAX_SMALL_REQUEST_BYTES };
@@ -121,8 +124,17 @@ async fn next_frame<R: AsyncRead + Unpin>(
         return Err(End::Length(length));
     }
     let units = u32::try_from(size.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
-    let memory = Arc::clone(&shared.request_memory).acquire_many_owned(units).await.map_err(|_| End::Drain)?;
-    timeout(FRAME_TIMEOUT, fill(reader, buffer, size + 4)).await.map_err(|_| End::Slow)??;
+    let share =
+        async |memory: &Arc<Semaphore>| Arc::clone(memory).acquire_many_owned(units).await.map_err(|_| End::Drain);
+    let whole = size + 4;
+    timeout(FRAME_TIMEOUT, fill(reader, buffer, whole.min(SMALL_FRAME_BYTES))).await.map_err(|_| End::Slow)??;
+    let memory = if whole <= SMALL_FRAME_BYTES {
+        share(&shared.small_request_memory).await?
+    } else {
+        let memory = share(&shared.request_memory).await?;
+        timeout(FRAME_TIMEOUT, fill(reader, buffer, whole)).await.map_err(|_| End::Slow)??;
+        memory
+    };
     shared.door.metrics.kafka.received_bytes.inc_by(size as u64 + 4);
     let mut frame = buffer.split_to(size + 4).freeze();
     frame.advance(4);

@@ -12,8 +12,13 @@ pub(crate) const MAX_SMALL_REQUEST_BYTES: usize = 4 << 20;
 pub(crate) const MAX_REQUEST_ELEMENTS: usize = 100_000;
 /// Most partitions of all topics together, when clients make topics.
 pub(crate) const MAX_PARTITIONS: usize = 20_000;
-/// Bytes of request frames that all connections of the door may hold; more waits in the sockets.
+/// Bytes of large request frames that all connections of the door may hold; more waits in the sockets.
 pub(crate) const REQUEST_MEMORY: usize = 256 << 20;
+/// Largest frame, its length included, that counts as small. It takes its share of the memory when it has come whole, so
+/// that nobody waits for a sender that announces more than it sends.
+pub(crate) const SMALL_FRAME_BYTES: usize = READ_AHEAD;
+/// Bytes of small request frames that all connections of the door may hold while they are carried out.
+pub(crate) const SMALL_REQUEST_MEMORY: usize = 64 << 20;
 /// Largest fetch response, in bytes of records, whatever the client allows (a single larger batch is still served).
 pub(crate) const MAX_FETCH_BYTES: usize = 16 << 20;
 /// Bytes of fetched records that all connections of the door may hold on their way to the sockets.
@@ -24,6 +29,8 @@ pub(crate) const MAX_CONNECTIONS: usize = 4096;
 pub(crate) const MAX_IN_FLIGHT: usize = 64;
 /// A connection without a request for this long is closed (Kafka's `connections.max.idle.ms`).
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
+/// As [`IDLE`], before the first request: clients begin to speak at once, and a silent one takes another one's place.
+pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(30);
 /// Once its length has come, the rest of a request must come within this time.
 pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client must take its answers within this time and the one that [`MIN_WRITE_RATE`] gives their size.
@@ -46,6 +53,8 @@ pub(crate) const LOG_LINES: u32 = 5;
 pub(crate) const READ_AHEAD: usize = 64 << 10;
 
 const _: () = assert!(MAX_REQUEST_BYTES <= REQUEST_MEMORY);
+const _: () = assert!(SMALL_FRAME_BYTES <= SMALL_REQUEST_MEMORY);
+const _: () = assert!(FIRST_REQUEST.as_secs() < IDLE.as_secs());
 const _: () = assert!(MAX_BATCH_BYTES <= FETCH_MEMORY);
 const _: () = assert!(MAX_FETCH_BYTES <= FETCH_MEMORY);
 const _: () = assert!(REQUEST_MEMORY / MEMORY_UNIT < u32::MAX as usize);

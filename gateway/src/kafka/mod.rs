@@ -43,7 +43,9 @@ use crate::metrics::Metrics;
 use crate::reader::Reader;
 
 use group_offsets::GroupOffsets;
-use limits::{DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_CONNECTIONS, MEMORY_UNIT, REQUEST_MEMORY};
+use limits::{
+    DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_CONNECTIONS, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,
+};
 use topics::TopicIds;
 
 /// What every request handler may use.
@@ -63,6 +65,7 @@ struct Shared {
     group_offsets: GroupOffsets,
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
+    small_request_memory: Arc<Semaphore>,
     fetch_memory: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -83,6 +86,7 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
         topic_ids: TopicIds::new(),
         group_offsets: GroupOffsets::new(),
         request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
+        small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
         fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
         shutdown,
     });

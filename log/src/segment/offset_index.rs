@@ -29,8 +29,8 @@ impl OffsetIndex {
     /// Adds the batch that starts at `position` and ends with `last_offset`. An offset or position that does not fit
     /// or does not rise is left out: the index is sparse anyway.
     pub fn append(&mut self, last_offset: Offset, position: u64) {
-        let (Ok(relative_offset), Ok(position)) = (u32::try_from(last_offset.0 - self.base.0), u32::try_from(position))
-        else {
+        let relative_offset = u32::try_from(last_offset.0.saturating_sub(self.base.0));
+        let (Ok(relative_offset), Ok(position)) = (relative_offset, u32::try_from(position)) else {
             return;
         };
         let entry = OffsetEntry { relative_offset, position };
@@ -96,7 +96,39 @@ impl OffsetIndex {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::TimeIndex;
+    use super::super::names::{FileKind, file_name, parse_file_name};
     use super::*;
+    use crate::units::Millis;
+
+    proptest! {
+        #[test]
+        fn index_files_of_any_bytes_are_refused_or_answer_any_question(
+            entries in proptest::collection::vec((0u32..40, 0u32..40), 0..6),
+            times in proptest::collection::vec((any::<i64>(), any::<u32>()), 0..3),
+            torn in proptest::collection::vec(any::<u8>(), 0..3),
+            base in prop_oneof![0i64..100, i64::MAX - (1 << 33)..=i64::MAX],
+            asked in prop_oneof![any::<i64>(), 0i64..100],
+        ) {
+            // What a name on the disk can say, as the files are only read if it is one.
+            let Some((base, _)) = parse_file_name(&file_name(Offset(base), FileKind::Log)) else { return Ok(()) };
+            let bytes = |mut bytes: Vec<u8>| { bytes.extend(&torn); bytes };
+            let offsets = bytes(entries.iter().flat_map(|(a, b)| [a.to_be_bytes(), b.to_be_bytes()].concat()).collect());
+            if let Ok(mut index) = OffsetIndex::decode(base, &offsets, 40) {
+                prop_assert!(index.lookup(Offset(asked)) < 40);
+                index.append(Offset(asked), 40);
+                index.truncate(asked.unsigned_abs());
+            }
+            let times = bytes(times.iter().flat_map(|(a, b)| [&a.to_be_bytes()[..], &b.to_be_bytes()].concat()).collect());
+            if let Ok(mut index) = TimeIndex::decode(base, &times) {
+                prop_assert!(index.lookup(Millis(asked)) >= base);
+                index.append(Millis(asked), Offset(asked));
+                index.truncate(Offset(asked));
+            }
+        }
+    }
 
     fn index() -> OffsetIndex {
         let mut index = OffsetIndex::new(Offset(100));

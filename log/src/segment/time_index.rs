@@ -28,7 +28,7 @@ impl TimeIndex {
 
     /// Adds the greatest timestamp so far and the last offset of the batch that holds it; left out unless both rise.
     pub fn append(&mut self, timestamp: Millis, offset: Offset) {
-        let Ok(relative_offset) = u32::try_from(offset.0 - self.base.0) else { return };
+        let Ok(relative_offset) = u32::try_from(offset.0.saturating_sub(self.base.0)) else { return };
         if self.entries.last().is_none_or(|l| l.timestamp < timestamp && l.relative_offset < relative_offset) {
             self.entries.push(TimeEntry { timestamp, relative_offset });
         }

@@ -21,6 +21,10 @@ pub const ROW_GROUP_BYTES: usize = 16 << 20;
 pub const ROW_GROUP_ROWS: usize = 65_536;
 /// Bytes of records that are shaped together.
 pub const SHAPE_BYTES: usize = 2 << 20;
+/// Values, nulls included, of records that are shaped together.
+pub const SHAPE_CELLS: usize = 1 << 20;
+/// Values, nulls included, in one row group.
+pub const ROW_GROUP_CELLS: usize = 8 << 20;
 /// Bytes of one part of an upload.
 pub const UPLOAD_PART_BYTES: usize = 8 << 20;
 /// Raw bytes of records in one record batch of a cold read.
@@ -33,6 +37,7 @@ pub const CACHE_FOOTERS: usize = 256;
 pub const CONCURRENT_DECODES: usize = 2;
 
 const _: () = assert!(SHAPE_BYTES <= ROW_GROUP_BYTES);
+const _: () = assert!(SHAPE_CELLS <= ROW_GROUP_CELLS);
 const _: () = assert!(ROW_GROUP_BYTES * 2 <= CACHE_BYTES);
 
 /// Why an object could not be written or read.

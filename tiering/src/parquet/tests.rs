@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use forebay_log::record::{BatchBuilder, Batches, Compression, Record, RecordReader};
 use forebay_log::{Epoch, Millis, Offset};
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use proptest::prelude::*;
@@ -186,5 +187,49 @@ proptest! {
         });
         prop_assert_eq!(read.len(), records.len());
         read.iter().zip(&records).for_each(|(record, given)| same(record, given));
+    }
+}
+
+#[tokio::test]
+async fn times_at_the_ends_of_the_scale_leave_records_readable() {
+    let mut records = readings(4);
+    for (record, timestamp) in records.iter_mut().zip([-1, i64::MAX, i64::MIN, i64::MAX / 1000]) {
+        record.timestamp = timestamp;
+    }
+    let (reader, path, done) = written(&records, 2).await;
+    assert_eq!((done.rows, done.errors), (4, 0));
+    let back = decode(reader.read(&path, Offset(0), 1 << 20).await.expect("readable"));
+    let values: Vec<_> = back.iter().map(|record| record.value.as_deref().map(<[u8]>::to_vec)).collect();
+    assert_eq!(values, records.iter().map(|record| record.value.clone()).collect::<Vec<_>>());
+    // Microseconds of 64 bits end in the year 294247: beyond it the nearest time stands.
+    let ends = [-1, i64::MAX / 1000, i64::MIN / 1000 - 1, i64::MAX / 1000];
+    assert_eq!(back.iter().map(|record| record.timestamp.0).collect::<Vec<_>>(), ends);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_object_of_ours_are_refused_and_cost_little() {
+    let store = Arc::new(InMemory::new());
+    let path = Path::from("t/damaged.parquet");
+    let mut source = Fake::new(&readings(50), 10);
+    let range = (Offset(0), Offset(50));
+    let shape = infer_segment(&mut source, range.0, range.1, Shape::default()).expect("readable");
+    write_segment(store.clone(), &path, &mut source, 3, range, Arc::new(shape)).await.expect("written");
+    let good = store.get(&path).await.expect("there").bytes().await.expect("whole");
+    let reader_of = |bytes: Vec<u8>| {
+        let (store, path) = (store.clone(), path.clone());
+        async move {
+            store.put(&path, bytes.into()).await.expect("put");
+            ColdReader::new(store).read(&path, Offset(0), 1 << 20).await
+        }
+    };
+    assert!(reader_of(good.to_vec()).await.is_ok());
+    for cut in [0, 3, 8, good.len() / 2, good.len() - 1] {
+        assert!(reader_of(good[..cut].to_vec()).await.is_err(), "cut to {cut}");
+    }
+    for at in (good.len() - 600..good.len()).step_by(7) {
+        let mut bytes = good.to_vec();
+        bytes[at] ^= 0xff;
+        // Refused, or a byte that nobody reads: never a panic.
+        let _ = reader_of(bytes).await;
     }
 }

@@ -14,7 +14,8 @@ use parquet::schema::types::ColumnPath;
 
 use super::segment::Walk;
 use super::{
-    ObjectError, ROW_GROUP_BYTES, ROW_GROUP_ROWS, SHAPE_BYTES, SegmentSource, UPLOAD_PART_BYTES, footer, stats,
+    ObjectError, ROW_GROUP_BYTES, ROW_GROUP_CELLS, ROW_GROUP_ROWS, SHAPE_BYTES, SHAPE_CELLS, SegmentSource,
+    UPLOAD_PART_BYTES, footer, stats,
 };
 use crate::shape::{Inference, Shape, Shaper};
 
@@ -88,7 +89,8 @@ pub async fn write_segment(
     let new_shaper = || Shaper::new(shape.clone(), schema.clone(), partition);
     let mut shaper = new_shaper();
     let mut walk = Walk::new(source, base, end);
-    let (mut errors, mut group_bytes, mut group_rows) = (0, 0, 0);
+    let full = |shaper: &Shaper| shaper.bytes() >= SHAPE_BYTES || shaper.cells() >= SHAPE_CELLS;
+    let (mut errors, mut group_bytes, mut group_rows, mut group_cells) = (0, 0, 0, 0);
     let (mut min_timestamp, mut max_timestamp) = (Millis(i64::MAX), Millis(i64::MIN));
     loop {
         let batch = walk.next_batch()?;
@@ -103,18 +105,19 @@ pub async fn write_segment(
                 min_timestamp = min_timestamp.min(record.timestamp);
                 max_timestamp = max_timestamp.max(record.timestamp);
                 shaper.push(record);
-                if shaper.bytes() >= SHAPE_BYTES {
+                if full(&shaper) {
                     break;
                 }
             }
-            if shaper.bytes() >= SHAPE_BYTES || (last && !shaper.is_empty()) {
+            if full(&shaper) || (last && !shaper.is_empty()) {
                 group_bytes += shaper.bytes();
                 group_rows += shaper.len();
+                group_cells += shaper.cells();
                 let shaped = std::mem::replace(&mut shaper, new_shaper()).finish().map_err(|e| problem(&e))?;
                 errors += shaped.errors;
                 writer.write(&shaped.batch).await.map_err(|e| problem(&e))?;
-                if group_bytes >= ROW_GROUP_BYTES || group_rows >= ROW_GROUP_ROWS {
-                    (group_bytes, group_rows) = (0, 0);
+                if group_bytes >= ROW_GROUP_BYTES || group_rows >= ROW_GROUP_ROWS || group_cells >= ROW_GROUP_CELLS {
+                    (group_bytes, group_rows, group_cells) = (0, 0, 0);
                     writer.flush().await.map_err(|e| problem(&e))?;
                 }
             }

@@ -12,8 +12,14 @@ use super::json::{Next, Parser, Syntax};
 use super::schema::{Field, Kind, arrow_fields};
 use super::time;
 
+/// Most values, nulls included, that one payload may put into columns: a list of empty objects takes three bytes for each
+/// and a null in every column that such an object has.
+pub(super) const MAX_PAYLOAD_CELLS: usize = 1 << 20;
 /// Characters of a key that `_error` shows.
 const SHOWN_KEY_CHARS: usize = 80;
+
+/// What [`Notes::spend`] fails with: such a payload is JSON, but stays bytes.
+pub(super) const TOO_MANY_CELLS: &str = "more values than one payload may put into columns";
 
 /// A value that its column cannot hold.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +34,16 @@ pub(super) struct Notes {
     path: String,
     /// The first field that did not fit, for people.
     pub(super) misfit: Option<String>,
+    /// Values put into columns so far.
+    pub(super) cells: usize,
 }
 
 impl Notes {
+    fn spend(&mut self, cells: usize, parser: &Parser<'_>) -> Result<(), Syntax> {
+        self.cells += cells;
+        if self.cells > MAX_PAYLOAD_CELLS { parser.fail(TOO_MANY_CELLS) } else { Ok(()) }
+    }
+
     fn note(&mut self, key: &str, what: &str) {
         if self.misfit.is_none() {
             let cut = key.char_indices().nth(SHOWN_KEY_CHARS).map_or(key.len(), |(at, _)| at);
@@ -68,6 +81,8 @@ enum Data {
 /// The fields of an object.
 pub(super) struct StructData {
     fields: Vec<(Field, Column)>,
+    /// Values that one object puts into columns, lists aside.
+    width: usize,
 }
 
 impl Column {
@@ -90,6 +105,11 @@ impl Column {
 
     pub(super) fn len(&self) -> usize {
         self.valid.len()
+    }
+
+    /// Values that one entry takes, lists aside.
+    fn width(&self) -> usize {
+        if let Data::Struct(data) = &self.data { 1 + data.width } else { 1 }
     }
 
     pub(super) fn push_null(&mut self) {
@@ -180,8 +200,10 @@ impl Column {
                 let mut wrong = None;
                 parser.enter();
                 let mut first = true;
+                let width = element.width();
                 while parser.element(first)? {
                     first = false;
+                    notes.spend(width, parser)?;
                     wrong = wrong.or(element.fill(parser, notes)?);
                 }
                 if wrong.is_some() {
@@ -244,7 +266,14 @@ fn end_of(ends: &[i32]) -> usize {
 
 impl StructData {
     pub(super) fn new(fields: &[Field]) -> StructData {
-        StructData { fields: fields.iter().map(|field| (field.clone(), Column::new(&field.kind))).collect() }
+        let fields: Vec<_> = fields.iter().map(|field| (field.clone(), Column::new(&field.kind))).collect();
+        let width = fields.iter().map(|(_, column)| column.width()).sum();
+        StructData { fields, width }
+    }
+
+    /// Values that one object puts into columns, lists aside.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     pub(super) fn push_null(&mut self) {

@@ -98,8 +98,9 @@ impl Inference {
     /// The widened shape.
     #[must_use]
     pub fn finish(self) -> Shape {
+        let mut room = MAX_FIELDS.saturating_sub(self.base.field_count());
         let mut fields = self.base.fields;
-        merge(&mut fields, &self.fields, true);
+        merge(&mut fields, &self.fields, true, &mut room);
         Shape { spaced: self.spaced.unwrap_or(self.base.spaced), fields }
     }
 }
@@ -198,8 +199,9 @@ impl Values {
         [self.bools, self.numbers, self.texts, self.objects, self.arrays].iter().filter(|count| **count > 0).count()
     }
 
-    /// The type of a field not seen before; `None` while nothing tells (nulls, empty arrays and objects).
-    fn kind(&self) -> Option<Kind> {
+    /// The type of a field not seen before, its own fields taken from `room`; `None` while nothing tells (nulls, empty
+    /// arrays and objects).
+    fn kind(&self, room: &mut usize) -> Option<Kind> {
         if self.too_deep {
             return Some(Kind::Opaque);
         }
@@ -219,28 +221,28 @@ impl Values {
         }
         if most == self.objects {
             let mut fields = Vec::new();
-            merge(&mut fields, &self.fields, false);
+            merge(&mut fields, &self.fields, false, room);
             return (!fields.is_empty()).then_some(Kind::Struct(fields));
         }
         let element = self.element.as_ref()?;
         if element.types() > 1 {
             return Some(Kind::Opaque);
         }
-        Some(match element.kind()? {
+        Some(match element.kind(room)? {
             Kind::Opaque => Kind::Opaque,
             kind => Kind::List(Box::new(kind)),
         })
     }
 
     /// Widens a settled type: new fields inside, and how values are written now.
-    fn settle(&self, kind: &mut Kind) {
+    fn settle(&self, kind: &mut Kind, room: &mut usize) {
         match kind {
             Kind::Double(style) if self.numbers > 0 => *style = self.decimals.style(),
             Kind::Time(style) => *style = self.time_style.unwrap_or(*style),
-            Kind::Struct(fields) => merge(fields, &self.fields, false),
+            Kind::Struct(fields) => merge(fields, &self.fields, false, room),
             Kind::List(element) => {
                 if let Some(seen) = &self.element {
-                    seen.settle(element);
+                    seen.settle(element, room);
                 }
             }
             _ => {}
@@ -248,17 +250,22 @@ impl Values {
     }
 }
 
-fn merge(fields: &mut Vec<Field>, seen: &[Seen], top: bool) {
+/// Widens `fields` by what was seen, while there is `room` for new ones.
+fn merge(fields: &mut Vec<Field>, seen: &[Seen], top: bool, room: &mut usize) {
     let mut at = 0;
     for Seen { key, values } in seen {
         if let Some(settled) = fields.iter().position(|field| field.key == *key) {
-            values.settle(&mut fields[settled].kind);
+            values.settle(&mut fields[settled].kind, room);
             at = settled + 1;
-        } else if fields.len() < MAX_FIELDS
-            && let Some(kind) = values.kind()
-        {
-            fields.insert(at, Field { key: key.clone(), column: column_name(key, fields, top), kind });
-            at += 1;
+        } else if let Some(left) = room.checked_sub(1) {
+            *room = left;
+            match values.kind(room) {
+                Some(kind) => {
+                    fields.insert(at, Field { key: key.clone(), column: column_name(key, fields, top), kind });
+                    at += 1;
+                }
+                None => *room += 1,
+            }
         }
     }
 }
@@ -334,5 +341,27 @@ mod tests {
             inference.observe(format!("{{\"k{n}\":{n}}}").as_bytes());
         }
         assert!(inference.finish().field_count() <= MAX_FIELDS);
+    }
+
+    #[test]
+    fn nested_fields_count_and_so_do_those_of_every_segment() {
+        let object = |from: usize| (from..from + 700).map(|n| format!("\"k{n}\":{n}")).collect::<Vec<_>>().join(",");
+        let mut shape = Shape::default();
+        for segment in 0..3 {
+            let fields = object(segment * 700);
+            shape = infer(shape, &[&format!("{{\"a{segment}\":{{{fields}}},\"b{segment}\":[{{{fields}}}]}}")]);
+        }
+        assert_eq!(shape.field_count(), MAX_FIELDS);
+    }
+
+    #[test]
+    fn a_thousand_keys_that_become_one_name_are_told_apart_in_no_time() {
+        // Ten characters, each of two that become `_`.
+        let key = |n: usize| (0..10).map(|bit| if n >> bit & 1 == 0 { ' ' } else { '=' }).collect::<String>();
+        let members: Vec<_> = (0..MAX_FIELDS).map(|n| format!("\"{}\":1", key(n))).collect();
+        let began = std::time::Instant::now();
+        let shape = infer(Shape::default(), &[&format!("{{{}}}", members.join(","))]);
+        assert_eq!(shape.field_count(), MAX_FIELDS);
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     }
 }

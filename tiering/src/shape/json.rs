@@ -123,7 +123,7 @@ impl<'a> Parser<'a> {
         Ok(Parser { text, at: 0 })
     }
 
-    fn fail<T>(&self, what: &'static str) -> Result<T, Syntax> {
+    pub(super) fn fail<T>(&self, what: &'static str) -> Result<T, Syntax> {
         Err(Syntax { what, position: self.at })
     }
 

@@ -216,6 +216,31 @@ mod tests {
         ]);
     }
 
+    #[test]
+    fn a_list_of_empty_objects_cannot_fill_memory_with_nulls() {
+        let fields: Vec<_> = (0..400).map(|n| format!("\"k{n}\":{n}")).collect();
+        let bomb = format!("{{\"l\":[{}{{}}]}}", "{},".repeat(5000));
+        let batch = check(&texts(&[&format!("{{\"l\":[{{{}}}]}}", fields.join(",")), &bomb, r#"{"l":[{"k7":7}]}"#]));
+        let errors: &StringArray = batch.column_by_name("_error").expect("column").as_string();
+        assert!(errors.value(1).starts_with("more values than"), "{}", errors.value(1));
+        assert!(errors.is_null(0) && errors.is_null(2));
+        assert!(batch.column_by_name("l").expect("column").is_null(1));
+    }
+
+    #[test]
+    fn what_rows_take_in_memory_beyond_their_bytes_is_counted() {
+        let fields: Vec<_> = (0..400).map(|n| format!("\"k{n}\":{n}")).collect();
+        let mut inference = Inference::new(Shape::default());
+        inference.observe(format!("{{{}}}", fields.join(",")).as_bytes());
+        let shape = Arc::new(inference.finish());
+        let mut shaper = Shaper::new(shape.clone(), shape.schema(), 3);
+        shaper.push(Record { headers: Vec::new(), ..record(0, Some(b"{}")) });
+        assert!(shaper.cells() >= 400);
+        let header = RecordHeader { name: Bytes::new(), value: None };
+        shaper.push(Record { headers: vec![header; 1000], ..record(1, None) });
+        assert!(shaper.cells() >= 400 + 400 + 1000);
+    }
+
     fn json() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             Just("null".to_owned()),

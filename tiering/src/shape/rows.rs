@@ -8,7 +8,7 @@ use arrow_schema::{ArrowError, DataType, SchemaRef};
 use bytes::Bytes;
 use forebay_log::record::{Record, RecordHeader};
 
-use super::column::{Notes, StructData};
+use super::column::{Notes, StructData, TOO_MANY_CELLS};
 use super::encode::Encoder;
 use super::json::{Next, Parser, Syntax};
 use super::names;
@@ -27,7 +27,11 @@ pub struct Shaper {
     payloads: Vec<Option<Bytes>>,
     errors: Vec<Option<String>>,
     bytes: usize,
+    cells: usize,
 }
+
+/// Cells that a header counts for: what it takes in memory while rows are gathered.
+const HEADER_CELLS: usize = 8;
 
 /// A finished batch and how much of it could not be typed.
 pub struct Shaped {
@@ -50,6 +54,7 @@ impl Shaper {
             payloads: Vec::new(),
             errors: Vec::new(),
             bytes: 0,
+            cells: 0,
         }
     }
 
@@ -66,6 +71,11 @@ impl Shaper {
         self.bytes
     }
 
+    /// Values gathered, nulls included: of a table with many columns, short payloads take far more memory than bytes.
+    pub fn cells(&self) -> usize {
+        self.cells
+    }
+
     /// Adds a record; offsets must rise.
     pub fn push(&mut self, record: Record) {
         let row = self.offsets.len();
@@ -78,6 +88,7 @@ impl Shaper {
             + record.value.as_ref().map_or(0, Bytes::len)
             + record.headers.iter().map(header_bytes).sum::<usize>()
             + 32;
+        self.cells += self.root.width() + record.headers.len() * HEADER_CELLS;
         self.offsets.push(record.offset.0);
         self.timestamps.push(record.timestamp.0.saturating_mul(1000));
         self.keys.push(record.key);
@@ -103,9 +114,13 @@ impl Shaper {
             Ok(None)
         };
         let problem = match fill() {
-            Ok(None) => return notes.misfit.map_or(Ok(()), Err),
+            Ok(None) => {
+                self.cells += notes.cells;
+                return notes.misfit.map_or(Ok(()), Err);
+            }
             Ok(Some(other)) => format!("not a JSON object: {}", other.name()),
             Err(_) if payload.is_empty() => "empty payload".to_owned(),
+            Err(error) if error.what == TOO_MANY_CELLS => error.to_string(),
             Err(error) => format!("not JSON: {error}"),
         };
         self.root.truncate(row);

@@ -1,5 +1,6 @@
 //! The shape of a topic: which payload fields there are, of which type, in which order, and how they were written.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field as ArrowField, Fields, Schema, SchemaRef, TimeUnit};
@@ -172,10 +173,11 @@ pub(super) fn column_name(key: &str, taken: &[Field], top: bool) -> String {
     if name.is_empty() {
         name.push('_');
     }
+    let taken: HashSet<String> = taken.iter().map(|field| field.column.to_lowercase()).collect();
     loop {
         let lower = name.to_lowercase();
         let system = top && SYSTEM_COLUMNS.contains(&lower.as_str());
-        if !system && !taken.iter().any(|field| field.column.to_lowercase() == lower) {
+        if !system && !taken.contains(&lower) {
             return name;
         }
         name.push('_');

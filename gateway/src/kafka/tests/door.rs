@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::super::limits::{MAX_REQUEST_BYTES, REQUEST_MEMORY};
 use super::super::topics::topic_name;
 use super::super::{KafkaDoor, serve};
 use crate::client::kafka::{Acks, At, Client, Refused};
@@ -143,6 +144,29 @@ async fn a_waiting_fetch_is_answered_by_the_next_record_and_not_by_its_deadline(
     let records: Vec<String> = fetched.unwrap().into_iter().flat_map(|part| values(part.batches)).collect();
     assert_eq!(records, ["late"]);
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_that_announce_much_and_send_little_keep_nobody_waiting() {
+    let door = open().await;
+    let mut slow = Vec::new();
+    for sent in [2, 60_000] {
+        for _ in 0..=REQUEST_MEMORY / MAX_REQUEST_BYTES {
+            let mut stream = door.raw().await;
+            let announced = i32::try_from(MAX_REQUEST_BYTES).unwrap().to_be_bytes();
+            stream.write_all(&[&announced[..], &vec![0; sent]].concat()).await.unwrap();
+            slow.push(stream);
+        }
+    }
+    let working = async {
+        // Long enough for the door to have taken what the others sent.
+        for _ in 0..20 {
+            let mut client = door.client().await;
+            let leader = client.topic("readings", true).await.unwrap().partitions[0].leader;
+            client.produce(leader, "readings", 0, batch(&["x"]), Acks::All).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), working).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

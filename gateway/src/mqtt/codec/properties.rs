@@ -1,6 +1,7 @@
 //! Properties of MQTT 5.0 (section 2.2.2): which belong to which packet, each at most once, lengths exact.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use forebay_log::limits::MAX_HEADERS;
 
 use super::error::{CodecError, Result};
 use super::fields::{Fields, put_binary, put_text};
@@ -8,8 +9,12 @@ use super::frame::put_varint;
 use crate::mqtt::packet::{MessageProperties, Text};
 use crate::mqtt::topic;
 
-/// Most user properties in one packet: they cost more memory than bytes on the wire.
-pub(super) const MAX_USER_PROPERTIES: usize = 1024;
+/// Most user properties in one packet: they cost more memory than bytes on the wire, and each becomes a record header.
+pub(super) const MAX_USER_PROPERTIES: usize = 1000;
+/// Headers that the program itself adds to a record made from MQTT, at most.
+const OWN_HEADERS: usize = 16;
+
+const _: () = assert!(MAX_USER_PROPERTIES + OWN_HEADERS <= MAX_HEADERS);
 
 /// Property identifiers (table 2-4).
 pub(super) mod id {

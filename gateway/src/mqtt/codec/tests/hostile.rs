@@ -124,10 +124,9 @@ fn a_packet_over_the_limit_is_refused_by_its_header_alone() {
     assert!(stream.capacity() < 1000, "nothing is reserved for a body that has not come");
 }
 
-#[test]
-fn thousands_of_tiny_user_properties_are_refused() {
+/// A PUBLISH with `count` empty user properties.
+fn with_user_properties(count: usize) -> BytesMut {
     let mut body = vec![0, 1, b'a'];
-    let count = 2000;
     let length = count * 5;
     body.extend([(length & 0x7F) as u8 | 0x80, (length >> 7) as u8]);
     for _ in 0..count {
@@ -135,6 +134,18 @@ fn thousands_of_tiny_user_properties_are_refused() {
     }
     let mut stream = BytesMut::from(&[0x30, (body.len() & 0x7F) as u8 | 0x80, (body.len() >> 7) as u8][..]);
     stream.extend_from_slice(&body);
-    let error = Codec::for_data_stream(Version::V5, 1 << 20).decode(&mut stream).unwrap_err();
+    stream
+}
+
+#[test]
+fn thousands_of_tiny_user_properties_are_refused() {
+    let error = Codec::for_data_stream(Version::V5, 1 << 20).decode(&mut with_user_properties(2000)).unwrap_err();
     assert_eq!(error.reason_code(), 0x97, "{error}");
+}
+
+#[test]
+fn no_message_has_more_user_properties_than_its_record_can_have_headers_beside_its_own() {
+    let decode = |count| Codec::for_data_stream(Version::V5, 1 << 20).decode(&mut with_user_properties(count));
+    assert!(decode(1000).is_ok());
+    assert_eq!(decode(forebay_log::limits::MAX_HEADERS - 3).unwrap_err().reason_code(), 0x97);
 }
