@@ -1,6 +1,7 @@
 //! `forebay config`: checks the configuration, shows what is in force, documents every key.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -18,11 +19,27 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check the configuration and name file, line and key of every mistake
-    Check(StartArgs),
+    Check(FileArgs),
     /// Print the settings in force, and where each was set
-    Show(StartArgs),
+    Show(FileArgs),
     /// Print every key with type, unit and default
     Docs,
+}
+
+/// The arguments of `serve`, and the file without `--config` before it.
+#[derive(Debug, clap::Args)]
+struct FileArgs {
+    /// Configuration file (TOML), as --config FILE
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+impl FileArgs {
+    fn start(self) -> StartArgs {
+        StartArgs { config: self.file.or(self.start.config), ..self.start }
+    }
 }
 
 /// Runs the command.
@@ -31,7 +48,8 @@ enum Command {
 /// Mistakes in the configuration, in the rule files and certificates that it names.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let text = match args.command {
-        Command::Check(start) => {
+        Command::Check(args) => {
+            let start = args.start();
             let config = start.load()?;
             crate::node::tls::check(&config)?;
             forebay_sinks::rules::load(&config.alerts.rules)?;
@@ -40,8 +58,30 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
                 None => "ok: no config file given, the defaults and the environment are fine\n".to_owned(),
             }
         }
-        Command::Show(start) => show(&Settings::read(&start.sources())?)?,
+        Command::Show(args) => show(&Settings::read(&args.start().sources())?)?,
         Command::Docs => docs(),
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: FileArgs,
+    }
+
+    #[test]
+    fn the_file_is_named_with_or_without_its_option() {
+        for words in [&["check", "a.toml"][..], &["check", "--config", "a.toml"]] {
+            let start = Cli::try_parse_from(words).unwrap().args.start();
+            assert_eq!(start.config, Some(PathBuf::from("a.toml")), "{words:?}");
+        }
+        assert!(Cli::try_parse_from(["check", "a.toml", "--config", "b.toml"]).is_err());
+    }
 }

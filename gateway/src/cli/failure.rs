@@ -40,6 +40,8 @@ fn text(error: &anyhow::Error) -> String {
         match cause.downcast_ref::<ConfigError>() {
             Some(config) => blocks.extend(config.problems.iter().map(ToString::to_string)),
             None if blocks.is_empty() && details.is_empty() => blocks.push(cause.to_string()),
+            // An error that carries its source's text would say it twice.
+            None if details.last().is_some_and(|said| said.ends_with(&cause.to_string())) => {}
             None => details.push(cause.to_string()),
         }
     }
@@ -72,6 +74,8 @@ mod tests {
         let expected = "error: cannot listen on 127.0.0.1:1883\n  the address is in use\n  stop the other program\n";
         assert_eq!(text(&error), expected);
         assert_eq!(code(&error), 1);
+        let error = anyhow!("no such file").context("/d: no such file").context("cannot use /d");
+        assert_eq!(text(&error), "error: cannot use /d\n  /d: no such file\n");
     }
 
     #[test]

@@ -128,11 +128,13 @@ impl Settings {
 
     fn check_listeners(&self, config: &Config, problems: &mut Vec<Problem>) {
         let Listeners { mqtt, mqtts, ws, wss, quic, kafka, http } = &config.listeners;
-        for (name, address) in [("ws", ws), ("wss", wss)] {
+        let websocket = "MQTT over WebSocket is not supported in this release";
+        let cluster = (self.address("cluster"), "a node runs alone in this release");
+        for (name, (address, why)) in [("ws", (*ws, websocket)), ("wss", (*wss, websocket)), ("cluster", cluster)] {
             if address.is_some() {
                 problems.push(Problem {
                     origin: self.origin("listeners", name),
-                    what: format!("listeners.{name}: MQTT over WebSocket is not supported in this release"),
+                    what: format!("listeners.{name}: {why}"),
                     help: Some(format!("set listeners.{name} = \"off\"")),
                 });
             }

@@ -42,7 +42,7 @@ pub(super) const OBJECT_STORE: &str = "object_store";
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
     key("", "allow_anonymous", Kind::Bool, "false",
-        "accept clients that do not authenticate on addresses other than loopback"),
+        "accept clients that do not authenticate on addresses other than loopback; may also stand in [listeners]"),
     key("node", "id", number(1, 0x7fff_ffff), "1", "this node's number, its broker id for Kafka clients"),
     key("node", "data_dir", Kind::Path, "forebay-data", "where log, state and certificates are kept"),
     key("node", "advertised_host", Kind::Text, "127.0.0.1", "the name or address that Kafka clients are told to connect to"),
@@ -52,6 +52,7 @@ pub(super) const KEYS: &[Key] = &[
     key("listeners", "wss", Kind::Address, "off", "MQTT over WebSocket and TLS: not supported in this release"),
     key("listeners", "quic", Kind::Address, "127.0.0.1:14567", "MQTT over QUIC (UDP), ALPN mqtt"),
     key("listeners", "kafka", Kind::Address, "127.0.0.1:9092", "the Kafka protocol"),
+    key("listeners", "cluster", Kind::Address, "off", "node to node: not supported in this release"),
     key("listeners", "http", Kind::Address, "127.0.0.1:8080", "console, JSON API, metrics, health"),
     key("tls", "certfile", Kind::Path, "", "PEM certificate chain of mqtts and quic; quic makes its own if there is none"),
     key("tls", "keyfile", Kind::Path, "", "PEM private key of certfile"),

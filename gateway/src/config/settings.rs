@@ -97,7 +97,11 @@ impl Settings {
         self.entry(section, name).map_or(Origin::Default, |entry| entry.origin.clone())
     }
 
-    fn add(&mut self, setting: Setting) -> Result<(), Problem> {
+    fn add(&mut self, mut setting: Setting) -> Result<(), Problem> {
+        // It belongs to all listeners, so people look for it beside them; it may stand in either place.
+        if setting.section == "listeners" && setting.name == "allow_anonymous" {
+            setting.section.clear();
+        }
         if setting.section == "cluster" || (setting.section.is_empty() && setting.name == "cluster") {
             return Err(Problem {
                 what: "[cluster] is not supported in this release: a node runs alone".to_owned(),

@@ -163,12 +163,21 @@ fn an_open_listener_needs_authentication_or_consent() {
     let error = set(&["listeners.mqtt=0.0.0.0:1883"]).unwrap_err();
     assert!(error.contains("listeners.mqtt") && error.contains("allow_anonymous"), "{error}");
     assert!(set(&["listeners.mqtt=0.0.0.0:1883", "allow_anonymous=true"]).is_ok());
+    assert!(set(&["listeners.mqtt=0.0.0.0:1883", "listeners.allow_anonymous=true"]).is_ok());
+    assert!(load("[listeners]\nhttp = \"0.0.0.0:8080\"\nallow_anonymous = true\n").unwrap().allow_anonymous);
     let tls = ["tls.certfile=c", "tls.keyfile=k", "tls.cafile=a", "tls.require_certificate=true"];
     let open = |extra: &str| set(&[&tls[..], &[extra]].concat());
     assert!(open("listeners.mqtts=0.0.0.0:8883").is_ok());
     assert!(open("listeners.kafka=0.0.0.0:9092").is_err());
     assert!(set(&["listeners.mqtts=127.0.0.1:8883"]).unwrap_err().contains("tls.certfile"));
     assert!(set(&["tls.require_certificate=true"]).unwrap_err().contains("tls.cafile"));
+}
+
+#[test]
+fn the_cluster_listener_may_be_off_and_nothing_else() {
+    assert!(set(&["listeners.cluster=off"]).is_ok());
+    let error = set(&["listeners.cluster=127.0.0.1:9192"]).unwrap_err();
+    assert!(error.contains("a node runs alone"), "{error}");
 }
 
 #[test]

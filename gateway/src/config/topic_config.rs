@@ -25,7 +25,9 @@ pub struct ConfigEntry {
 pub fn set(config: &mut TopicConfig, name: &str, text: &str) -> Result<(), String> {
     let key = keys::find(TOPIC_DEFAULTS, name).filter(|key| key.name != "num.partitions");
     let Some(key) = key else {
-        return Err(format!("unknown config {name}: {}", suggest::unknown_key(TOPIC_DEFAULTS, None, name)));
+        // Whoever sets one topic's config names it without the section of the file.
+        let meant = suggest::unknown_key(TOPIC_DEFAULTS, None, name).replace(&format!("{TOPIC_DEFAULTS}."), "");
+        return Err(format!("unknown config {name}: {meant}"));
     };
     let value = value::check(key.kind, &Raw::Untyped(text.to_owned()), Path::new(""));
     let value = value.map_err(|why| format!("{name}: {why}"))?;
@@ -151,6 +153,7 @@ mod tests {
         assert!(
             set(&mut TopicConfig::default(), "cleanup.policy", "compact").unwrap_err().contains("not supported yet")
         );
-        assert!(set(&mut TopicConfig::default(), "retention.mss", "1").unwrap_err().contains("retention.ms"));
+        let error = set(&mut TopicConfig::default(), "retention.mss", "1").unwrap_err();
+        assert!(error.ends_with("did you mean retention.ms?"), "{error}");
     }
 }

@@ -19,8 +19,8 @@ pub(super) struct Page {
     partition: u32,
     /// Default: the first record there is.
     offset: Option<i64>,
-    /// Instead of `offset`: the first record at or after this time, milliseconds since 1970.
-    timestamp: Option<i64>,
+    /// Instead of `offset`: the first record at or after this time, milliseconds since 1970 or RFC 3339.
+    timestamp: Option<String>,
     limit: Option<usize>,
 }
 
@@ -36,11 +36,12 @@ pub(super) async fn read(
     };
     let limit = page.limit.unwrap_or(DEFAULT_RECORDS_PER_READ).min(MAX_RECORDS_PER_READ);
     let marks = partition.watermarks();
-    let from = match (page.offset, page.timestamp) {
+    let from = match (page.offset, page.timestamp.as_deref()) {
         (Some(_), Some(_)) => return Err(ApiError::bad_request("give offset or timestamp, not both")),
         (Some(offset), None) => Offset(offset),
         (None, Some(at)) => {
-            gateway.reader.offset_for_time(partition, Millis(at)).await?.map_or(marks.high_watermark, |(at, _)| at)
+            let found = gateway.reader.offset_for_time(partition, time(at)?).await?;
+            found.map_or(marks.high_watermark, |(at, _)| at)
         }
         (None, None) => marks.log_start,
     };
@@ -81,6 +82,16 @@ pub(super) async fn read(
         "next_offset": next.0,
         "records": records,
     })))
+}
+
+/// A time as it stands in a query, where a `+` that was not escaped has become a space.
+fn time(text: &str) -> Result<Millis, ApiError> {
+    if let Ok(millis) = text.parse() {
+        return Ok(Millis(millis));
+    }
+    chrono::DateTime::parse_from_rfc3339(&text.replace(' ', "+"))
+        .map(|time| Millis(time.timestamp_millis()))
+        .map_err(|_| ApiError::bad_request("timestamp is neither milliseconds since 1970 nor RFC 3339"))
 }
 
 fn corrupt(problem: forebay_log::record::BatchProblem) -> ApiError {

@@ -85,6 +85,7 @@ async fn every_route_answers_and_errors_are_json() {
         ("/api/v1/topics/mqtt/records?partition=x", 400),
         ("/api/v1/topics/mqtt/records?offset=5", 416),
         ("/api/v1/topics/mqtt/records?offset=0&timestamp=0", 400),
+        ("/api/v1/topics/mqtt/records?timestamp=noon", 400),
         ("/api/v1/rules/reload", 405),
     ] {
         let answer = get(&node, path).await;
@@ -109,9 +110,11 @@ async fn posted_records_are_read_back_by_offset_and_by_time() {
 
     let page = get(&node, &format!("/api/v1/topics/readings/records?partition={partition}&offset=1")).await.json();
     assert_eq!(page["records"][0]["value"], "plain");
-    let by_time = format!("/api/v1/topics/readings/records?partition={partition}&timestamp=1500&limit=1");
-    let page = get(&node, &by_time).await.json();
-    assert_eq!((&page["records"][0]["offset"], &page["records"][0]["key"]), (&json!(1), &json!("m1")));
+    for time in ["1500", "1970-01-01T00:00:01.5Z", "1970-01-01T01:00:01.5+01:00"] {
+        let by_time = format!("/api/v1/topics/readings/records?partition={partition}&timestamp={time}&limit=1");
+        let page = get(&node, &by_time).await.json();
+        assert_eq!((&page["records"][0]["offset"], &page["records"][0]["key"]), (&json!(1), &json!("m1")), "{time}");
+    }
     let page = get(&node, &format!("/api/v1/topics/readings/records?partition={partition}&limit=1")).await.json();
     assert_eq!(page["records"][0]["value"], "{\"v\":1}");
     assert_eq!(page["records"][0]["headers"], json!([{"name": "h", "value": "x"}]));
