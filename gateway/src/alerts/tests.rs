@@ -52,7 +52,7 @@ async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) ->
 impl Rig {
     async fn open(folder: &Path) -> Log {
         eventually("the log opening", async || {
-            let files = RealFiles::open(&folder.join("data")).ok()?;
+            let files = RealFiles::open(folder.join("data")).ok()?;
             Log::open(files, LogOptions { shards: 1, fsync: false }).ok()
         })
         .await

@@ -8,6 +8,7 @@
 //! as VACUUM keeps them: `delta.deletedFileRetentionDuration` asks it to, for [`KEEP_REMOVED_DAYS`]. `delta.appendOnly` is not
 //! set, because retention removes files.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
