@@ -296,14 +296,19 @@ impl Broker {
         !full
     }
 
-    /// Removes all that is stored of a session.
+    /// Removes all that is stored of a session that has ended. Should that fail, a restart finds it and ends it again.
     pub(super) async fn forget_session(&self, client_id: &Text, kept: &Kept) {
+        if let Err(error) = self.remove_stored(client_id, kept).await {
+            tracing::warn!(client = client_id.as_str(), %error, "stored state of an ended session not removed");
+        }
+    }
+
+    /// Removes all that is stored of a session, at once or not at all.
+    pub(super) async fn remove_stored(&self, client_id: &Text, kept: &Kept) -> Result<(), AppendError> {
         let client = client_id.as_str();
         let mut changes = vec![(session_key(client), None), (cursor_key(client), None)];
         changes.extend(kept.inbound.marked().map(|(stream, id)| (intent_key(client, stream, id), None)));
-        if let Err(error) = self.sessions.put_all(changes).await {
-            tracing::warn!(client, %error, "stored state of an ended session not removed");
-        }
+        self.sessions.put_all(changes).await
     }
 
     /// A session is about to be parked: what its client has not acknowledged stays in memory while there is room for it, else it

@@ -17,6 +17,14 @@ const LOCK_FILE: &str = ".lock";
 /// Up to so many slices, one system call each is as good as a gathered write.
 const MOST_SINGLE_WRITES: usize = 2;
 
+/// Makes a directory and whatever is missing above it, so that power loss leaves none of their names out.
+fn make_durably(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(&path)?;
+    missing.iter().filter_map(|folder| folder.parent()).try_for_each(|parent| fs::File::open(parent)?.sync_all())
+}
+
 /// A directory of the real file system. Holds the lock on it until it is closed or dropped.
 pub struct RealFiles {
     root: PathBuf,
@@ -34,7 +42,7 @@ impl RealFiles {
             let path = path.display().to_string();
             move |source| LogError::Io { path, source }
         };
-        fs::create_dir_all(&root).map_err(at(&root))?;
+        make_durably(&root).map_err(at(&root))?;
         let path = root.join(LOCK_FILE);
         let lock = fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
         match lock.try_lock() {

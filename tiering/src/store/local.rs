@@ -83,8 +83,12 @@ fn sync_names(root: &FsPath, file: &FsPath) -> io::Result<()> {
 /// Writes beside the target, syncs, and only then gives it its name.
 fn put(root: &FsPath, target: &FsPath, temporary: &FsPath, payload: &PutPayload, create: bool) -> Result<()> {
     let write = || -> io::Result<()> {
+        let missing: Vec<&FsPath> = root.ancestors().take_while(|folder| !folder.exists()).collect();
         if let Some(folder) = target.parent() {
             fs::create_dir_all(folder)?;
+        }
+        for above in missing.iter().filter_map(|folder| folder.parent()) {
+            File::open(above)?.sync_all()?;
         }
         let mut file = File::create(temporary)?;
         for chunk in payload {

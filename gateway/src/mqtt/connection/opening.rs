@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_log::AppendError;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::oneshot;
@@ -92,7 +93,17 @@ where
         return Opening::Refused(Ended::Overloaded);
     };
     let live = Live::new(wanted.client_id.clone(), peer.transport, peer.address.clone(), version);
-    let mut found = find(broker, &live, &wanted).await;
+    let mut found = match find(broker, &live, &wanted).await {
+        Ok(found) => found,
+        Err((error, mut former)) => {
+            let code = reason::of_append_error(&error);
+            broker.make_room_for(&mut former.kept);
+            broker.registry.release(&live, Some(former));
+            refuse(writer, &codec, code, Some(error.to_string())).await;
+            log_refusal(broker, peer, code, "the former session cannot be removed");
+            return Opening::Refused(Ended::Normal);
+        }
+    };
     if wanted.expiry > 0 && !found.present {
         // A kept session is promised by CONNACK, so it is stored first.
         let entry = fresh_entry(&wanted);
@@ -230,8 +241,10 @@ fn log_refusal(broker: &Broker, peer: &Peer, code: u8, why: &str) {
     }
 }
 
-/// Claims the client identifier and waits until its former owner has settled what it was appending.
-async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Found {
+/// Claims the client identifier and waits until its former owner has settled what it was appending. A clean start whose former
+/// session cannot be removed fails and gives that session back: its exactly-once marks would outlive a restart and be
+/// taken for those of later publishes.
+async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Result<Found, (AppendError, Box<Parked>)> {
     let parked = match broker.registry.claim(live) {
         Claim::Nothing => None,
         Claim::Parked(parked) => Some(parked),
@@ -240,20 +253,21 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Foun
     };
     broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
     match parked {
-        None => Found { kept: Kept::default(), present: false, is_stored: false },
-        Some(parked) => {
+        None => Ok(Found { kept: Kept::default(), present: false, is_stored: false }),
+        Some(mut parked) => {
             broker.unpark(&parked.kept);
-            let Parked { kept, will, .. } = *parked;
             if !wanted.clean_start {
                 // The client came back before its will was due [MQTT-3.1.3-9].
-                return Found { kept, present: true, is_stored: true };
+                return Ok(Found { kept: parked.kept, present: true, is_stored: true });
             }
-            // The session ends here, so a will that was delayed is due [MQTT-3.1.2-8]; then its stored state goes.
-            if let Some((_, will)) = will {
+            if let Err(error) = broker.remove_stored(&wanted.client_id, &parked.kept).await {
+                return Err((error, parked));
+            }
+            // The session has ended, so a will that was delayed is due [MQTT-3.1.2-8].
+            if let Some((_, will)) = parked.will.take() {
                 broker.publish_will(&wanted.client_id, *will).await;
             }
-            broker.forget_session(&wanted.client_id, &kept).await;
-            Found { kept: Kept::default(), present: false, is_stored: false }
+            Ok(Found { kept: Kept::default(), present: false, is_stored: false })
         }
     }
 }

@@ -132,6 +132,27 @@ async fn sessions_and_subscriptions_survive_a_crash_and_clean_ones_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clean_start_is_refused_while_the_former_session_cannot_be_removed() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    client.publish(7, Qos::ExactlyOnce, "once").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(7)));
+    client.disconnect().await;
+    door.files.inner.set_faults(Faults { capacity: Some(0), ..Faults::default() });
+    // Accepted, its packet id 7 would be taken for the former session's after a restart: acknowledged and never stored.
+    let (_, reason, _) = door.try_connect(v5("m1")).await;
+    assert_eq!(reason, 0x97);
+    door.files.inner.set_faults(Faults::default());
+    let mut client = door.connect(kept("m1")).await;
+    assert!(client.present, "a refused clean start ends nothing");
+    client.publish(7, Qos::ExactlyOnce, "once").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(7)));
+    client.disconnect().await;
+    assert!(!door.connect(v5("m1")).await.present);
+    assert_eq!(door.values(), ["once"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_without_expiry_cannot_become_persistent() {
     let door = Door::start(&[]).await;
     let mut client = door.connect(v5("a")).await;
