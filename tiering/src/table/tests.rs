@@ -92,7 +92,8 @@ async fn two_writers_with_stale_views_both_get_their_ranges_in_once() {
     assert_eq!(rows(&mut one).await, 27);
     let state = one.latest().await.expect("readable").expect("a table");
     let names: Vec<_> = state.schema().fields().map(|field| field.name().clone()).collect();
-    for column in ["a", "b", "c", "_offset", "_date"] {
+    // `b` only if the first writer won: else its range was in already, and with it went its reason to widen the table.
+    for column in ["a", "c", "_offset", "_date"] {
         assert!(names.iter().any(|name| name == column), "{names:?}");
     }
 }
