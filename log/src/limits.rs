@@ -10,6 +10,8 @@ pub const MAX_MESSAGE_BYTES: usize = 1_048_588;
 pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// The largest that one batch may decompress to, in bytes; more is refused as corrupt.
 pub const MAX_DECOMPRESSED_BYTES: usize = 128 << 20;
+/// The largest record timestamp that is stored, before or after 1970, in milliseconds: the lake keeps it in microseconds.
+pub const MAX_TIMESTAMP_MS: i64 = 9_000_000_000_000_000;
 /// Most headers in one record.
 pub const MAX_HEADERS: usize = 1024;
 /// Raw bytes of gathered records at which a gathered batch is closed and the next one begun.
@@ -45,6 +47,7 @@ pub const MIN_TICK_MS: i64 = 50;
 /// How often the recovery points are written when they have moved, in milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 
+const _: () = assert!(MAX_TIMESTAMP_MS <= i64::MAX / 1000);
 const _: () = assert!(GATHER_BATCH_BYTES < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_MESSAGE_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(MIN_TICK_MS < TICK_MS);

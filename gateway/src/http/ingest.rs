@@ -12,7 +12,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use forebay_disk::{AppendData, Ticket};
-use forebay_log::limits::MAX_HEADERS;
+use forebay_log::limits::{MAX_HEADERS, MAX_TIMESTAMP_MS};
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Millis};
@@ -240,9 +240,12 @@ fn check(posted: PostedRecord, now: Millis, partitions: u32, keyless: u32) -> Re
     }
     let timestamp = match posted.timestamp {
         None => now,
-        Some(Value::Number(number)) => {
-            Millis(number.as_i64().filter(|ms| *ms >= 0).ok_or("timestamp is not in milliseconds since 1970")?)
-        }
+        Some(Value::Number(number)) => Millis(
+            number
+                .as_i64()
+                .filter(|ms| (0..=MAX_TIMESTAMP_MS).contains(ms))
+                .ok_or("timestamp is not in milliseconds since 1970")?,
+        ),
         Some(Value::String(text)) => chrono::DateTime::parse_from_rfc3339(&text)
             .map(|time| Millis(time.timestamp_millis()))
             .map_err(|error| format!("timestamp is not RFC 3339: {error}"))?,
@@ -293,6 +296,7 @@ mod tests {
             (r#"{"headers":{}}"#, "neither key nor value"),
             (r#"{"value":1,"partition":9}"#, "partition 9"),
             (r#"{"value":1,"timestamp":"noon"}"#, "RFC 3339"),
+            (r#"{"value":1,"timestamp":9000000000000001}"#, "milliseconds since 1970"),
             (r#"{"key_base64":"?","value":1}"#, "Base64"),
         ] {
             let error = checked(json).err().unwrap();

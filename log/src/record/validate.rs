@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{BatchHeader, BatchProblem, RecordReader};
+use crate::limits::MAX_TIMESTAMP_MS;
 
 /// Checks what the header tells: magic, size (`batch` is exactly one batch), checksum, a known codec, and that its
 /// records take consecutive offsets. Cheap: one pass for the checksum.
@@ -32,9 +33,36 @@ pub fn validate(batch: &[u8]) -> Result<BatchHeader, BatchProblem> {
 /// The first thing that is wrong.
 pub fn validate_records(header: &BatchHeader, batch: &Bytes) -> Result<(), BatchProblem> {
     for (delta, record) in (0..).zip(RecordReader::new(header, batch)?) {
-        if record?.offset != header.base_offset.plus(delta) {
+        let record = record?;
+        if record.offset != header.base_offset.plus(delta) {
             return Err(BatchProblem::Malformed("offset deltas are not consecutive"));
+        }
+        if record.timestamp.0.unsigned_abs() > MAX_TIMESTAMP_MS.unsigned_abs() {
+            return Err(BatchProblem::Malformed("timestamp out of range"));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BatchBuilder, Compression};
+    use crate::units::{Epoch, Millis, Offset};
+
+    #[test]
+    fn timestamps_that_the_lake_cannot_hold_are_refused() {
+        let check = |timestamp: i64| {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.push(0, Millis(timestamp), None, Some(b"x"), &[]);
+            let batch = builder.build(Offset(0), Epoch(0)).unwrap();
+            validate_records(&validate(&batch).unwrap(), &batch)
+        };
+        for good in [-1, 0, MAX_TIMESTAMP_MS, -MAX_TIMESTAMP_MS] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [MAX_TIMESTAMP_MS + 1, i64::MAX, i64::MIN] {
+            assert_eq!(check(bad), Err(BatchProblem::Malformed("timestamp out of range")), "{bad}");
+        }
+    }
 }
