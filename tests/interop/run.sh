@@ -22,4 +22,4 @@ venv=$tools/venv
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/pip" install -q -r tests/interop/requirements.txt
 
-"$venv/bin/python" -u -m unittest discover -s tests/interop -t tests/interop -v
+"$venv/bin/python" -u -W ignore::ResourceWarning tests/interop/all.py
