@@ -3,6 +3,7 @@
 pub mod alerts;
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod demo;
 pub mod http;

@@ -44,6 +44,10 @@ pub const SYNC_THREADS: usize = 4;
 pub const TICK_MS: i64 = 1000;
 /// Shortest time between two such looks while nothing arrives, in milliseconds.
 pub const MIN_TICK_MS: i64 = 50;
+/// A clock that differs by more than this from the time that passed has been set, in milliseconds.
+pub const CLOCK_STEP_MS: i64 = 10_000;
+/// A segment whose append lies further ahead than this was stamped by a wrong clock, in milliseconds.
+pub const MAX_CLOCK_LEAD_MS: i64 = 24 * 60 * 60_000;
 /// How often the recovery points are written when they have moved, in milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 

@@ -54,6 +54,15 @@ impl Millis {
     /// Milliseconds in a UTC day; leap seconds do not exist in this time scale.
     pub const DAY: i64 = 86_400_000;
 
+    /// 2025-01-01: no clock that is right shows less.
+    const EARLIEST_RIGHT: i64 = 1_735_689_600_000;
+
+    /// Whether a clock that shows this can be right: boxes without a battery start in 1970.
+    #[must_use]
+    pub fn is_plausible(self) -> bool {
+        self.0 >= Self::EARLIEST_RIGHT
+    }
+
     /// Days since 1970-01-01 (UTC), the day that the lake's `_date` holds.
     #[must_use]
     pub fn utc_day(self) -> i64 {

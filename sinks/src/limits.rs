@@ -20,6 +20,8 @@ pub const MAX_KEYS_PER_GROUP: usize = 1_000_000;
 pub const MAX_TEMPLATE_VALUE_BYTES: usize = 1024;
 /// Default `time.lateness`: readings this much older than their key's newest are still evaluated, milliseconds.
 pub const DEFAULT_LATENESS_MS: i64 = 600_000;
+/// 2000-01-01: an arrival before was stamped by a clock that was not set yet, and everything is ahead of that, milliseconds.
+pub const CLOCK_UNSET_BEFORE_MS: i64 = 946_684_800_000;
 /// Default `time.max_future`: readings further ahead of their arrival do not move their key's clock, milliseconds.
 pub const DEFAULT_MAX_FUTURE_MS: i64 = 60_000;
 /// Default `timeout` of one delivery over HTTP, milliseconds.

@@ -10,6 +10,7 @@ use forebay_log::{AppendError, Millis, Offset, ReadError, TopicConfig};
 use forebay_sinks::Transition;
 
 use super::limits::{JOURNAL_CHUNK_BYTES, READ_BYTES};
+use crate::state::require_open;
 
 /// The topic that holds every transition; users may read it.
 pub(super) const TOPIC: &str = "_alerts";
@@ -28,7 +29,10 @@ impl Journal {
             None => log.create_topic(TOPIC, 1, TopicConfig::internal()).await?,
         };
         let first = topic.partitions.first().cloned();
-        Ok(Journal { partition: first.ok_or_else(|| LogError::UnknownTopic(TOPIC.to_owned()))? })
+        let partition = first.ok_or_else(|| LogError::UnknownTopic(TOPIC.to_owned()))?;
+        // What was recorded before a crash would be recorded again.
+        require_open(&partition)?;
+        Ok(Journal { partition })
     }
 
     /// Where the next transition will stand.
@@ -110,5 +114,29 @@ pub(super) fn visit(batches: Bytes, next: &mut Offset, mut take: impl FnMut(Resu
             }
             Err(problem) => take(Err(problem)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_disk::{LogOptions, RealFiles};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn transitions_that_cannot_be_read_back_are_not_taken_for_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || {
+            let files = RealFiles::open(folder.path()).expect("a directory");
+            Log::open(files, LogOptions { shards: 1, fsync: false }).expect("a log")
+        };
+        let log = open();
+        drop(Journal::open(&log).await.expect("made at the first start"));
+        tokio::task::spawn_blocking(move || log.shutdown()).await.expect("stopped");
+        std::fs::write(folder.path().join("log/_alerts-0/partition.state"), "damaged").expect("damaged");
+        let log = open();
+        let error = Journal::open(&log).await.err().expect("refused").to_string();
+        assert!(error.contains("_alerts-0") && error.contains("cannot be opened"), "{error}");
+        tokio::task::spawn_blocking(move || log.shutdown()).await.expect("stopped");
     }
 }

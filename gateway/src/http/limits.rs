@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Open connections; more wait in the backlog.
-pub(super) const MAX_CONNECTIONS: usize = 512;
+pub(crate) const MAX_CONNECTIONS: usize = 512;
 /// A connection that sends nothing and is sent nothing for this long is closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// As [`IDLE_TIMEOUT`], before the first byte: a silent connection takes another one's place.

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 use super::front::Front;
-use super::limits::{FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS};
+use super::limits::{FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT};
 
 /// A pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -27,8 +27,8 @@ pub(super) struct LimitedListener {
 }
 
 impl LimitedListener {
-    pub(super) fn new(listener: TcpListener, front: Arc<Front>) -> LimitedListener {
-        LimitedListener { listener, free: Arc::new(Semaphore::new(MAX_CONNECTIONS)), front }
+    pub(super) fn new(listener: TcpListener, max_connections: usize, front: Arc<Front>) -> LimitedListener {
+        LimitedListener { listener, free: Arc::new(Semaphore::new(max_connections)), front }
     }
 }
 

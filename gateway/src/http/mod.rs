@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use error::ApiError;
 pub use front::Front;
+pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use listener::LimitedListener;
 
@@ -78,8 +79,8 @@ fn router(front: Arc<Front>) -> axum::Router {
         .with_state(front)
 }
 
-/// Serves until shutdown, then answers the requests in flight.
-pub async fn serve(front: Arc<Front>, listener: TcpListener, shutdown: CancellationToken) {
+/// Serves at most so many connections at once until shutdown, then answers the requests in flight.
+pub async fn serve(front: Arc<Front>, listener: TcpListener, max_connections: usize, shutdown: CancellationToken) {
     let sampling = front.clone();
     let end = shutdown.clone();
     let sampler = async move {
@@ -91,7 +92,7 @@ pub async fn serve(front: Arc<Front>, listener: TcpListener, shutdown: Cancellat
             }
         }
     };
-    let listener = LimitedListener::new(listener, front.clone());
+    let listener = LimitedListener::new(listener, max_connections, front.clone());
     let server = axum::serve(listener, router(front)).with_graceful_shutdown(shutdown.cancelled_owned());
     let (served, ()) = tokio::join!(server.into_future(), sampler);
     if let Err(error) = served {

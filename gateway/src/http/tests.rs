@@ -216,7 +216,7 @@ async fn before_the_node_is_assembled_it_is_alive_but_not_ready() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let end = tokio_util::sync::CancellationToken::new();
-    let serving = tokio::spawn(super::serve(super::Front::new(), listener, end.clone()));
+    let serving = tokio::spawn(super::serve(super::Front::new(), listener, super::MAX_CONNECTIONS, end.clone()));
     for (path, status, reason) in [
         ("/healthz", 200, "ok"),
         ("/readyz", 503, "the node is starting"),

@@ -13,7 +13,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
-use super::limits::{IDLE, MAX_CONNECTIONS, MAX_FETCH_BYTES, MAX_REQUEST_BYTES};
+use super::limits::{IDLE, MAX_FETCH_BYTES, MAX_REQUEST_BYTES};
 use super::topic_configs::{BOOLEAN, INT, LONG, STRING, get, list};
 use super::topics::once;
 
@@ -119,7 +119,7 @@ fn broker_configs(shared: &Shared) -> Vec<DescribeConfigsResourceResult> {
         ("log.retention.bytes", topic_default("retention.bytes"), LONG),
         ("log.retention.ms", topic_default("retention.ms"), LONG),
         ("log.segment.bytes", topic_default("segment.bytes"), INT),
-        ("max.connections", MAX_CONNECTIONS.to_string(), INT),
+        ("max.connections", door.max_connections.to_string(), INT),
         ("message.max.bytes", topic_default("max.message.bytes"), INT),
         ("min.insync.replicas", "1".to_owned(), INT),
         ("num.partitions", defaults.num_partitions.to_string(), INT),

@@ -43,9 +43,8 @@ use crate::metrics::Metrics;
 use crate::reader::Reader;
 
 use group_offsets::GroupOffsets;
-use limits::{
-    DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_CONNECTIONS, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,
-};
+pub(crate) use limits::MAX_CONNECTIONS;
+use limits::{DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY};
 use topics::TopicIds;
 
 /// What every request handler may use.
@@ -56,6 +55,8 @@ pub struct KafkaDoor {
     pub metrics: Arc<Metrics>,
     /// What Metadata tells clients to connect to.
     pub advertised: (String, u16),
+    /// Connections at once.
+    pub max_connections: usize,
 }
 
 /// The door and what its connections share while it is open.
@@ -102,10 +103,10 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
             () = shared.shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((_, peer)) if connections.len() >= MAX_CONNECTIONS => {
+            Ok((_, peer)) if connections.len() >= shared.door.max_connections => {
                 metrics.refused.inc();
                 if let Some(suppressed) = REFUSED.admit() {
-                    tracing::warn!(%peer, limit = MAX_CONNECTIONS, suppressed, "too many Kafka connections");
+                    tracing::warn!(%peer, limit = shared.door.max_connections, suppressed, "too many Kafka connections");
                 }
             }
             Ok((stream, peer)) => {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use forebay_disk::Log;
+use forebay_log::partition::believable;
 use forebay_log::{AppendError, Millis, Offset};
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::Clock;
 use super::delivery::{Hub, Published};
 use super::intents::{self, Receipts};
 use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_AT_ONCE, SWEEP_BATCH, SWEEP_INTERVAL};
@@ -19,6 +20,7 @@ use super::record;
 use super::registry::{Due, Parked, Registry};
 use super::retained::Retained;
 use super::session::{Cursors, Entry, Kept, Limits, cursor_key, intent_key, session_key};
+use crate::clock::Clock;
 use crate::config::{Config, MqttConfig};
 use crate::ingest::{Gather, Router};
 use crate::log_limit::LogLimit;
@@ -151,8 +153,8 @@ impl Broker {
             let Receipts { received, unsettled } = receipts.remove(client_id).unwrap_or_default();
             received.into_iter().for_each(|(stream, packet_id)| kept.inbound.restore(stream, packet_id));
             unsettled.into_iter().for_each(|(stream, packet_id)| kept.inbound.restore_unsettled(stream, packet_id));
-            // One that was connected when the node stopped ages from now.
-            let since = entry.disconnected_at.unwrap_or(now);
+            // One that was connected when the node stopped ages from now, and one whose time a wrong clock has given.
+            let since = entry.disconnected_at.map_or(now, |at| believable(at, now).min(now));
             let expires_at = Millis(since.0 + i64::from(entry.expiry) * 1000);
             let parked = Parked { kept, version: entry.version, expires_at, will: None };
             self.registry.restore(Text::from(client_id), Box::new(parked));
@@ -166,6 +168,7 @@ impl Broker {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            self.clock.follow(SystemTime::now());
             let due = self.registry.due(self.clock.now(), SWEEP_BATCH);
             // Together, so that a lost fleet's wills share commits.
             futures_util::stream::iter(due).for_each_concurrent(SWEEP_AT_ONCE, |due| self.take_due(due)).await;
@@ -210,7 +213,7 @@ impl Broker {
     async fn append(&self, client_id: &Text, message: Message) -> Result<(), AppendError> {
         let now = self.clock.now();
         let mut gather = self.new_gather();
-        record::push(&mut gather, now, client_id.as_str(), &message, None)?;
+        record::push(&mut gather, self.clock.moment(now), client_id.as_str(), &message, None)?;
         for ticket in gather.submit().await.tickets {
             ticket?.await?;
         }

@@ -1,7 +1,6 @@
 //! The MQTT doors: codec, sessions, delivery to subscribers, and the connection loop that TCP, TLS and QUIC share.
 
 mod broker;
-mod clock;
 pub mod codec;
 pub mod connection;
 mod delivery;

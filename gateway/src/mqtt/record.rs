@@ -10,6 +10,7 @@ use super::delivery::Published;
 use super::packet::{Message, MessageProperties, Qos, Text};
 use super::session::CONTROL;
 use super::topic::valid_topic;
+use crate::clock::Moment;
 use crate::ingest::{Gather, Publish};
 
 const TOPIC: &str = "mqtt.topic";
@@ -45,13 +46,14 @@ const OWN: [&str; 11] = [
 /// When the message cannot be appended at all.
 pub(crate) fn push(
     gather: &mut Gather,
-    now: Millis,
+    now: Moment,
     client_id: &str,
     message: &Message,
     intent: Option<(u64, u16)>,
 ) -> Result<(Arc<str>, u32), AppendError> {
     let properties = &message.properties;
-    let expires_at = properties.message_expiry_interval.map(|seconds| decimal(now.0 + i64::from(seconds) * 1000));
+    let expires_at =
+        properties.message_expiry_interval.map(|seconds| decimal(now.steady.0 + i64::from(seconds) * 1000));
     let stream = intent.filter(|(stream, _)| *stream != CONTROL).map(|(stream, _)| decimal(stream));
     let format = properties.payload_format_indicator.map(|format| [b'0' + format.min(1)]);
     let mut headers: [(&'static str, &[u8]); 6] = [("", b""); 6];
@@ -81,7 +83,7 @@ pub(crate) fn push(
     let user: Vec<(Bytes, Bytes)> =
         properties.user_properties.iter().map(|(name, value)| (name.bytes().clone(), value.bytes().clone())).collect();
     gather.push(
-        now,
+        now.wall,
         &Publish {
             topic: message.topic.as_str(),
             payload: &message.payload,

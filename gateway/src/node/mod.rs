@@ -1,6 +1,7 @@
 //! One node: opens the log, starts every service and door in order, and drains them in reverse.
 
 mod bind;
+mod descriptors;
 mod health;
 mod ready;
 #[cfg(test)]
@@ -94,8 +95,10 @@ impl Node {
     ///
     /// # Errors
     /// What cannot be bound, opened or loaded, and what to do about it.
-    pub async fn start(config: Config, files: Arc<dyn Files>) -> anyhow::Result<Node> {
+    pub async fn start(mut config: Config, files: Arc<dyn Files>) -> anyhow::Result<Node> {
         let started = Instant::now();
+        let shares = descriptors::share(descriptors::raise(), &config);
+        config.mqtt.max_connections = shares.mqtt;
         let config = Arc::new(config);
         let bound = Bound::bind(&config)?;
         let addresses = bound.addresses();
@@ -106,7 +109,7 @@ impl Node {
         let mut http = JoinSet::new();
         let front = http::Front::new();
         if let Some(listener) = bound.http {
-            http.spawn(http::serve(front.clone(), listener, services.clone()));
+            http.spawn(http::serve(front.clone(), listener, shares.http, services.clone()));
         }
 
         let certificates = config.clone();
@@ -177,7 +180,8 @@ impl Node {
                 );
             }
             let advertised = (config.node.advertised_host.clone(), address.port());
-            let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised });
+            let max_connections = shares.kafka;
+            let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised, max_connections });
             doors.spawn(kafka::serve(door, listener, doors_end));
         }
         front.open(gateway.clone());

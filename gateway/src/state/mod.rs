@@ -96,6 +96,20 @@ fn first_partition(topic: &Topic) -> Result<Arc<Partition>, LogError> {
     topic.partitions.first().cloned().ok_or_else(|| LogError::UnknownTopic(topic.name.clone()))
 }
 
+/// Refuses to go on without what the node itself has written before: taken for empty, it would be written again.
+///
+/// # Errors
+/// The partition could not be opened; says why and what to do.
+pub(crate) fn require_open(partition: &Partition) -> Result<(), LogError> {
+    let Some(why) = partition.unopened() else { return Ok(()) };
+    Err(LogError::Format {
+        path: format!("{}-{}", partition.topic(), partition.index()),
+        what: format!(
+            "the node's own state cannot be opened ({why}); mend or restore that directory, then start again"
+        ),
+    })
+}
+
 /// Replays the topic from its log start.
 fn load(partition: &Partition) -> Result<Live, LogError> {
     let broken = |at: Offset, what: String| LogError::Format {
@@ -103,14 +117,7 @@ fn load(partition: &Partition) -> Result<Live, LogError> {
         what,
     };
     // Taken for empty, it would be made empty by the next compaction.
-    if let Some(why) = partition.unopened() {
-        return Err(LogError::Format {
-            path: format!("{}-{}", partition.topic(), partition.index()),
-            what: format!(
-                "the node's own state cannot be opened ({why}); mend or restore that directory, then start again"
-            ),
-        });
-    }
+    require_open(partition)?;
     let marks = partition.watermarks();
     let mut live = Live::default();
     let mut next = marks.log_start;

@@ -111,6 +111,15 @@ impl Engine {
         }
     }
 
+    /// Tells every partition that the clock was set by `by` milliseconds.
+    pub(crate) fn clock_stepped(&mut self, now: Millis, by: i64) {
+        let keys: BTreeSet<PartitionKey> = self.partitions.keys().copied().collect();
+        for &key in &keys {
+            self.handle(now, key, Event::ClockStepped { by });
+        }
+        self.perform(now, keys);
+    }
+
     /// Makes everything durable for a stop. The first error is returned; the other partitions are flushed all the same.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.partitions.values().map(|driver| driver.store.flush()).fold(Ok(()), Result::and)
@@ -174,6 +183,7 @@ impl Engine {
                     driver.store.shared().publish(&driver.machine);
                 }
                 Effect::Delete(bases) => driver.store.delete(&bases),
+                Effect::Stamp(stamps) => driver.store.stamp(&stamps),
                 Effect::Watermarks(marks) => driver.store.shared().publish_marks(marks),
                 Effect::Done(token, outcome) => token.answer(outcome),
             }

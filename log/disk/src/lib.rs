@@ -1,6 +1,7 @@
 //! The log on disk: files behind a trait, group commit, recovery, and the handles that doors use.
 
 mod chain;
+mod clock;
 mod dirs;
 mod engine;
 mod files;

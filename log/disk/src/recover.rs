@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_log::partition::{EpochCache, Producers, Restored, Segment, Starts};
+use forebay_log::partition::{EpochCache, Producers, Restored, Segment, Starts, believable};
 use forebay_log::record::Batches;
 use forebay_log::segment::{FileKind, Indexes, Scan, ScanProblem, TimeIndex, parse_file_name, scan};
 use forebay_log::{Millis, Offset};
@@ -112,6 +112,16 @@ impl Recovery<'_> {
         Ok(bases)
     }
 
+    /// When a segment's file was last appended to. What a wrong clock has left is set right, so that the segment ages.
+    fn modified(&self, file: &dyn File) -> io::Result<Millis> {
+        let modified = Millis(file.modified()?);
+        let believed = believable(modified, self.now);
+        if believed != modified {
+            file.set_modified(believed.0)?;
+        }
+        Ok(believed)
+    }
+
     fn path(&self, base: Offset) -> PathBuf {
         segment_path(self.dir, base, FileKind::Log)
     }
@@ -119,7 +129,7 @@ impl Recovery<'_> {
     /// A segment that is followed by another: sealed and synced before that one was made.
     fn closed(&self, base: Offset, end: Offset, epochs: &mut EpochCache) -> io::Result<(SegmentFile, Segment)> {
         let file = self.files.open(&self.path(base), false)?;
-        let (len, modified) = (file.len()?, Millis(file.modified()?));
+        let (len, modified) = (file.len()?, self.modified(file.as_ref())?);
         let times = segment_path(self.dir, base, FileKind::TimeIndex);
         let known = if end <= self.point { self.last_timestamp(&times)? } else { None };
         let (segment, max) = match known {
@@ -172,7 +182,7 @@ impl Recovery<'_> {
         producers: &mut Producers,
     ) -> io::Result<(SegmentFile, Segment, bool)> {
         let file = self.files.open(&self.path(base), false)?;
-        let (mut len, modified) = (file.len()?, file.modified()?);
+        let (mut len, modified) = (file.len()?, self.modified(file.as_ref())?);
         let mut seen = producers.clone();
         let mut scanned = self.scan(base, len, file.as_ref(), epochs, &mut seen)?;
         // The first damage at or above the recovery point, by the offset that should stand there.
@@ -183,7 +193,7 @@ impl Recovery<'_> {
                 "torn tail: cut at the last whole batch");
             file.set_len(keep)?;
             file.sync()?;
-            file.set_modified(modified)?;
+            file.set_modified(modified.0)?;
             len = keep;
             seen = producers.clone();
             scanned = self.scan(base, len, file.as_ref(), epochs, &mut seen)?;
@@ -197,8 +207,8 @@ impl Recovery<'_> {
             end_offset,
             bytes: len,
             max_timestamp: scanned.indexes.max_timestamp().unwrap_or(Millis(i64::MIN)),
-            created: Millis(modified),
-            appended: Millis(modified),
+            created: modified,
+            appended: modified,
         };
         let indexes = scanned.indexes;
         let segment = SegmentFile::active(Arc::clone(self.files), self.dir, base, len, file, indexes);

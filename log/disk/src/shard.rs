@@ -3,13 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay_log::limits::{SHARD_QUEUE, TICK_MS};
 use forebay_log::partition::Event;
 use forebay_log::{AppendError, Millis};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::StepWatch;
 use crate::engine::{Driver, Engine, PartitionKey};
 use crate::machine::Token;
 
@@ -86,12 +87,17 @@ impl Shard {
 fn run(mut engine: Engine, mut waiting: mpsc::Receiver<Request>, runtime: &tokio::runtime::Runtime) -> io::Result<()> {
     let now = || Millis::from_system(SystemTime::now());
     let mut ticked = now();
+    let mut clock = StepWatch::new(ticked, Instant::now());
     let mut requests = Vec::new();
     loop {
         let pause = Duration::from_millis(u64::try_from(engine.idle_for(now())).unwrap_or(1));
         // Everything that has gathered is one turn, and one commit.
         let received = runtime
             .block_on(async { tokio::time::timeout(pause, waiting.recv_many(&mut requests, SHARD_QUEUE)).await });
+        let time = now();
+        if let Some(by) = clock.step(time, Instant::now()) {
+            engine.clock_stepped(time, by);
+        }
         let mut stop = received == Ok(0);
         let mut events = Vec::new();
         for request in requests.drain(..) {

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_log::Offset;
 use forebay_log::partition::{EpochCache, Placed, Repair, Work, Write};
 use forebay_log::segment::{FileKind, Indexes};
+use forebay_log::{Millis, Offset};
 
 use crate::files::{File, Files, remove_if_there, replace_file};
 use crate::layout::segment_path;
@@ -122,6 +122,17 @@ impl Store {
             self.files.sync_dir(&self.dir)?;
         }
         Ok(())
+    }
+
+    /// Sets when the segments' files were modified: what a restart takes for their times of append.
+    pub(crate) fn stamp(&self, stamps: &[(Offset, Millis)]) {
+        for &(base, appended) in stamps {
+            let path = segment_path(&self.dir, base, FileKind::Log);
+            let stamped = self.files.open(&path, false).and_then(|file| file.set_modified(appended.0));
+            if let Err(error) = stamped {
+                tracing::warn!(%error, file = %path.display(), "the age of a segment is not right after a restart");
+            }
+        }
     }
 
     /// Takes segments away from readers, then removes their files.

@@ -8,7 +8,7 @@ use super::segments::{Segment, Starts};
 use crate::error::AppendError;
 use crate::record::{BatchHeader, RecordChunk};
 use crate::topic::TopicConfig;
-use crate::units::{Epoch, Offset};
+use crate::units::{Epoch, Millis, Offset};
 
 /// The node id of a follower.
 pub type ReplicaId = i32;
@@ -92,6 +92,10 @@ pub enum Event<T> {
     RepairFailed(Fault),
     /// Time has passed: rolls, retention and retries are due when they are.
     Tick,
+    /// The clock was set by `by` milliseconds, apart from the time that passed.
+    ClockStepped {
+        by: i64,
+    },
     Configure(TopicConfig),
     /// Close the active segment if it holds records.
     Roll(T),
@@ -130,6 +134,8 @@ pub enum Effect<T> {
     Repair(Repair),
     /// Remove the segments with these base offsets: no reader may see them any more.
     Delete(Vec<Offset>),
+    /// Remember these times of append with the segments of these base offsets; a hint for after a restart.
+    Stamp(Vec<(Offset, Millis)>),
     /// Readers see these from now on. Comes before the outcomes that depend on it.
     Watermarks(Watermarks),
     /// Answer a request.

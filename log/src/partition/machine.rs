@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::ages::Step;
 use super::commit::Built;
 use super::epochs::EpochCache;
 use super::event::{Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Repair, ReplicaId, Watermarks};
@@ -78,6 +79,10 @@ pub struct Partition<T> {
     /// Appends of a failed write, refused once the repair is durable: until then a crash might bring them back.
     pub(super) doubtful: Vec<(T, AppendError)>,
     pub(super) state: State,
+    /// When this machine was made, by the clock as it is now.
+    pub(super) opened: Millis,
+    /// Steps of the clock that ages do not know yet.
+    pub(super) steps: Vec<Step>,
 }
 
 impl<T> Partition<T> {
@@ -107,6 +112,8 @@ impl<T> Partition<T> {
             closed_version: 0,
             doubtful: Vec::new(),
             state: State::Idle,
+            opened: now,
+            steps: Vec::new(),
         }
     }
 
@@ -188,6 +195,7 @@ impl<T> Partition<T> {
                 self.maintain = now >= self.rest_until;
                 self.retry(now, effects);
             }
+            Event::ClockStepped { by } => self.clock_stepped(now, by),
             Event::Configure(config) => self.config = config,
             Event::Roll(token) => self.controls.push_back(Control::Roll(token)),
             Event::SetTiered(end, token) => self.controls.push_back(Control::Tiered(end, token)),
@@ -323,6 +331,15 @@ impl<T> Partition<T> {
         {
             self.state = State::Repairing(repair);
             effects.push(Effect::Repair(repair));
+        }
+    }
+
+    /// Waits that end at a time of the clock, after it was set by `by` milliseconds.
+    pub(super) fn shift_waits(&mut self, by: i64) {
+        let moved = |at: Millis| Millis(at.0.saturating_add(by));
+        self.rest_until = moved(self.rest_until);
+        if let State::Broken { retry_at, .. } = &mut self.state {
+            *retry_at = moved(*retry_at);
         }
     }
 

@@ -10,6 +10,7 @@
 //! epoch ended, and the high watermark is the least durable end among the in-sync replicas; with no followers
 //! that is our own.
 
+mod ages;
 mod commit;
 mod epochs;
 mod event;
@@ -19,6 +20,7 @@ mod retention;
 mod segments;
 mod work;
 
+pub use ages::believable;
 pub use commit::check_batches;
 pub use epochs::EpochCache;
 pub use event::{

@@ -8,6 +8,8 @@ use crate::record::{Batches, RecordChunk, RecordReader};
 use crate::topic::TopicConfig;
 use crate::units::{Epoch, Millis, Offset};
 
+mod ages;
+
 type Token = u32;
 
 fn chunk(token: Token, count: usize) -> RecordChunk {
@@ -32,10 +34,17 @@ struct Model {
     /// Persists and repairs that fail from now on, first first.
     failures: Vec<bool>,
     persists: usize,
+    /// The starts on the disk, and the times of append that it was told of.
+    saved: Starts,
+    stamps: Vec<(Offset, Millis)>,
 }
 
 impl Model {
     fn new(config: TopicConfig) -> Model {
+        Model::at(Millis(0), config)
+    }
+
+    fn at(now: Millis, config: TopicConfig) -> Model {
         let restored = Restored {
             segments: Vec::new(),
             log_end: Offset::ZERO,
@@ -44,13 +53,15 @@ impl Model {
             producers: Producers::default(),
         };
         Model {
-            machine: Partition::new(config, Millis(0), restored),
+            machine: Partition::new(config, now, restored),
             segments: vec![(Offset::ZERO, Vec::new())],
-            now: Millis(0),
+            now,
             log_start: Offset::ZERO,
             outcomes: Vec::new(),
             failures: Vec::new(),
             persists: 0,
+            saved: Starts::default(),
+            stamps: Vec::new(),
         }
     }
 
@@ -81,6 +92,7 @@ impl Model {
                         let event = if self.fails() { broken } else { Event::Repaired };
                         self.machine.handle(self.now, event, &mut effects);
                     }
+                    Effect::Stamp(stamps) => self.stamps = stamps,
                     Effect::Delete(bases) => self.segments.retain(|(base, _)| !bases.contains(base)),
                     Effect::Watermarks(marks) => {
                         assert!(marks.high_watermark <= self.durable_end(), "the high watermark is durable");
@@ -99,7 +111,10 @@ impl Model {
     }
 
     fn write(&mut self, work: Work) {
-        let Work::Write(write) = work else { return };
+        let write = match work {
+            Work::Write(write) => write,
+            Work::Starts(starts) => return self.saved = starts,
+        };
         if write.roll {
             self.segments.push((write.segment, Vec::new()));
         }
@@ -133,6 +148,7 @@ enum Step {
     Append(Vec<usize>),
     Fail(Vec<bool>),
     Pass(i64),
+    SetClock(i64),
     Roll,
     LogStart(i64),
     Tiered(i64),
@@ -144,6 +160,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => prop::collection::vec(1usize..5, 1..5).prop_map(Step::Append),
         2 => prop::collection::vec(any::<bool>(), 1..4).prop_map(Step::Fail),
         2 => (1i64..5000).prop_map(Step::Pass),
+        1 => (-2_000_000_000_000i64..2_000_000_000_000).prop_map(Step::SetClock),
         1 => Just(Step::Roll),
         1 => (0i64..60).prop_map(Step::LogStart),
         1 => (0i64..60).prop_map(Step::Tiered),
@@ -184,6 +201,10 @@ proptest! {
                 Step::Pass(millis) => {
                     model.now.0 += millis;
                     model.event(Event::Tick);
+                }
+                Step::SetClock(by) => {
+                    model.now.0 += by;
+                    model.event(Event::ClockStepped { by });
                 }
                 Step::Roll => model.event(Event::Roll(0)),
                 Step::LogStart(to) => model.event(Event::SetLogStart(Offset(to), 0)),

@@ -14,10 +14,12 @@ impl<T> Partition<T> {
     /// then appends.
     pub(super) fn next_work(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) {
         while matches!(self.state, State::Idle) {
-            let persist = if let Some(control) = self.controls.pop_front() {
+            let persist = if !self.steps.is_empty() {
+                self.take_steps(effects)
+            } else if let Some(control) = self.controls.pop_front() {
                 self.control(now, control, effects)
             } else if self.maintain {
-                self.maintenance(now)
+                self.maintenance(now, effects)
             } else if self.carried.is_some() || !self.queue.is_empty() {
                 self.commit(now, effects)
             } else {
@@ -57,7 +59,10 @@ impl<T> Partition<T> {
     }
 
     /// Retention first, then the roll of an active segment that is too old; nothing due ends it.
-    fn maintenance(&mut self, now: Millis) -> Option<Persist<T>> {
+    fn maintenance(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
+        if let Some(persist) = self.settle_ages(now, effects) {
+            return Some(persist);
+        }
         let kept = retention::apply(&self.config, &self.segments, &self.starts, self.high_watermark, now);
         if let Some((starts, _)) = kept {
             return Some(Self::save(starts, Vec::new()));
@@ -67,7 +72,7 @@ impl<T> Partition<T> {
         self.maintain.then(|| self.roll(now, Vec::new()))
     }
 
-    fn save(starts: Starts, applied: Vec<T>) -> Persist<T> {
+    pub(super) fn save(starts: Starts, applied: Vec<T>) -> Persist<T> {
         let then = Durable { change: Change::Starts(starts.clone()), acks: Vec::new(), applied };
         Persist { work: Work::Starts(starts), then }
     }

@@ -151,7 +151,8 @@ impl GroupState {
         };
         // A record whose timestamp is the reading's own time does not tell when it arrived; others do.
         let arrival = if record.timestamp == at { record.now } else { record.timestamp };
-        if at.0.saturating_sub(arrival.0) > self.group.time.max_future_ms {
+        let is_set = arrival.0 >= limits::CLOCK_UNSET_BEFORE_MS;
+        if is_set && at.0.saturating_sub(arrival.0) > self.group.time.max_future_ms {
             tally.future += 1;
             return;
         }

@@ -95,6 +95,20 @@ fn a_reading_far_ahead_of_its_arrival_moves_no_clock() {
 }
 
 #[test]
+fn readings_are_not_passed_over_because_the_nodes_clock_is_not_set_yet() {
+    let mut engine = Engine::new(&rules(RULES), "readings", 0, 0);
+    let mut out = Vec::new();
+    for n in 0..4 {
+        let value = json("m1", n, 254.0);
+        // Arrived in the first hour of 1970.
+        let reading = Reading { offset: n, timestamp: Millis(n * 1000), value: Some(value.as_bytes()) };
+        engine.feed(reading, Millis(n * 1000), &mut out);
+    }
+    assert_eq!(engine.take_tally().future, 0);
+    assert_eq!(out.last().map(|transition| transition.state), Some(State::Firing));
+}
+
+#[test]
 fn what_cannot_be_evaluated_is_counted() {
     let mut engine = Engine::new(&rules(RULES), "readings", 0, 0);
     feed(&mut engine, 0, 100, &json("m1", 100, 240.0));

@@ -13,6 +13,12 @@ const BACKOFF_FIRST: i64 = 1_000;
 /// Longest wait after a failure, in milliseconds.
 const BACKOFF_MOST: i64 = 60_000;
 
+/// Whether a wait of `wait` milliseconds that ends at `at` is over. One that would end later than it can was begun by a clock
+/// that has been set back since.
+pub(super) fn is_over(at: Millis, wait: i64, now: Millis) -> bool {
+    at <= now || at.0.saturating_sub(now.0) > wait
+}
+
 /// When to try again.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
@@ -36,7 +42,7 @@ impl Retry {
     }
 
     pub(super) fn ready(&self, now: Millis) -> bool {
-        self.at.is_none_or(|at| at <= now)
+        self.at.is_none_or(|at| is_over(at, BACKOFF_MOST, now))
     }
 
     pub(super) fn deadline(&self) -> Option<Millis> {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use driver::{Driver, DriverError, LocalLog, ManifestStore, Parts};
 pub use event::{Change, Effect, Event, Policy, Segment, Then};
-use lane::{Lane, Retry};
+use lane::{Lane, Retry, is_over};
 
 use crate::manifest::{Entry, ObjectFacts, State, object_path};
 use crate::shape::Shape;
@@ -295,7 +295,8 @@ impl Offload {
                 continue;
             }
             let expired = lane.ranges.values().filter(|entry| {
-                entry.state == State::DeleteStarted && entry.removed_at.is_some_and(|at| at.0 + DELETE_GRACE <= now.0)
+                let grace_over = |at: Millis| is_over(Millis(at.0.saturating_add(DELETE_GRACE)), DELETE_GRACE, now);
+                entry.state == State::DeleteStarted && entry.removed_at.is_some_and(grace_over)
             });
             for entry in lane.trash.iter().chain(expired) {
                 if !lane.deleting.contains(&entry.id) {
@@ -356,7 +357,9 @@ impl Offload {
         let due = *self.commit_due.get_or_insert(Millis(now.0 + self.policy.commit_interval));
         let more_to_copy = self.busy.is_some()
             || self.lanes.values().any(|lane| lane.retry.ready(now) && lane.next_segment().is_some());
-        let now_or_never = due <= now || adds.len() >= MAX_COMMIT_FILES || (self.flushing && !more_to_copy);
+        let now_or_never = is_over(due, self.policy.commit_interval, now)
+            || adds.len() >= MAX_COMMIT_FILES
+            || (self.flushing && !more_to_copy);
         if now_or_never && self.commit_retry.ready(now) {
             self.committing = Some((adds.clone(), removes.clone()));
             effects.push(Effect::Commit { adds, removes, shape: self.shape.clone(), at: now });

@@ -87,14 +87,15 @@ impl DeltaLake {
         Ok(Some(state))
     }
 
+    /// One try on what the table was at the last look.
     async fn try_commit(
         &mut self,
+        state: Option<DeltaTableState>,
         adds: &[Entry],
         removes: &[Entry],
         shape: &Shape,
         at: Millis,
     ) -> Result<(), TableError> {
-        let state = self.latest().await?;
         let mut actions = Vec::new();
         let mut ends: BTreeMap<u32, i64> = BTreeMap::new();
         for entry in adds {
@@ -222,7 +223,8 @@ impl Table for DeltaLake {
     async fn commit(&mut self, adds: &[Entry], removes: &[Entry], shape: &Shape, at: Millis) -> Result<(), TableError> {
         let mut tries = 0;
         loop {
-            match self.try_commit(adds, removes, shape, at).await {
+            let state = self.latest().await?;
+            match self.try_commit(state, adds, removes, shape, at).await {
                 Err(error) if is_conflict(&error) && tries < CONFLICT_RETRIES => tries += 1,
                 result => return result,
             }

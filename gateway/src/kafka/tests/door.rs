@@ -44,6 +44,7 @@ async fn open() -> Door {
         config: Arc::new(Config::load(&Sources::default()).unwrap()),
         metrics: Arc::new(Metrics::new()),
         advertised: (address.ip().to_string(), address.port()),
+        max_connections: crate::kafka::MAX_CONNECTIONS,
     };
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(serve(Arc::new(door), listener, shutdown.clone()));

@@ -175,7 +175,7 @@ impl Appends {
         let Arriving { stream, sequence, message, intent } = publish;
         let gather = self.gather.get_or_insert_with(|| broker.new_gather().chained(self.chain.clone()));
         let intent = intent.map(|packet_id| (stream, packet_id));
-        let (topic, partition) = record::push(gather, now, client_id.as_str(), message, intent)?;
+        let (topic, partition) = record::push(gather, broker.clock.moment(now), client_id.as_str(), message, intent)?;
         if let Some((stream, packet_id)) = intent {
             let from = broker.log_end(&topic, partition);
             let mark = Mark::Intent { topic: topic.to_string(), partition, from };

@@ -85,7 +85,7 @@ async fn hand_on(driver: &mut Driver, end: &End) {
             broker.publish_will(&client_id, *will).await;
         }
     }
-    let entry = driver.session.entry(Some(now));
+    let entry = driver.session.entry(Some(broker.clock.moment(now).wall));
     let mut kept = std::mem::take(&mut driver.session.kept);
     if !persistent {
         if driver.is_stored {
