@@ -38,8 +38,9 @@ pub enum ReadError {
     /// The records are not on this disk any more: the cold tier has them.
     #[error("offset {asked} is below the local log start {local_start}")]
     Tiered { asked: Offset, local_start: Offset },
+    /// The records from the offset asked for up to `next` are damaged; reading goes on there.
     #[error("corrupt batch in {file} at byte {position}: {what}")]
-    Corrupt { file: String, position: u64, what: &'static str },
+    Corrupt { file: String, position: u64, what: &'static str, next: Offset },
     #[error("storage failed: {0}")]
     Storage(String),
     #[error("partition is offline: {0}")]

@@ -185,7 +185,13 @@ impl Partition {
         let Some(segment) = holder.and_then(|at| segments.get(at)) else {
             return Err(ReadError::Storage(format!("offset {from} is in no segment")));
         };
-        read_batches(segment, from, limit, max_bytes)
+        let end = self.end_of(segment, limit);
+        read_batches(segment, from, limit, max_bytes).map_err(|error| match error {
+            ReadError::Corrupt { file, position, what, next } if next <= from => {
+                ReadError::Corrupt { file, position, what, next: end }
+            }
+            error => error,
+        })
     }
 
     /// The first record with a timestamp at or after `at` in the local log: its offset and timestamp.

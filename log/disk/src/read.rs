@@ -52,7 +52,7 @@ fn corrupt(segment: &SegmentFile, position: u64, what: &'static str) -> ReadErro
     if segment.log_damage() {
         tracing::error!(%file, position, what, "corrupt batch: it is not served");
     }
-    ReadError::Corrupt { file, position, what }
+    ReadError::Corrupt { file, position, what, next: segment.base }
 }
 
 /// Whole batches of `segment` from the one that holds `from`, below `limit`, at least one, up to `max_bytes`. Empty when that
