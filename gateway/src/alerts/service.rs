@@ -46,6 +46,8 @@ impl Service {
         rules: RuleSet,
     ) -> Result<Service, LogError> {
         let state = StateTopic::open(&log, STATE_TOPIC).await?;
+        // From an older checkpoint records are evaluated again, from an older cursor alerts are sent again: both are allowed.
+        state.go_on_damaged();
         let journal = Journal::open(&log).await?;
         let (rules, _) = watch::channel(Arc::new(rules));
         Ok(Service { log, reader, broker, config, metrics, state, journal, board: Board::default(), rules })

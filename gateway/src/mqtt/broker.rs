@@ -107,6 +107,9 @@ impl Broker {
         }
         let sessions = StateTopic::open(&log, SESSIONS_TOPIC).await?;
         let stored_retained = StateTopic::open(&log, RETAINED_TOPIC).await?;
+        // Older than it was or in part, it serves better than no broker: clients set both again by what they do.
+        sessions.go_on_damaged();
+        stored_retained.go_on_damaged();
         let receipts = intents::resolve(&sessions, &log, &reader).await?;
         let hub = Hub::start(log.clone(), reader, router.clone(), metrics.clone(), shutdown.clone());
         let mqtt = config.mqtt.clone();
