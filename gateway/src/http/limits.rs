@@ -14,9 +14,13 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const MAX_BODY_BYTES: usize = 8 << 20;
 /// Most records in one POST.
 pub(super) const MAX_RECORDS_PER_POST: usize = 50_000;
-/// Bytes of a POST's records for one partition that are appended as one piece: well below any `max.message.bytes` that is
-/// not made smaller than a reading.
+/// Bytes of a POST's records for one partition that are appended as one piece, at most what `max.message.bytes` allows.
 pub(super) const CHUNK_BYTES: usize = 128 << 10;
+/// Bytes that the encoding of a record takes beyond key, value and headers, at most: attributes and the six numbers of
+/// variable length in front of them.
+pub(super) const RECORD_OVERHEAD_BYTES: usize = 40;
+/// Bytes of the two lengths of a record's header, at most.
+pub(super) const HEADER_OVERHEAD_BYTES: usize = 10;
 /// Most records in one answer.
 pub(super) const MAX_RECORDS_PER_READ: usize = 1000;
 /// Records in an answer when `limit` is not given.

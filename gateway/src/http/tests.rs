@@ -141,6 +141,28 @@ async fn a_large_post_is_split_into_batches_and_keeps_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_post_to_a_topic_of_small_batches_is_refused_only_what_does_not_fit_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = ["num.partitions=1", "max.message.bytes=2000", "compression.type=none"];
+    let node = node(&folder, &small.map(|set| format!("topics.readings.{set}")).each_ref().map(String::as_str)).await;
+    let records: Vec<Value> = (0..100)
+        .map(|n| json!({ "value": "x".repeat(if n == 50 { 2500 } else { 100 }), "timestamp": n * 1_000_000 }))
+        .collect();
+    let answer =
+        request(&node, "POST", "/api/v1/topics/readings/records", "", &Value::Array(records).to_string()).await;
+    assert_eq!(answer.status, 413, "{}", answer.body);
+    let mut stored = 0;
+    for (number, place) in answer.json()["records"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(place["error"].is_string(), number == 50, "{number}: {place}");
+        if number != 50 {
+            assert_eq!(place["offset"], stored, "{number}");
+            stored += 1;
+        }
+    }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_and_foreign_posts_are_refused_and_append_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let node = node(&folder, &["topics.readings.num.partitions=1"]).await;

@@ -114,6 +114,18 @@ fn error_code(response: &ProduceResponse) -> i16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_time_before_1970_is_before_every_record() {
+    let door = open().await;
+    let mut client = door.client().await;
+    let topic = client.topic("readings", true).await.unwrap();
+    client.produce(topic.partitions[0].leader, "readings", 0, batch(&["a", "b"]), Acks::All).await.unwrap();
+    for before in [-1, -2, -3, -30_000 * 86_400_000] {
+        let found = client.offset(topic.partitions[0].leader, "readings", 0, At::Time(Millis(before))).await.unwrap();
+        assert_eq!(found, Offset(0), "{before}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_are_appended_found_by_time_and_read_back() {
     let door = open().await;
     let mut client = door.client().await;
