@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use forebay_disk::Log;
 use forebay_log::partition::believable;
 use forebay_log::{AppendError, Millis, Offset};
@@ -204,7 +205,7 @@ impl Broker {
         }
         let message = Message {
             topic: Text::from(topic),
-            payload: bytes::Bytes::copy_from_slice(payload),
+            payload: Bytes::copy_from_slice(payload),
             qos: Qos::AtLeastOnce,
             retain,
             properties: MessageProperties::default(),
@@ -221,7 +222,7 @@ impl Broker {
             ticket?.await?;
         }
         if message.retain && self.may_retain(&message) {
-            self.retained.keep(vec![Published::kept(&message, client_id, now)]).await?;
+            self.retained.keep(vec![Arc::new(Published::kept(&message, client_id, now))]).await?;
         }
         Ok(())
     }
@@ -300,6 +301,15 @@ impl Broker {
             );
         }
         !full
+    }
+
+    /// Makes the marks of exactly-once publishes durable. On a full disk they are refused, as their publishes would be, and do not
+    /// use up its reserve.
+    pub(super) async fn put_marks(&self, marks: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
+        if self.log.disk_full() {
+            return Err(AppendError::DiskFull);
+        }
+        self.sessions.put_all(marks).await
     }
 
     /// Removes all that is stored of a session that has ended. Should that fail, a restart finds it and ends it again.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::appends::{Appends, Settled, Submitted};
 use super::feed::{Fed, Feed};
-use super::input::Input;
+use super::input::{Arrived, Input};
 use super::output::Output;
 use super::streams::{StreamInput, Streams};
 use crate::mqtt::Broker;
@@ -195,22 +195,28 @@ impl Driver {
     fn pump(&mut self) {
         let now = self.broker.clock.now();
         loop {
-            for event in std::mem::take(&mut self.again) {
-                self.event(event);
+            while !self.again.is_empty() {
+                for event in std::mem::take(&mut self.again) {
+                    self.event(event);
+                }
             }
             if self.closing.is_some() || !self.appends.has_room() || !self.output.is_low() {
                 break;
             }
             match self.input.front() {
                 None => break,
-                Some(Incoming::Publish(publish))
+                Some(Arrived::Packet(Incoming::Publish(publish)))
                     if publish.message.qos != Qos::AtMostOnce && !self.session.may_publish() =>
                 {
                     break;
                 }
                 Some(_) => {}
             }
-            let Some((stream, packet)) = self.input.pop() else { break };
+            let Some((stream, arrived)) = self.input.pop() else { break };
+            let Arrived::Packet(packet) = arrived else {
+                self.stream_ended(stream);
+                continue;
+            };
             if let Incoming::Publish(publish) = &packet {
                 self.broker.metrics.mqtt.published(publish.message.qos as u8);
             }
@@ -320,17 +326,20 @@ impl Driver {
             }
             StreamInput::Packets { stream, packets } => {
                 for (packet, bytes) in packets {
-                    self.input.push(stream, packet, bytes);
+                    self.input.push(stream, Arrived::Packet(packet), bytes);
                 }
             }
             StreamInput::Malformed { reason, what } => self.end(End::Malformed { reason, what }),
-            StreamInput::Closed { stream } => {
-                if let Some(streams) = &mut self.streams {
-                    streams.close(stream);
-                }
-                self.session.kept.inbound.stream_closed(stream);
-            }
+            // Behind the stream's packets, some of which may still wait.
+            StreamInput::Closed { stream } => self.input.push(stream, Arrived::End, 0),
         }
+    }
+
+    fn stream_ended(&mut self, stream: u64) {
+        if let Some(streams) = &mut self.streams {
+            streams.close(stream);
+        }
+        self.session.kept.inbound.stream_closed(stream);
     }
 
     /// The first reason counts, but a loss outranks what was to be told.
