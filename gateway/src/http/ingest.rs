@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -101,12 +100,10 @@ pub(super) async fn append(
     State(front): State<Arc<Front>>,
     Opened(gateway): Opened,
     Path(name): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(),
-        status => ApiError::new(status, error.body_text()),
-    })?;
+    // Until the answer: the records take as much until they are durable.
+    let (body, _memory) = front.budget.take(body).await?;
     if gateway.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the node is draining"));
     }
@@ -118,6 +115,7 @@ pub(super) async fn append(
     let keyless = front.next_keyless() % partitions;
     let now = Millis::from_system(SystemTime::now());
     let posted = parse(&body)?;
+    drop(body);
     let mut shares: BTreeMap<u32, Shares> = BTreeMap::new();
     let max_message_bytes = topic.config().max_message_bytes;
     for (number, posted) in posted.into_iter().enumerate() {

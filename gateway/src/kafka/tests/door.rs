@@ -1,7 +1,6 @@
 //! The door over a real log: what a client sees on its connection, good requests and bad ones.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,11 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::super::limits::{MAX_REQUEST_BYTES, REQUEST_MEMORY};
+use super::super::serve;
 use super::super::topics::topic_name;
-use super::super::{KafkaDoor, serve};
 use crate::client::kafka::{Acks, At, Client, Refused};
-use crate::config::{Config, Sources};
-use crate::metrics::Metrics;
 use crate::reader::Reader;
 
 /// A door on a fresh log.
@@ -38,16 +35,9 @@ async fn open() -> Door {
     let log = Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: true }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let door = KafkaDoor {
-        log,
-        reader: Reader::new(None),
-        config: Arc::new(Config::load(&Sources::default()).unwrap()),
-        metrics: Arc::new(Metrics::new()),
-        advertised: (address.ip().to_string(), address.port()),
-        max_connections: crate::kafka::MAX_CONNECTIONS,
-    };
+    let door = super::door(log, Reader::new(None), address);
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(Arc::new(door), listener, shutdown.clone()));
+    let serving = tokio::spawn(serve(door, listener, shutdown.clone()));
     Door { address, shutdown, serving, _dir: dir }
 }
 
