@@ -57,7 +57,9 @@ impl Service {
     /// before that succeeded.
     pub(super) async fn record(&self, transitions: &[Transition], stop: &CancellationToken) -> bool {
         static LIMIT: LogLimit = LogLimit::new(1);
-        while let Err(error) = self.journal.append(now(), transitions).await {
+        let mut rest = transitions;
+        while let Err((durable, error)) = self.journal.append(now(), rest).await {
+            rest = &rest[durable..];
             if let Some(suppressed) = LIMIT.admit() {
                 tracing::error!(%error, suppressed, "alert transitions cannot be recorded; trying again");
             }
