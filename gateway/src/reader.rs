@@ -36,6 +36,13 @@ impl Reader {
         }
     }
 
+    /// The largest timestamp in the cold tier; `None` when it has nothing that the local log has not.
+    pub fn largest_cold_timestamp(&self, partition: &Partition) -> Option<Millis> {
+        let marks = partition.watermarks();
+        let lake = self.lake.as_ref().filter(|_| marks.log_start < marks.local_start)?;
+        lake.largest_timestamp(partition.topic(), partition.index())
+    }
+
     /// The first record at or after `at`, searching the cold tier before the local log.
     pub async fn offset_for_time(
         &self,

@@ -3,6 +3,7 @@
 //! A receiver that is down, slow or overloaded is tried again for as long as it takes. One that refuses a transition for good (most 4xx)
 //! is tried a few times; then the transition is parked: logged, counted, and left in `_alerts` for whoever looks.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{decode, encode};
-use super::journal::{parse, visit};
+use super::journal::{behind_damage, parse, visit};
 use super::limits::{CURSOR_INTERVAL, READ_BYTES};
 use super::receiver::Receiver;
 use super::service::{Service, pause};
@@ -53,6 +54,7 @@ pub(super) struct Couriers {
 }
 
 struct Running {
+    id: String,
     stop: CancellationToken,
     task: JoinHandle<()>,
     progress: Arc<AtomicI64>,
@@ -71,22 +73,23 @@ impl Couriers {
     /// goes on where it was.
     ///
     /// # Errors
-    /// A receiver cannot be set up (then the present ones stay), or its cursor not be written.
+    /// A receiver cannot be set up, or its cursor not be written; then the present ones stay.
     pub(super) async fn replace(&mut self, configs: &[ReceiverConfig]) -> anyhow::Result<()> {
         let mut receivers = Vec::new();
         for config in configs {
-            receivers.push((config.id(), config.kind(), Receiver::new(config)?));
-        }
-        self.end().await;
-        self.forget_others(configs).await?;
-        for (id, kind, receiver) in receivers {
+            let (id, receiver) = (config.id(), Receiver::new(config)?);
             let next = self.cursor(&id).await?;
+            receivers.push((id, config.kind(), receiver, next));
+        }
+        let reached = self.end().await;
+        for (id, kind, receiver, cursor) in receivers {
+            let next = reached.get(&id).map_or(cursor, |next| cursor.max(*next));
             let stop = self.stop.child_token();
             let progress = Arc::new(AtomicI64::new(next.0));
             let seed = RandomState::new().hash_one(&id);
             let courier = Courier {
                 service: self.service.clone(),
-                id,
+                id: id.clone(),
                 kind,
                 receiver,
                 next,
@@ -96,7 +99,10 @@ impl Couriers {
                 backoff: Backoff::new(seed),
                 stop: stop.clone(),
             };
-            self.running.push(Running { stop, task: tokio::spawn(courier.run()), progress });
+            self.running.push(Running { id, stop, task: tokio::spawn(courier.run()), progress });
+        }
+        if let Err(error) = self.forget_others(configs).await {
+            tracing::warn!(%error, "how far receivers got that are gone stays noted; one that comes back goes on there");
         }
         Ok(())
     }
@@ -106,14 +112,17 @@ impl Couriers {
         self.running.iter().all(|running| running.progress.load(Ordering::Acquire) >= end.0)
     }
 
-    /// Ends all deliveries; cursors are saved.
-    pub(super) async fn end(&mut self) {
+    /// Ends all deliveries; cursors are saved. Returns how far each receiver got.
+    pub(super) async fn end(&mut self) -> HashMap<String, Offset> {
         for running in &self.running {
             running.stop.cancel();
         }
+        let mut reached = HashMap::new();
         for running in self.running.drain(..) {
             let _ = running.task.await;
+            reached.insert(running.id, Offset(running.progress.load(Ordering::Acquire)));
         }
+        reached
     }
 
     async fn cursor(&self, id: &str) -> Result<Offset, AppendError> {
@@ -170,8 +179,15 @@ impl Courier {
         let fetched = match self.service.reader.read(journal, from, READ_BYTES).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                tracing::error!(%error, receiver = self.id, "alerts cannot be read for delivery; trying again");
-                return false;
+                let Some(behind) = behind_damage(&error, from) else {
+                    tracing::error!(%error, receiver = self.id, "alerts cannot be read for delivery; trying again");
+                    return false;
+                };
+                let lost = behind.0 - from.0;
+                tracing::error!(%error, receiver = self.id, lost, "alerts are damaged in the log and not delivered");
+                self.service.metrics.alerts.skipped_records.inc_by(lost.unsigned_abs());
+                self.reach(behind);
+                return true;
             }
         };
         let mut end = from;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::SourceId;
 use super::checkpoint::{Checkpoint, Checkpoints, Starts};
-use super::journal::visit;
+use super::journal::{behind_damage, visit};
 use super::limits::{CHECKPOINT_INTERVAL, CHECKPOINT_INTERVAL_MAX, CHECKPOINT_STRETCH_BYTES, READ_BYTES};
 use super::service::{Service, now, pause};
 use crate::log_limit::LogLimit;
@@ -230,7 +230,17 @@ impl Follower {
             self.engine.skip_to(start.0);
             return Step::Progress;
         }
-        if let Some(suppressed) = LIMIT.admit() {
+        let suppressed = LIMIT.admit();
+        if let Some(behind) = behind_damage(error, next) {
+            let lost = behind.0 - next.0;
+            if let Some(suppressed) = suppressed {
+                tracing::error!(?place, %error, lost, suppressed, "rules pass over damaged records");
+            }
+            self.service.metrics.alerts.skipped_records.inc_by(lost.unsigned_abs());
+            self.engine.skip_to(behind.0);
+            return Step::Progress;
+        }
+        if let Some(suppressed) = suppressed {
             tracing::error!(?place, %error, suppressed, "rules cannot read their source; trying again");
         }
         Step::Failed

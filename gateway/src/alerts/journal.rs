@@ -41,20 +41,23 @@ impl Journal {
     }
 
     /// Appends transitions in order; on return they are durable. Those of one source record share a chunk.
-    pub(super) async fn append(&self, now: Millis, transitions: &[Transition]) -> Result<(), AppendError> {
+    ///
+    /// # Errors
+    /// How many of them are durable, from the first on, and why the next ones are not: none behind a refused one is.
+    pub(super) async fn append(&self, now: Millis, transitions: &[Transition]) -> Result<(), (usize, AppendError)> {
         let mut chunk = RecordChunk::new();
-        let mut tickets = Vec::new();
+        let mut durable = 0;
         for (index, transition) in transitions.iter().enumerate() {
             let value = transition.to_json();
             chunk.push(now, Some(transition.fingerprint.as_bytes()), Some(&value), &[]);
             let more = transitions.get(index + 1);
             let same_record = more.is_some_and(|next| next.source.offset == transition.source.offset);
             if more.is_none() || (chunk.bytes() >= JOURNAL_CHUNK_BYTES && !same_record) {
-                tickets.push(self.partition.submit(AppendData::Chunk(std::mem::take(&mut chunk))).await?);
+                // One after the other: what is refused must not be overtaken.
+                let appended = self.partition.append(AppendData::Chunk(std::mem::take(&mut chunk))).await;
+                appended.map_err(|error| (durable, error))?;
+                durable = index + 1;
             }
-        }
-        for ticket in tickets {
-            ticket.await?;
         }
         Ok(())
     }
@@ -69,8 +72,15 @@ impl Journal {
         let mut emitted = HashSet::new();
         let mut next = from.max(self.partition.watermarks().local_start);
         while next < self.end() {
-            let fetched = self.partition.read(next, READ_BYTES)?;
             let before = next;
+            let fetched = match self.partition.read(next, READ_BYTES) {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    // Those that are lost are recorded again, with the same ids.
+                    next = behind_damage(&error, next).ok_or(error)?;
+                    continue;
+                }
+            };
             visit(fetched.batches, &mut next, |record| {
                 if let Some(transition) = record.ok().as_ref().and_then(parse)
                     && transition.source.topic == topic
@@ -84,6 +94,14 @@ impl Journal {
             }
         }
         Ok(emitted)
+    }
+}
+
+/// Where to go on behind damaged records at `next`; `None` for all other errors.
+pub(super) fn behind_damage(error: &ReadError, next: Offset) -> Option<Offset> {
+    match error {
+        ReadError::Corrupt { next: behind, .. } => Some(*behind).filter(|behind| *behind > next),
+        _ => None,
     }
 }
 

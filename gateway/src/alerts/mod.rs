@@ -84,7 +84,7 @@ impl Alerts {
         let ending = couriers.clone();
         tasks.spawn(async move {
             shutdown.cancelled().await;
-            ending.lock().await.end().await;
+            let _ = ending.lock().await.end().await;
         });
         tasks.close();
         Ok(Arc::new(Alerts { service, couriers, tasks }))
@@ -158,5 +158,7 @@ async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<RuleSet> {
     Ok(loaded?)
 }
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

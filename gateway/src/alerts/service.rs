@@ -46,6 +46,8 @@ impl Service {
         rules: RuleSet,
     ) -> Result<Service, LogError> {
         let state = StateTopic::open(&log, STATE_TOPIC).await?;
+        // From an older checkpoint records are evaluated again, from an older cursor alerts are sent again: both are allowed.
+        state.go_on_damaged();
         let journal = Journal::open(&log).await?;
         let (rules, _) = watch::channel(Arc::new(rules));
         Ok(Service { log, reader, broker, config, metrics, state, journal, board: Board::default(), rules })
@@ -55,7 +57,9 @@ impl Service {
     /// before that succeeded.
     pub(super) async fn record(&self, transitions: &[Transition], stop: &CancellationToken) -> bool {
         static LIMIT: LogLimit = LogLimit::new(1);
-        while let Err(error) = self.journal.append(now(), transitions).await {
+        let mut rest = transitions;
+        while let Err((durable, error)) = self.journal.append(now(), rest).await {
+            rest = &rest[durable..];
             if let Some(suppressed) = LIMIT.admit() {
                 tracing::error!(%error, suppressed, "alert transitions cannot be recorded; trying again");
             }

@@ -75,7 +75,7 @@ impl Supervisor {
     }
 
     /// Settles durably where each source is read from: what rules did not read before from its present end, unless it was
-    /// awaited since before it existed.
+    /// awaited since before it existed or is a topic that rules did read, made again.
     async fn register(&self) -> Result<(), AppendError> {
         let state = &self.service.state;
         let rules = self.service.rules.borrow().clone();
@@ -93,7 +93,9 @@ impl Supervisor {
             };
             if Starts::load(state, &topic).is_none() {
                 let mut starts = Starts { journal: self.service.journal.end().0, ..Starts::default() };
-                if !is_awaited(state, source) {
+                // Made again before it was noticed that it had gone: as new as one that was awaited.
+                let again = known_sources(state).iter().any(|k| k.topic == source && k.id != topic.id.to_string());
+                if !again && !is_awaited(state, source) {
                     let ends = topic.partitions.iter().map(|p| (p.index(), p.watermarks().high_watermark.0));
                     starts.from = ends.collect();
                 }

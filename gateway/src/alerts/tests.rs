@@ -15,7 +15,7 @@ use super::*;
 use crate::config::Sources;
 use crate::ingest::Router;
 
-const RULES: &str = "
+pub(super) const RULES: &str = "
 groups:
 - name: voltage
   source: readings
@@ -32,13 +32,13 @@ groups:
 ";
 
 /// A node's log and alerts, on a folder that survives them.
-struct Rig {
-    log: Log,
-    alerts: Arc<Alerts>,
-    shutdown: CancellationToken,
+pub(super) struct Rig {
+    pub(super) log: Log,
+    pub(super) alerts: Arc<Alerts>,
+    pub(super) shutdown: CancellationToken,
 }
 
-async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = check().await {
@@ -50,7 +50,7 @@ async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) ->
 }
 
 impl Rig {
-    async fn open(folder: &Path) -> Log {
+    pub(super) async fn open(folder: &Path) -> Log {
         eventually("the log opening", async || {
             let files = RealFiles::open(folder.join("data")).ok()?;
             Log::open(files, LogOptions { shards: 1, fsync: false }).ok()
@@ -58,12 +58,12 @@ impl Rig {
         .await
     }
 
-    async fn start(folder: &Path) -> Rig {
+    pub(super) async fn start(folder: &Path) -> Rig {
         let log = Rig::open(folder).await;
         Rig::start_on(folder, log).await
     }
 
-    async fn start_on(folder: &Path, log: Log) -> Rig {
+    pub(super) async fn start_on(folder: &Path, log: Log) -> Rig {
         let mut config = Config::load(&Sources::default()).expect("the defaults");
         config.alerts.rules = vec![folder.join("rules.yaml")];
         let config = Arc::new(config);
@@ -80,7 +80,7 @@ impl Rig {
     }
 
     /// As a shutdown that is given its time.
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.shutdown.cancel();
         self.alerts.stopped().await;
         let log = self.log.clone();
@@ -88,18 +88,18 @@ impl Rig {
     }
 
     /// As a crash: nothing can be saved any more.
-    async fn crash(self) {
+    pub(super) async fn crash(self) {
         let log = self.log.clone();
         tokio::task::spawn_blocking(move || log.shutdown()).await.expect("no panic");
         self.shutdown.cancel();
         self.alerts.stopped().await;
     }
 
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         eventually("settling", async || self.alerts.settled().await.then_some(())).await;
     }
 
-    async fn publish(&self, partition: usize, readings: &[String]) {
+    pub(super) async fn publish(&self, partition: usize, readings: &[String]) {
         let topic = self.log.topic("readings").expect("the topic");
         let mut chunk = RecordChunk::new();
         for reading in readings {
@@ -108,7 +108,7 @@ impl Rig {
         topic.partitions[partition].append(AppendData::Chunk(chunk)).await.expect("appended");
     }
 
-    fn read(&self, topic: &str, partition: usize) -> Vec<forebay_log::record::Record> {
+    pub(super) fn read(&self, topic: &str, partition: usize) -> Vec<forebay_log::record::Record> {
         let partition = self.log.topic(topic).expect("the topic").partitions[partition].clone();
         let mut next = Offset(0);
         let mut found = Vec::new();
@@ -119,27 +119,27 @@ impl Rig {
         found
     }
 
-    fn transitions(&self) -> Vec<Transition> {
+    pub(super) fn transitions(&self) -> Vec<Transition> {
         self.read("_alerts", 0).iter().map(|record| journal::parse(record).expect("a transition")).collect()
     }
 }
 
-fn reading(meter: &str, minute: usize, voltage: f64) -> String {
+pub(super) fn reading(meter: &str, minute: usize, voltage: f64) -> String {
     format!("{{\"meter\":\"{meter}\",\"ts\":{},\"voltage\":{voltage}}}", 1_500_000_000 + minute * 60)
 }
 
-fn folder(rules: &str) -> tempfile::TempDir {
+pub(super) fn folder(rules: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("rules.yaml"), rules).expect("written");
     folder
 }
 
-fn states(transitions: &[Transition]) -> Vec<(&str, State)> {
+pub(super) fn states(transitions: &[Transition]) -> Vec<(&str, State)> {
     transitions.iter().map(|transition| (transition.labels["meter"].as_str(), transition.state)).collect()
 }
 
 /// A webhook that refuses every request whose number `refuse` says; keeps what it took.
-async fn webhook(refuse: fn(usize) -> &'static str) -> (String, Arc<Mutex<Vec<(String, Transition)>>>) {
+pub(super) async fn webhook(refuse: fn(usize) -> &'static str) -> (String, Arc<Mutex<Vec<(String, Transition)>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/hook", listener.local_addr().expect("bound"));
     let taken = Arc::new(Mutex::new(Vec::new()));

@@ -193,14 +193,35 @@ impl Producer {
             let (leader, index) = (partition.leader, partition.index);
             let sent = self.client.produce(leader, &self.topic.name, index, batch.clone(), acks).await;
             let Err(error) = sent else { return Ok(()) };
-            // What was refused was not stored; anything else may have been, and is not sent twice.
-            let again = error.downcast_ref::<Refused>().is_some_and(Refused::is_retriable) && attempt < ATTEMPTS;
-            if !again {
+            if !may_be_sent_again(&error) || attempt == ATTEMPTS {
                 return Err(error.context(format!("up to line {}: not all records were acknowledged", self.line)));
             }
             attempt += 1;
             tokio::time::sleep(BACKOFF).await;
             self.topic = self.client.topic(&self.args.topic, false).await?;
         }
+    }
+}
+
+/// Whether trying again may help and cannot store anything twice: without an answer, or when the broker only stopped waiting,
+/// nobody knows what was stored.
+fn may_be_sent_again(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.is_retriable() && !refused.may_be_stored())
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::ResponseError;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_stored_already_is_not_sent_twice() {
+        let again = |error: ResponseError| may_be_sent_again(&Refused::new("the append", error.code()).into());
+        assert!(again(ResponseError::NotLeaderOrFollower) && again(ResponseError::KafkaStorageError));
+        assert!(!again(ResponseError::RequestTimedOut), "the append may still become durable");
+        assert!(!again(ResponseError::NotEnoughReplicasAfterAppend), "the leader has it");
+        assert!(!again(ResponseError::MessageTooLarge), "it will not help");
+        assert!(!may_be_sent_again(&anyhow::anyhow!("lost the connection")), "the answer was lost, not the records");
     }
 }

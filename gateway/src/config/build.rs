@@ -47,10 +47,7 @@ impl Settings {
             },
             mqtt: self.mqtt(),
             object_store: self.object_store(&node),
-            durability: Durability {
-                acks_all: self.text("durability", "acks").is_none_or(|acks| acks == "all"),
-                fsync: self.bool("durability", "fsync"),
-            },
+            durability: Durability { fsync: self.bool("durability", "fsync") },
             topics: self.topic_tables(&topic_defaults),
             topic_defaults,
             routes: self.routes.iter().map(|(route, _)| route.clone()).collect(),

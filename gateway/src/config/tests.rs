@@ -43,7 +43,7 @@ fn without_any_source_the_documented_defaults_hold() {
     assert_eq!(config.topic_defaults.num_partitions, 4);
     assert_eq!(config.topic_defaults.config, TopicConfig::default());
     assert_eq!(format!("{:?}", config.mqtt), format!("{:?}", MqttConfig::default()));
-    assert!(config.durability.acks_all && config.durability.fsync && !config.allow_anonymous);
+    assert!(config.durability.fsync && !config.allow_anonymous);
 }
 
 #[test]

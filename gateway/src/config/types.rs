@@ -105,8 +105,6 @@ pub struct ObjectStoreConfig {
 
 #[derive(Debug, Clone)]
 pub struct Durability {
-    /// A PUBACK waits for all in-sync replicas (else for the leader only).
-    pub acks_all: bool,
     /// fdatasync before the ack.
     pub fsync: bool,
 }

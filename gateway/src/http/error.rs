@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use forebay_log::{AppendError, ReadError};
 use serde_json::json;
 
-use super::limits::MAX_BODY_BYTES;
+use super::limits::{MAX_BODY_BYTES, RETRY_AFTER};
 
 /// A refused or failed request.
 #[derive(Debug)]
@@ -50,7 +50,11 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.what }))).into_response()
+        let mut response = (self.status, Json(json!({ "error": self.what }))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response
     }
 }
 

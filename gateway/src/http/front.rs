@@ -10,12 +10,14 @@ use axum::http::request::Parts;
 use crate::metrics::live::{Live, Rates};
 use crate::node::Gateway;
 
+use super::budget::Budget;
 use super::error::ApiError;
 
 /// What the handlers share.
 #[derive(Default)]
 pub struct Front {
     gateway: OnceLock<Arc<Gateway>>,
+    pub(super) budget: Budget,
     live: Live,
     keyless: AtomicU32,
 }

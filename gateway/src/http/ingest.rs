@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use forebay_disk::{AppendData, Ticket};
-use forebay_log::limits::{MAX_HEADERS, MAX_TIMESTAMP_MS};
+use forebay_log::limits::{BATCH_HEADER_BYTES, MAX_HEADERS, MAX_TIMESTAMP_MS};
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Millis};
@@ -23,7 +22,7 @@ use serde_json::{Value, json};
 use super::base64;
 use super::error::ApiError;
 use super::front::{Front, Opened};
-use super::limits::{CHUNK_BYTES, MAX_RECORDS_PER_POST};
+use super::limits::{CHUNK_BYTES, HEADER_OVERHEAD_BYTES, MAX_RECORDS_PER_POST, RECORD_OVERHEAD_BYTES};
 
 /// One record of the body.
 #[derive(Debug, Deserialize)]
@@ -60,21 +59,33 @@ struct Share {
 }
 
 /// The shares of one partition.
-#[derive(Default)]
 struct Shares {
     full: Vec<Share>,
     open: Share,
+    /// Largest size of a batch of the topic, header included.
+    max_message_bytes: usize,
 }
 
 impl Shares {
+    fn new(max_message_bytes: usize) -> Shares {
+        Shares { full: Vec::new(), open: Share::default(), max_message_bytes }
+    }
+
     fn push(&mut self, number: usize, record: &Ready) {
         let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        let lengths = [record.key.as_ref().map_or(0, Vec::len), record.value.as_ref().map_or(0, Vec::len)];
+        let of_headers: usize =
+            headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_BYTES).sum();
+        // A record that does not fit beside others must not take them with it when it is refused.
+        let Share { chunk, numbers } = &self.open;
+        let together = chunk.bytes() + lengths.iter().sum::<usize>() + of_headers;
+        let overhead = BATCH_HEADER_BYTES + (numbers.len() + 1) * RECORD_OVERHEAD_BYTES;
+        if !numbers.is_empty() && (chunk.bytes() >= CHUNK_BYTES || together + overhead > self.max_message_bytes) {
+            self.full.push(std::mem::take(&mut self.open));
+        }
         let Share { chunk, numbers } = &mut self.open;
         chunk.push(record.timestamp, record.key.as_deref(), record.value.as_deref(), &headers);
         numbers.push(number);
-        if chunk.bytes() >= CHUNK_BYTES {
-            self.full.push(std::mem::take(&mut self.open));
-        }
     }
 
     fn finish(mut self) -> Vec<Share> {
@@ -89,12 +100,10 @@ pub(super) async fn append(
     State(front): State<Arc<Front>>,
     Opened(gateway): Opened,
     Path(name): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(),
-        status => ApiError::new(status, error.body_text()),
-    })?;
+    // Until the answer: the records take as much until they are durable.
+    let (body, _memory) = front.budget.take(body).await?;
     if gateway.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the node is draining"));
     }
@@ -106,11 +115,13 @@ pub(super) async fn append(
     let keyless = front.next_keyless() % partitions;
     let now = Millis::from_system(SystemTime::now());
     let posted = parse(&body)?;
+    drop(body);
     let mut shares: BTreeMap<u32, Shares> = BTreeMap::new();
+    let max_message_bytes = topic.config().max_message_bytes;
     for (number, posted) in posted.into_iter().enumerate() {
         let record = check(posted, now, partitions, keyless)
             .map_err(|what| ApiError::bad_request(format!("record {number}: {what}")))?;
-        shares.entry(record.partition).or_default().push(number, &record);
+        shares.entry(record.partition).or_insert_with(|| Shares::new(max_message_bytes)).push(number, &record);
     }
     let mut submitted = Vec::with_capacity(shares.len());
     for (index, shares) in shares {

@@ -1,6 +1,7 @@
 //! The HTTP door: metrics, health, the JSON API and the console page.
 
 mod base64;
+mod budget;
 mod console;
 mod error;
 mod front;
@@ -21,7 +22,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -49,11 +50,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/status", &["get"], get(status::status)),
         ("/api/v1/topics", &["get"], get(topics::list)),
         ("/api/v1/topics/{topic}", &["get"], get(topics::describe)),
-        (
-            "/api/v1/topics/{topic}/records",
-            &["get", "post"],
-            get(records::read).post(ingest::append).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
-        ),
+        ("/api/v1/topics/{topic}/records", &["get", "post"], get(records::read).post(ingest::append)),
         ("/api/v1/clients", &["get"], get(status::clients)),
         ("/api/v1/alerts", &["get"], get(rules::alerts)),
         ("/api/v1/rules", &["get"], get(rules::list)),

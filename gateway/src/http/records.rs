@@ -1,17 +1,20 @@
 //! `GET /api/v1/topics/{t}/records`: a page of records from one partition, hot or cold.
 
-use axum::Json;
-use axum::extract::{Path, Query};
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use forebay_log::record::{Batches, Record, RecordReader};
 use forebay_log::{Millis, Offset};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::base64;
 use super::error::ApiError;
-use super::front::Opened;
+use super::front::{Front, Opened};
 use super::limits::{DEFAULT_RECORDS_PER_READ, MAX_READ_BYTES, MAX_RECORDS_PER_READ};
+use super::{base64, budget};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
@@ -25,16 +28,18 @@ pub(super) struct Page {
 }
 
 pub(super) async fn read(
+    State(front): State<Arc<Front>>,
     Opened(gateway): Opened,
     Path(name): Path<String>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let topic = gateway.log.topic(&name).ok_or_else(|| ApiError::unknown_topic(&name))?;
     let Some(partition) = topic.partitions.get(page.partition as usize) else {
         return Err(ApiError::not_found(format!("{name} has {} partitions, from 0", topic.partitions.len())));
     };
     let limit = page.limit.unwrap_or(DEFAULT_RECORDS_PER_READ).min(MAX_RECORDS_PER_READ);
+    let memory = front.budget.read().await?;
     let marks = partition.watermarks();
     let from = match (page.offset, page.timestamp.as_deref()) {
         (Some(_), Some(_)) => return Err(ApiError::bad_request("give offset or timestamp, not both")),
@@ -47,7 +52,7 @@ pub(super) async fn read(
     };
     let mut records = Vec::new();
     let mut next = from;
-    // Of keys and values in the answer: what a batch decompresses to can be far more than what was read.
+    // Of the records in the answer: what a batch decompresses to can be far more than what was read.
     let mut bytes = 0;
     while records.len() < limit && bytes < MAX_READ_BYTES {
         let fetched = gateway.reader.read(partition, next, MAX_READ_BYTES).await?;
@@ -61,8 +66,7 @@ pub(super) async fn read(
                 let record = record.map_err(corrupt)?;
                 if record.offset >= next && records.len() < limit && bytes < MAX_READ_BYTES {
                     next = record.offset.next();
-                    bytes += record.key.as_ref().map_or(0, |key| key.len());
-                    bytes += record.value.as_ref().map_or(0, |value| value.len());
+                    bytes += bytes_of(&record);
                     records.push(record_json(&record));
                 }
             }
@@ -74,14 +78,22 @@ pub(super) async fn read(
             break;
         }
     }
-    Ok(Json(json!({
+    let answer = json!({
         "topic": name,
         "partition": page.partition,
         "log_start": marks.log_start.0,
         "high_watermark": marks.high_watermark.0,
         "next_offset": next.0,
         "records": records,
-    })))
+    });
+    Ok(budget::answer(&answer, memory))
+}
+
+/// Of key, value and headers.
+fn bytes_of(record: &Record) -> usize {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers = record.headers.iter().map(|header| header.name.len() + length(&header.value));
+    length(&record.key) + length(&record.value) + headers.sum::<usize>()
 }
 
 /// A time as it stands in a query, where a `+` that was not escaped has become a space.

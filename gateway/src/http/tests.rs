@@ -141,6 +141,28 @@ async fn a_large_post_is_split_into_batches_and_keeps_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_post_to_a_topic_of_small_batches_is_refused_only_what_does_not_fit_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = ["num.partitions=1", "max.message.bytes=2000", "compression.type=none"];
+    let node = node(&folder, &small.map(|set| format!("topics.readings.{set}")).each_ref().map(String::as_str)).await;
+    let records: Vec<Value> = (0..100)
+        .map(|n| json!({ "value": "x".repeat(if n == 50 { 2500 } else { 100 }), "timestamp": n * 1_000_000 }))
+        .collect();
+    let answer =
+        request(&node, "POST", "/api/v1/topics/readings/records", "", &Value::Array(records).to_string()).await;
+    assert_eq!(answer.status, 413, "{}", answer.body);
+    let mut stored = 0;
+    for (number, place) in answer.json()["records"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(place["error"].is_string(), number == 50, "{number}: {place}");
+        if number != 50 {
+            assert_eq!(place["offset"], stored, "{number}");
+            stored += 1;
+        }
+    }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_and_foreign_posts_are_refused_and_append_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let node = node(&folder, &["topics.readings.num.partitions=1"]).await;
@@ -229,4 +251,74 @@ async fn before_the_node_is_assembled_it_is_alive_but_not_ready() {
     }
     end.cancel();
     tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+}
+
+/// The HTTP door of a node once more, at a port of its own and with what its requests share in hand.
+async fn second_door(node: &Node) -> (SocketAddr, std::sync::Arc<super::Front>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let front = super::Front::new();
+    front.open(node.gateway.clone());
+    let end = node.gateway.shutdown.clone();
+    tokio::spawn(super::serve(front.clone(), listener, super::MAX_CONNECTIONS, end));
+    (address, front)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_beyond_the_memory_for_all_are_refused_for_now_and_give_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &["topics.readings.num.partitions=1"]).await;
+    let (address, front) = second_door(&node).await;
+    let bodies = &front.budget.bodies;
+    let all = bodies.available_permits();
+    let others = bodies.clone().acquire_many_owned(u32::try_from(all).unwrap() - 1000).await.unwrap();
+    let path = "/api/v1/topics/readings/records";
+    let body = |bytes: usize| format!("{{\"value\":\"{}\"}}", "x".repeat(bytes));
+    let refused = request_at(address, "POST", path, "", &body(2000)).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.head.contains("retry-after: 1"), "{}", refused.head);
+    assert_eq!(request_at(address, "POST", path, "", &body(500)).await.status, 200);
+    drop(others);
+    assert_eq!(request_at(address, "POST", path, "", &body(2000)).await.status, 200);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while bodies.available_permits() < all {
+        assert!(std::time::Instant::now() < deadline, "memory is not given back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_of_records_wait_for_the_memory_of_others_and_hold_their_answers_share_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&folder, &["topics.readings.num.partitions=1"]).await;
+    let (address, front) = second_door(&node).await;
+    let path = "/api/v1/topics/readings/records";
+    // More than the buffers of a socket that nobody reads from take.
+    for _ in 0..8 {
+        let body = format!("{{\"value\":\"{}\"}}", "x".repeat(900_000));
+        assert_eq!(request_at(address, "POST", path, "", &body).await.status, 200);
+    }
+    let reads = &front.budget.reads;
+    let all = reads.available_permits();
+    let others = reads.clone().acquire_many_owned(u32::try_from(all).unwrap() - 1000).await.unwrap();
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    let early = tokio::time::timeout(Duration::from_millis(300), slow.read_exact(&mut first)).await;
+    assert!(early.is_err(), "it is answered although the memory is taken");
+    drop(others);
+    slow.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let held = all - reads.available_permits();
+    assert!((3 << 20..8 << 20).contains(&held), "{held}");
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).await.unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while reads.available_permits() < all {
+        assert!(std::time::Instant::now() < deadline, "memory is not given back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.drain().await;
 }

@@ -14,6 +14,8 @@ use super::Router;
 
 /// Bytes that a record may take beyond its key, value and headers: lengths and deltas.
 const RECORD_OVERHEAD_BYTES: usize = 64;
+/// What a batch writes in front of a record's key, at its longest: length, attributes and two deltas.
+const RECORD_PREFIX_BYTES: usize = 21;
 /// As [`RECORD_OVERHEAD_BYTES`], for each header.
 const HEADER_OVERHEAD_BYTES: usize = 8;
 /// Headers that a record has at most without user properties and the caller's own, so that they fit on the stack.
@@ -170,7 +172,10 @@ fn open_slot(slots: &mut Vec<Slot>, topic: &mut CachedTopic, index: u32, bytes: 
     let open = topic.open.get_mut(index as usize).ok_or_else(missing)?;
     if let Some(slot) = *open {
         let chunk = &slots[slot as usize].chunk;
-        if chunk.bytes() + bytes <= GATHER_BATCH_BYTES && chunk.len() < GATHER_BATCH_RECORDS {
+        // A chunk is stored whole, in one batch, or not at all.
+        let limit = GATHER_BATCH_BYTES.min(topic.max_message_bytes.saturating_sub(BATCH_HEADER_BYTES));
+        let raw = chunk.bytes() + chunk.len() * RECORD_PREFIX_BYTES;
+        if raw + bytes <= limit && chunk.len() < GATHER_BATCH_RECORDS {
             return Ok(slot);
         }
     }
@@ -288,6 +293,10 @@ mod tests {
     }
 
     async fn gather(dir: &tempfile::TempDir, partitions: u32) -> (Log, Gather) {
+        gather_into(dir, partitions, TopicConfig::default()).await
+    }
+
+    async fn gather_into(dir: &tempfile::TempDir, partitions: u32, config: TopicConfig) -> (Log, Gather) {
         let route = RouteConfig {
             filter: "meters/+/readings".into(),
             topic: "readings".into(),
@@ -297,7 +306,7 @@ mod tests {
         let router = Router::new(&[route]).unwrap_or_else(|error| panic!("{error}"));
         let files = RealFiles::open(dir.path()).unwrap_or_else(|error| panic!("{error}"));
         let log = Log::open(files, LogOptions { shards: 2, fsync: false }).unwrap_or_else(|error| panic!("{error}"));
-        let made = log.create_topic("readings", partitions, TopicConfig::default()).await;
+        let made = log.create_topic("readings", partitions, config).await;
         assert!(made.is_ok());
         (log.clone(), Gather::new(log, Arc::new(router)))
     }
@@ -364,5 +373,19 @@ mod tests {
             offsets.push(appended.map(|appended| appended.base_offset.0));
         }
         assert_eq!(offsets, [Ok(0), Ok(1), Ok(2), Ok(3)]);
+    }
+
+    #[tokio::test]
+    async fn records_that_each_fit_max_message_bytes_are_not_refused_for_their_number() {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let compression_type = forebay_log::topic::CompressionType::None;
+        let config = TopicConfig { max_message_bytes: 4096, compression_type, ..TopicConfig::default() };
+        let (_log, mut gather) = gather_into(&dir, 1, config).await;
+        for size in (0..400).map(|n| n % 97) {
+            assert!(gather.push(Millis(0), &publish("meters/m1/readings", &vec![b'x'; size])).is_ok());
+        }
+        for ticket in gather.submit().await.tickets {
+            assert!(ticket.unwrap_or_else(|error| panic!("{error}")).await.is_ok());
+        }
     }
 }

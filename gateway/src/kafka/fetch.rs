@@ -121,7 +121,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
             true => reserve(&shared, limit).await,
             false => None,
         };
-        let (answers, total, told) = read_all(&shared, &topics, limit).await;
+        let (answers, total, told) = read_all(&shared, &topics, limit, memory.is_some()).await;
         if last || told || total >= enough {
             let pieces = fetch_response::encode(&API, version, correlation_id, 0, &answers);
             return Answer { pieces, memory: keep(memory, total) };
@@ -179,8 +179,15 @@ async fn changed(shared: &Shared, watches: &mut [watch::Receiver<Watermarks>], d
     }
 }
 
-/// Reads every partition once: answers, bytes of records, and whether there is an error to tell.
-async fn read_all(shared: &Shared, topics: &[TopicTargets], limit: usize) -> (Vec<TopicAnswer>, usize, bool) {
+/// Reads every partition once: answers, bytes of records, and whether there is an error to tell. Without memory for them no
+/// records are read, also not those that have just come: the watches tell of them, and the next look has memory.
+async fn read_all(
+    shared: &Shared,
+    topics: &[TopicTargets],
+    limit: usize,
+    has_memory: bool,
+) -> (Vec<TopicAnswer>, usize, bool) {
+    let limit = if has_memory { limit } else { 0 };
     let (mut total, mut told) = (0, false);
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
@@ -188,7 +195,8 @@ async fn read_all(shared: &Shared, topics: &[TopicTargets], limit: usize) -> (Ve
         for target in &topic.targets {
             let answer = match &target.partition {
                 Ok(partition) => {
-                    read_one(shared, partition, &target.asked, limit.saturating_sub(total), total == 0).await
+                    let first = has_memory && total == 0;
+                    read_one(shared, partition, &target.asked, limit.saturating_sub(total), first).await
                 }
                 Err(refusal) => Err(refusal.clone()),
             };
@@ -254,4 +262,34 @@ fn keep(memory: Option<OwnedSemaphorePermit>, total: usize) -> Option<OwnedSemap
 
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_disk::{AppendData, Log, LogOptions, RealFiles};
+    use forebay_log::record::RecordChunk;
+    use forebay_log::{Millis, TopicConfig};
+
+    use super::super::tests::shared;
+    use super::super::topics::topic_name;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn records_that_come_after_no_memory_was_taken_for_them_are_left_for_the_next_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: false }).unwrap();
+        let topic = log.create_topic("readings", 1, TopicConfig::default()).await.unwrap();
+        let shared = shared(log, crate::reader::Reader::new(None));
+        let asked = FetchPartition::default().with_partition_max_bytes(1 << 20);
+        let asked = FetchTopic::default().with_topic(topic_name("readings")).with_partitions(vec![asked]);
+        let topics = [targets(&shared, 12, asked)];
+        assert!(!wants_read(&topics));
+        let mut chunk = RecordChunk::new();
+        chunk.push(Millis(1), None, Some(b"just in between"), &[]);
+        topic.partitions[0].append(AppendData::Chunk(chunk)).await.unwrap();
+        let (answers, total, told) = read_all(&shared, &topics, 1 << 20, false).await;
+        assert_eq!((total, told, answers[0].partitions[0].high_watermark), (0, false, 1));
+        let (_, total, _) = read_all(&shared, &topics, 1 << 20, true).await;
+        assert!(total > 0);
+    }
 }

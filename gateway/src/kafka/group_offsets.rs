@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use forebay_disk::Log;
+use forebay_disk::{Log, LogError};
 use forebay_log::{AppendError, Millis};
 use kafka_protocol::ResponseError;
 use tokio::sync::OnceCell;
@@ -38,8 +38,14 @@ impl GroupOffsets {
     }
 
     async fn state(&self, log: &Log) -> Result<&Arc<StateTopic>, Refusal> {
-        let opened = self.state.get_or_try_init(|| StateTopic::open(log, TOPIC)).await;
-        opened.map_err(|error| Refusal::new(ResponseError::CoordinatorNotAvailable, error.to_string()))
+        let open = async || {
+            let state = StateTopic::open(log, TOPIC).await?;
+            // From an older offset a group reads records again, as after any crash of its own.
+            state.go_on_damaged();
+            Ok(state)
+        };
+        let opened = self.state.get_or_try_init(open).await;
+        opened.map_err(|error: LogError| Refusal::new(ResponseError::CoordinatorNotAvailable, error.to_string()))
     }
 
     /// Stores offsets of one group, all of them or none; returns when they are durable.

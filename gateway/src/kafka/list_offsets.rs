@@ -120,18 +120,18 @@ pub(crate) fn check_epoch(asked: i32, ours: Epoch) -> Result<(), Refusal> {
     }
 }
 
-/// The record with the largest timestamp in the local log.
+/// The record with the largest timestamp, hot and cold alike.
 async fn newest(shared: &Shared, partition: &Arc<Partition>) -> Result<Found, Refusal> {
     let scanned = Arc::clone(partition);
-    let largest = tokio::task::spawn_blocking(move || largest_timestamp(&scanned))
+    let local = tokio::task::spawn_blocking(move || largest_timestamp(&scanned))
         .await
         .map_err(|_| Refusal::from(ResponseError::UnknownServerError))??;
-    let Some(largest) = largest else { return Ok(NONE) };
+    let Some(largest) = local.max(shared.door.reader.largest_cold_timestamp(partition)) else { return Ok(NONE) };
     let found = shared.door.reader.offset_for_time(partition, largest).await?;
     Ok(found.map_or(NONE, |(offset, timestamp)| (offset.0, timestamp.0)))
 }
 
-/// Closed segments know theirs; the active one is read, batch headers only.
+/// Of the local log. Closed segments know theirs; the active one is read, batch headers only.
 fn largest_timestamp(partition: &Partition) -> Result<Option<Millis>, ReadError> {
     let closed = partition.closed_segments();
     let mut largest = closed.iter().map(|segment| segment.max_timestamp).max();

@@ -72,6 +72,18 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(door: Arc<KafkaDoor>, shutdown: CancellationToken) -> Shared {
+        Shared {
+            door,
+            topic_ids: TopicIds::new(),
+            group_offsets: GroupOffsets::new(),
+            request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
+            small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
+            fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
+            shutdown,
+        }
+    }
+
     fn node_id(&self) -> i32 {
         i32::try_from(self.door.config.node.id).unwrap_or(i32::MAX)
     }
@@ -82,15 +94,7 @@ static ACCEPT_FAILED: LogLimit = LogLimit::new(LOG_LINES);
 
 /// Accepts Kafka connections until shutdown; then requests in flight are answered.
 pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: CancellationToken) {
-    let shared = Arc::new(Shared {
-        door,
-        topic_ids: TopicIds::new(),
-        group_offsets: GroupOffsets::new(),
-        request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
-        small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
-        fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
-        shutdown,
-    });
+    let shared = Arc::new(Shared::new(door, shutdown));
     let metrics = &shared.door.metrics.kafka;
     let mut connections = JoinSet::new();
     loop {

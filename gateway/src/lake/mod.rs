@@ -199,6 +199,15 @@ impl Lake {
         Ok(None)
     }
 
+    /// The largest timestamp of a partition's records in the lake, objects wholly below the log start left out.
+    pub fn largest_timestamp(&self, topic: &str, partition: u32) -> Option<Millis> {
+        let topic = self.shared.log.topic(topic)?;
+        let log_start = topic.partitions.get(partition as usize)?.watermarks().log_start;
+        let entries = self.shared.manifest.readable(topic.id, partition);
+        let kept = entries.iter().filter(|entry| entry.end > log_start);
+        kept.filter_map(|entry| Some(entry.facts.as_ref()?.max_timestamp)).max()
+    }
+
     /// Decoding Parquet is work for a thread that no connection waits for.
     async fn cold<T, F>(
         &self,

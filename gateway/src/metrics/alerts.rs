@@ -29,7 +29,7 @@ pub struct AlertMetrics {
     transitions: Family<ToState, Counter>,
     deliveries: Family<Delivery, Counter>,
     pub evaluation_errors: Counter,
-    /// Records that were gone before the rules could read them.
+    /// Records that were gone or damaged before the rules, or transitions before a receiver, could be served.
     pub skipped_records: Counter,
     pub pending: Gauge,
     pub firing: Gauge,
@@ -60,7 +60,7 @@ impl AlertMetrics {
         );
         registry.register(
             "skipped_records",
-            "Records that retention removed before the rules could read them",
+            "Readings and transitions that were removed or damaged before they could be evaluated or delivered",
             metrics.skipped_records.clone(),
         );
         registry.register("pending", "Alerts that are pending", metrics.pending.clone());

@@ -34,6 +34,8 @@ pub struct MqttMetrics {
     pub deliveries: Counter,
     /// QoS 0 messages that a slow subscriber did not get.
     pub deliveries_dropped: Counter,
+    /// Damaged stretches of the log that subscribers were taken past.
+    pub delivery_gaps: Counter,
     /// From the read of a publish to the moment its append is settled.
     pub ack_duration: Histogram,
     published: [Counter; 3],
@@ -54,6 +56,7 @@ impl MqttMetrics {
             acks: Counter::default(),
             deliveries: Counter::default(),
             deliveries_dropped: Counter::default(),
+            delivery_gaps: Counter::default(),
             ack_duration: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             published: ["0", "1", "2"].map(|qos| by_qos.get_or_create(&QosLabel { qos }).clone()),
             refused: Family::default(),
@@ -79,6 +82,11 @@ impl MqttMetrics {
             "deliveries_dropped",
             "QoS 0 messages that a slow subscriber did not get",
             metrics.deliveries_dropped.clone(),
+        );
+        registry.register(
+            "delivery_gaps",
+            "Damaged stretches of the log that subscribers were taken past",
+            metrics.delivery_gaps.clone(),
         );
         registry.register_with_unit(
             "ack_duration",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use forebay_disk::Log;
 use forebay_log::partition::believable;
 use forebay_log::{AppendError, Millis, Offset};
@@ -13,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Hub, Published};
+use super::held::Held;
 use super::intents::{self, Receipts};
 use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_AT_ONCE, SWEEP_BATCH, SWEEP_INTERVAL};
 use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
@@ -45,6 +47,7 @@ pub struct Broker {
     pub(super) retained: Retained,
     pub(super) sessions: Arc<StateTopic>,
     pub(super) registry: Registry,
+    pub(super) held: Held,
     /// Sockets that may be open, refused ones included.
     pub(super) sockets: Arc<Semaphore>,
     connected: Arc<AtomicUsize>,
@@ -106,6 +109,9 @@ impl Broker {
         }
         let sessions = StateTopic::open(&log, SESSIONS_TOPIC).await?;
         let stored_retained = StateTopic::open(&log, RETAINED_TOPIC).await?;
+        // Older than it was or in part, it serves better than no broker: clients set both again by what they do.
+        sessions.go_on_damaged();
+        stored_retained.go_on_damaged();
         let receipts = intents::resolve(&sessions, &log, &reader).await?;
         let hub = Hub::start(log.clone(), reader, router.clone(), metrics.clone(), shutdown.clone());
         let mqtt = config.mqtt.clone();
@@ -121,6 +127,7 @@ impl Broker {
             hub,
             sessions,
             registry: Registry::default(),
+            held: Held::default(),
             sockets: Arc::new(Semaphore::new(sockets)),
             connected: Arc::default(),
             parked_bytes: AtomicUsize::new(0),
@@ -201,7 +208,7 @@ impl Broker {
         }
         let message = Message {
             topic: Text::from(topic),
-            payload: bytes::Bytes::copy_from_slice(payload),
+            payload: Bytes::copy_from_slice(payload),
             qos: Qos::AtLeastOnce,
             retain,
             properties: MessageProperties::default(),
@@ -218,7 +225,7 @@ impl Broker {
             ticket?.await?;
         }
         if message.retain && self.may_retain(&message) {
-            self.retained.keep(vec![Published::kept(&message, client_id, now)]).await?;
+            self.retained.keep(vec![Arc::new(Published::kept(&message, client_id, now))]).await?;
         }
         Ok(())
     }
@@ -297,6 +304,15 @@ impl Broker {
             );
         }
         !full
+    }
+
+    /// Makes the marks of exactly-once publishes durable. On a full disk they are refused, as their publishes would be, and do not
+    /// use up its reserve.
+    pub(super) async fn put_marks(&self, marks: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
+        if self.log.disk_full() {
+            return Err(AppendError::DiskFull);
+        }
+        self.sessions.put_all(marks).await
     }
 
     /// Removes all that is stored of a session that has ended. Should that fail, a restart finds it and ends it again.

@@ -52,7 +52,7 @@ impl Retained {
     ///
     /// # Errors
     /// Why nothing of this was stored.
-    pub(crate) async fn keep(&self, messages: Vec<Published>) -> Result<(), AppendError> {
+    pub(crate) async fn keep(&self, messages: Vec<Arc<Published>>) -> Result<(), AppendError> {
         let changes = messages
             .iter()
             .map(|published| {

@@ -18,6 +18,8 @@ pub(super) struct Live {
     live_bytes: usize,
     /// Of all records from the log start on.
     log_bytes: usize,
+    /// No compaction: it would remove what is damaged, and with it what shows that something is missing.
+    held: bool,
 }
 
 fn record_bytes(key: &[u8], value: &[u8]) -> usize {
@@ -61,7 +63,15 @@ impl Live {
 
     /// Whether the log has outgrown the live set.
     pub(super) fn wants_compaction(&self) -> bool {
-        self.log_bytes > COMPACT_MIN_BYTES.max(self.live_bytes.saturating_mul(COMPACT_FACTOR))
+        !self.held && self.log_bytes > COMPACT_MIN_BYTES.max(self.live_bytes.saturating_mul(COMPACT_FACTOR))
+    }
+
+    pub(super) fn hold_compaction(&mut self) {
+        self.held = true;
+    }
+
+    pub(super) fn release_compaction(&mut self) {
+        self.held = false;
     }
 
     /// The log is the live set again.

@@ -5,6 +5,7 @@
 //! set is written again at the tail and the log start moves up to it.
 
 mod live;
+mod load;
 mod writer;
 
 #[cfg(test)]
@@ -14,17 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use forebay_disk::{Log, LogError, Partition, Topic};
-use forebay_log::record::{Batches, RecordReader};
-use forebay_log::{AppendError, Offset, TopicConfig};
+use forebay_log::{AppendError, TopicConfig};
 use tokio::sync::{mpsc, oneshot};
 
 use live::Live;
+use load::{Loaded, load};
 use writer::{Command, Writer};
 
 /// Puts that may wait in front of the writer; more wait at their callers.
 const QUEUE: usize = 256;
-/// Bytes read at once while the live set is loaded.
-const LOAD_BYTES: usize = 4 << 20;
 
 /// A change of one key; `None` removes it.
 type Change = (Bytes, Option<Bytes>);
@@ -33,11 +32,12 @@ type Change = (Bytes, Option<Bytes>);
 pub struct StateTopic {
     live: Arc<Mutex<Live>>,
     commands: mpsc::Sender<Command>,
+    damaged: Option<String>,
 }
 
 impl StateTopic {
     /// Opens (or makes) the internal topic `name`, with one partition, and loads its live set. Opened once in a node:
-    /// the writer that this starts is the topic's only one.
+    /// the writer that this starts is the topic's only one. Damage in its log is no error: see [`StateTopic::damaged`].
     ///
     /// # Errors
     /// What kept the topic from being made or read.
@@ -47,13 +47,33 @@ impl StateTopic {
             None => log.create_topic(name, 1, TopicConfig::internal()).await?,
         };
         let partition = first_partition(&topic)?;
-        let (loaded, partition) = tokio::task::spawn_blocking(move || load(&partition).map(|live| (live, partition)))
-            .await
-            .map_err(|_| LogError::Closed)??;
-        let live = Arc::new(Mutex::new(loaded));
+        let (loaded, partition) =
+            tokio::task::spawn_blocking(move || load(&partition).map(|loaded| (loaded, partition)))
+                .await
+                .map_err(|_| LogError::Closed)??;
+        let Loaded { mut live, damaged } = loaded;
+        if damaged.is_some() {
+            live.hold_compaction();
+        }
+        let live = Arc::new(Mutex::new(live));
         let (commands, queue) = mpsc::channel(QUEUE);
         tokio::spawn(Writer::new(partition, live.clone(), queue).run());
-        Ok(Arc::new(StateTopic { live, commands }))
+        Ok(Arc::new(StateTopic { live, commands, damaged }))
+    }
+
+    /// Which stretches of the log could not be read, file and offsets, when there are any. Changes in them are missing: a
+    /// key that was set there has its older value again or none, one that was removed there is back.
+    ///
+    /// Such a topic is not compacted, so that the next start finds the same damage and a copy can still be put in its
+    /// place, until [`StateTopic::go_on_damaged`].
+    pub fn damaged(&self) -> Option<String> {
+        self.damaged.clone()
+    }
+
+    /// Its user can do with what is whole. From now on the topic is compacted as ever: the live set is made durable at the
+    /// tail, and only then the log start moves past the damage, with which the damage is over.
+    pub fn go_on_damaged(&self) {
+        lock(&self.live).release_compaction();
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
@@ -108,39 +128,4 @@ pub(crate) fn require_open(partition: &Partition) -> Result<(), LogError> {
             "the node's own state cannot be opened ({why}); mend or restore that directory, then start again"
         ),
     })
-}
-
-/// Replays the topic from its log start.
-fn load(partition: &Partition) -> Result<Live, LogError> {
-    let broken = |at: Offset, what: String| LogError::Format {
-        path: format!("{}-{} at offset {at}", partition.topic(), partition.index()),
-        what,
-    };
-    // Taken for empty, it would be made empty by the next compaction.
-    require_open(partition)?;
-    let marks = partition.watermarks();
-    let mut live = Live::default();
-    let mut next = marks.log_start;
-    while next < marks.high_watermark {
-        let fetched = partition.read(next, LOAD_BYTES).map_err(|error| broken(next, error.to_string()))?;
-        let before = next;
-        for batch in Batches::new(fetched.batches) {
-            let (header, batch) = batch.map_err(|problem| broken(next, problem.to_string()))?;
-            if !header.is_control() {
-                let records = RecordReader::new(&header, &batch).map_err(|p| broken(next, p.to_string()))?;
-                for record in records {
-                    let record = record.map_err(|p| broken(next, p.to_string()))?;
-                    // The log start may lie inside a batch.
-                    if let Some(key) = record.key.filter(|_| record.offset >= marks.log_start) {
-                        live.replay(&key, record.value.as_deref());
-                    }
-                }
-            }
-            next = header.next_offset();
-        }
-        if next <= before {
-            return Err(broken(next, "no batch where the log says there is one".into()));
-        }
-    }
-    Ok(live)
 }

@@ -171,3 +171,60 @@ async fn changes_of_several_megabytes_are_made_together() {
     assert!(state.scan(b"") == kept);
     close(log, state).await;
 }
+
+/// Flips a byte in the values of the batch whose value is `value`, as a failing disk does.
+fn damage(dir: &TempDir, value: &str) {
+    let file = dir.path().join("log").join(format!("{TOPIC}-0")).join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{error}"));
+    let at = bytes.windows(value.len()).position(|window| window == value.as_bytes());
+    bytes[at.unwrap_or_else(|| panic!("{value} is on the disk"))] ^= 1;
+    assert!(std::fs::write(file, bytes).is_ok());
+}
+
+#[tokio::test]
+async fn a_damaged_batch_costs_its_own_changes_only_and_is_told_until_a_compaction_that_was_asked_for() {
+    let dir = dir();
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    let changes = [("a", Some("old-a")), ("b", Some("old-b")), ("c", Some("new")), ("b", None), ("a", Some("damaged"))];
+    for (key, value) in changes {
+        assert_eq!(state.put(key, value.map(Bytes::from)).await, Ok(()));
+    }
+    assert_eq!(state.damaged(), None);
+    close(log, state).await;
+    damage(&dir, "damaged");
+
+    let grow = async |state: &StateTopic| {
+        let value = Bytes::from(vec![7u8; 10_000]);
+        for _ in 0..250 {
+            assert_eq!(state.put("busy", Some(value.clone())).await, Ok(()));
+        }
+        assert_eq!(state.put("busy", None).await, Ok(()));
+    };
+    let expected = [(Bytes::from("a"), Bytes::from("old-a")), (Bytes::from("c"), Bytes::from("new"))];
+    for _ in 0..2 {
+        let log = open_log(&dir).await;
+        let state = open(&log).await;
+        assert_eq!(state.scan(b""), expected);
+        let damaged = state.damaged().unwrap_or_default();
+        assert!(
+            damaged.starts_with("_mqtt_sessions: offsets 4 up to ") && damaged.contains(".log at byte"),
+            "{damaged}"
+        );
+        grow(&state).await;
+        assert_eq!(log_start(&log), 0, "what is damaged is not thrown away unasked");
+        close(log, state).await;
+    }
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    state.go_on_damaged();
+    grow(&state).await;
+    assert!(log_start(&log) > 5, "log start {}", log_start(&log));
+    close(log, state).await;
+
+    let log = open_log(&dir).await;
+    let state = open(&log).await;
+    assert_eq!(state.damaged(), None);
+    assert_eq!(state.scan(b""), expected);
+    close(log, state).await;
+}

@@ -63,7 +63,7 @@ pub struct Engine {
     partition: u32,
     next_offset: i64,
     fields: FieldSet,
-    slots: Vec<Slot>,
+    slots: Vec<Option<Slot>>,
     groups: Vec<GroupState>,
     tally: Tally,
 }

@@ -1,6 +1,6 @@
 //! Finds the fields that rules need in a JSON reading: one pass over the bytes, no tree, no allocation per reading.
 //!
-//! Source: RFC 8259. Of a name given twice the last one counts, as in serde_json. What no rule needs is skipped, with its brackets and
+//! Source: RFC 8259. Of a name given twice the first one counts, as at ingest and in the lake. What no rule needs is skipped, with its brackets and
 //! strings balanced but not checked further.
 
 use std::borrow::Cow;
@@ -45,25 +45,24 @@ pub enum Slot {
 pub struct FieldSet {
     /// The first is the root.
     nodes: Vec<Names>,
-    slots: usize,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Names {
     children: Vec<(Box<str>, usize)>,
-    slot: Option<usize>,
 }
 
 /// The slots of one reading with the bytes they point into.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     pub payload: &'a [u8],
-    pub slots: &'a [Slot],
+    /// `None`: the name was not given.
+    pub slots: &'a [Option<Slot>],
 }
 
 impl FieldSet {
     pub fn new() -> FieldSet {
-        FieldSet { nodes: vec![Names::default()], slots: 0 }
+        FieldSet { nodes: vec![Names::default()] }
     }
 
     /// The slot of a field; the same path has one slot however often it is asked for.
@@ -78,10 +77,7 @@ impl FieldSet {
                 index
             });
         }
-        *self.nodes[node].slot.get_or_insert_with(|| {
-            self.slots += 1;
-            self.slots - 1
-        })
+        node
     }
 
     /// The slot of a field that was asked for before.
@@ -90,16 +86,16 @@ impl FieldSet {
         for name in &path.0 {
             node = self.nodes[node].children.iter().find(|(child, _)| **child == **name)?.1;
         }
-        self.nodes[node].slot
+        Some(node)
     }
 
-    /// Fills `slots` (one for each field) from `payload`.
+    /// Fills `slots` (one for each field, and for each object that holds some) from `payload`.
     ///
     /// # Errors
     /// The payload is not a JSON object, or its nesting is beyond reason.
-    pub fn scan(&self, payload: &[u8], slots: &mut Vec<Slot>) -> Result<(), ScanError> {
+    pub fn scan(&self, payload: &[u8], slots: &mut Vec<Option<Slot>>) -> Result<(), ScanError> {
         slots.clear();
-        slots.resize(self.slots, Slot::Missing);
+        slots.resize(self.nodes.len(), None);
         let mut scanner = Scanner { bytes: payload, at: 0 };
         scanner.space();
         if u32::try_from(payload.len()).is_err() || scanner.peek() != Some(b'{') {
@@ -109,21 +105,11 @@ impl FieldSet {
         scanner.space();
         if scanner.at < payload.len() { Err(scanner.error("something follows the object")) } else { Ok(()) }
     }
-
-    /// Marks every slot below a node as missing: its object was given again.
-    fn forget(&self, node: usize, slots: &mut [Slot]) {
-        if let Some(slot) = self.nodes[node].slot {
-            slots[slot] = Slot::Missing;
-        }
-        for (_, child) in &self.nodes[node].children {
-            self.forget(*child, slots);
-        }
-    }
 }
 
 impl<'a> Row<'a> {
     pub fn get(&self, slot: usize) -> Slot {
-        self.slots.get(slot).copied().unwrap_or(Slot::Missing)
+        self.slots.get(slot).copied().flatten().unwrap_or(Slot::Missing)
     }
 
     fn bytes(&self, start: u32, end: u32) -> &'a [u8] {
@@ -168,7 +154,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn object(&mut self, fields: &FieldSet, node: usize, slots: &mut [Slot], depth: usize) -> Result<(), ScanError> {
+    fn object(
+        &mut self,
+        fields: &FieldSet,
+        node: usize,
+        slots: &mut [Option<Slot>],
+        depth: usize,
+    ) -> Result<(), ScanError> {
         if depth > MAX_DEPTH {
             return Err(self.error("nested too deep"));
         }
@@ -195,8 +187,8 @@ impl<'a> Scanner<'a> {
             self.at += 1;
             self.space();
             match child {
-                Some((_, child)) => self.wanted(fields, *child, slots, depth)?,
-                None => self.skip()?,
+                Some((_, child)) if slots[*child].is_none() => self.wanted(fields, *child, slots, depth)?,
+                _ => self.skip()?,
             }
             self.space();
             match self.peek() {
@@ -210,9 +202,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn wanted(&mut self, fields: &FieldSet, node: usize, slots: &mut [Slot], depth: usize) -> Result<(), ScanError> {
-        fields.forget(node, slots);
-        let here = fields.nodes[node].slot;
+    fn wanted(
+        &mut self,
+        fields: &FieldSet,
+        node: usize,
+        slots: &mut [Option<Slot>],
+        depth: usize,
+    ) -> Result<(), ScanError> {
         let value = match self.peek() {
             Some(b'"') => {
                 let (place, escaped) = self.quoted()?;
@@ -229,9 +225,7 @@ impl<'a> Scanner<'a> {
             Some(_) => self.plain()?,
             None => return Err(self.error("a value is expected")),
         };
-        if let Some(slot) = here {
-            slots[slot] = value;
-        }
+        slots[node] = Some(value);
         Ok(())
     }
 

@@ -33,10 +33,14 @@ fn escapes_in_names_and_values_are_understood() {
     assert_eq!(found, [Some("x\né".to_owned()), Some("1".to_owned())]);
 }
 
+/// As at ingest, for the time of a reading, and in the lake, whose columns hold the first: one reading means one thing.
 #[test]
-fn of_a_name_given_twice_the_last_one_counts() {
-    assert_eq!(texts(&["a"], r#"{"a":1,"a":2}"#).unwrap(), [Some("2".to_owned())]);
-    assert_eq!(texts(&["a.b"], r#"{"a":{"b":1},"a":{}}"#).unwrap(), [None]);
+fn of_a_name_given_twice_the_first_one_counts() {
+    assert_eq!(texts(&["a"], r#"{"a":1,"a":2}"#).unwrap(), [Some("1".to_owned())]);
+    assert_eq!(texts(&["a"], r#"{"a":null,"a":2}"#).unwrap(), [None]);
+    assert_eq!(texts(&["a.b", "a"], r#"{"a":{"b":1,"b":2},"a":{"b":3}}"#).unwrap(), [Some("1".to_owned()), None]);
+    assert_eq!(texts(&["a.b"], r#"{"a":{},"a":{"b":1}}"#).unwrap(), [None]);
+    assert_eq!(texts(&["a.b"], r#"{"a":1,"a":{"b":1}}"#).unwrap(), [None]);
 }
 
 #[test]

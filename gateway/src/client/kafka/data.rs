@@ -113,7 +113,8 @@ impl Client {
         let timestamp = match at {
             At::Beginning => -2,
             At::End => -1,
-            At::Time(time) => time.0,
+            // Below 0 the protocol has borders, not times.
+            At::Time(time) => time.0.max(0),
         };
         let part = ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(timestamp);
         let asked = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![part]);

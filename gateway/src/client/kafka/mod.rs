@@ -58,21 +58,37 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// With the protocol's own words for `code`.
+    #[must_use]
+    pub fn new(what: impl Into<String>, code: i16) -> Refused {
+        let why = ResponseError::try_from_code(code).map_or_else(|| format!("code {code}"), |error| error.to_string());
+        Refused { what: what.into(), why, code }
+    }
+
     /// Whether trying again may help.
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         ResponseError::try_from_code(self.code).is_some_and(|error| error.is_retriable())
     }
+
+    /// Whether what was to be appended may be stored all the same, or become so: to send it again could store it twice.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        let open = [ResponseError::RequestTimedOut, ResponseError::NotEnoughReplicasAfterAppend];
+        open.iter().any(|error| error.code() == self.code)
+    }
 }
 
 /// Turns an error code into an error that says what was asked.
 fn check(code: i16, message: Option<&StrBytes>, what: impl Into<String>) -> Result<(), Refused> {
-    let Some(error) = ResponseError::try_from_code(code) else { return Ok(()) };
-    let why = match message {
-        Some(message) if !message.is_empty() => message.to_string(),
-        _ => error.to_string(),
-    };
-    Err(Refused { what: what.into(), why, code })
+    if ResponseError::try_from_code(code).is_none() {
+        return Ok(());
+    }
+    let refused = Refused::new(what, code);
+    Err(match message {
+        Some(message) if !message.is_empty() => Refused { why: message.to_string(), ..refused },
+        _ => refused,
+    })
 }
 
 fn topic_name(name: &str) -> TopicName {

@@ -1,7 +1,6 @@
 //! The door over a real log: what a client sees on its connection, good requests and bad ones.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,11 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::super::limits::{MAX_REQUEST_BYTES, REQUEST_MEMORY};
+use super::super::serve;
 use super::super::topics::topic_name;
-use super::super::{KafkaDoor, serve};
 use crate::client::kafka::{Acks, At, Client, Refused};
-use crate::config::{Config, Sources};
-use crate::metrics::Metrics;
 use crate::reader::Reader;
 
 /// A door on a fresh log.
@@ -38,16 +35,9 @@ async fn open() -> Door {
     let log = Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: true }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let door = KafkaDoor {
-        log,
-        reader: Reader::new(None),
-        config: Arc::new(Config::load(&Sources::default()).unwrap()),
-        metrics: Arc::new(Metrics::new()),
-        advertised: (address.ip().to_string(), address.port()),
-        max_connections: crate::kafka::MAX_CONNECTIONS,
-    };
+    let door = super::door(log, Reader::new(None), address);
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(Arc::new(door), listener, shutdown.clone()));
+    let serving = tokio::spawn(serve(door, listener, shutdown.clone()));
     Door { address, shutdown, serving, _dir: dir }
 }
 
@@ -111,6 +101,18 @@ fn produce(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceReq
 
 fn error_code(response: &ProduceResponse) -> i16 {
     response.responses[0].partition_responses[0].error_code
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_before_1970_is_before_every_record() {
+    let door = open().await;
+    let mut client = door.client().await;
+    let topic = client.topic("readings", true).await.unwrap();
+    client.produce(topic.partitions[0].leader, "readings", 0, batch(&["a", "b"]), Acks::All).await.unwrap();
+    for before in [-1, -2, -3, -30_000 * 86_400_000] {
+        let found = client.offset(topic.partitions[0].leader, "readings", 0, At::Time(Millis(before))).await.unwrap();
+        assert_eq!(found, Offset(0), "{before}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

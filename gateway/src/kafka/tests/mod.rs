@@ -1,4 +1,33 @@
 //! Tests of the door from outside: hostile bytes, and clients on their connections.
 
+mod cold;
 mod door;
 mod fuzz;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use forebay_disk::Log;
+use tokio_util::sync::CancellationToken;
+
+use super::{KafkaDoor, MAX_CONNECTIONS, Shared};
+use crate::config::{Config, Sources};
+use crate::metrics::Metrics;
+use crate::reader::Reader;
+
+/// A door on a log that tells clients to connect to `address`.
+fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
+    Arc::new(KafkaDoor {
+        log,
+        reader,
+        config: Arc::new(Config::load(&Sources::default()).unwrap()),
+        metrics: Arc::new(Metrics::new()),
+        advertised: (address.ip().to_string(), address.port()),
+        max_connections: MAX_CONNECTIONS,
+    })
+}
+
+/// What the connections of a door share, without any.
+pub(super) fn shared(log: Log, reader: Reader) -> Shared {
+    Shared::new(door(log, reader, ([127, 0, 0, 1], 0).into()), CancellationToken::new())
+}

@@ -1,15 +1,17 @@
 //! A connection's publishes on their way into the log: gathered, submitted together, acknowledged when durable.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use forebay_disk::{Chain, Ticket};
 use forebay_log::{AppendError, Millis};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::ingest::{Gather, Tickets};
@@ -26,7 +28,8 @@ struct Item {
     stream: u64,
     sequence: Option<u64>,
     ticket: usize,
-    retained: bool,
+    /// To be kept once the publish is durable.
+    retained: Option<Arc<Published>>,
 }
 
 /// A publish that the session wants appended.
@@ -56,13 +59,22 @@ pub(super) struct Settled {
 
 /// The publishes of one submit; completes when all are durable or refused.
 pub(super) struct Group {
+    broker: Arc<Broker>,
     items: Vec<Item>,
     tickets: Vec<Result<Ticket, AppendError>>,
     results: Vec<Option<Result<(), AppendError>>>,
-    retained: Option<BoxFuture<'static, Result<(), AppendError>>>,
-    retained_result: Result<(), AppendError>,
+    turn: Turn,
+    keeping: Option<BoxFuture<'static, Result<(), AppendError>>>,
     since: Instant,
     bytes: usize,
+}
+
+/// The order in which groups keep their retained messages: that of their publishes. A group's turn comes when the one before
+/// is gone.
+#[derive(Default)]
+struct Turn {
+    before: Option<oneshot::Receiver<Infallible>>,
+    _over: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Future for Group {
@@ -82,27 +94,45 @@ impl Future for Group {
                 },
             }
         }
-        if let Some(retained) = &mut group.retained {
-            match retained.as_mut().poll(cx) {
-                Poll::Ready(done) => {
-                    group.retained_result = done;
-                    group.retained = None;
-                }
-                Poll::Pending => pending = true,
-            }
+        if pending {
+            return Poll::Pending;
         }
-        if pending { Poll::Pending } else { Poll::Ready(group.settle()) }
+        let kept = match &mut group.keeping {
+            Some(keeping) => ready!(keeping.as_mut().poll(cx)),
+            None => match group.keep() {
+                Some(keeping) => ready!(group.keeping.insert(keeping).as_mut().poll(cx)),
+                None => Ok(()),
+            },
+        };
+        Poll::Ready(group.settle(&kept))
     }
 }
 
 impl Group {
-    fn settle(&mut self) -> Settled {
+    /// Keeps the retained messages among those that are durable now.
+    fn keep(&mut self) -> Option<BoxFuture<'static, Result<(), AppendError>>> {
+        let durable = |item: &&Item| matches!(self.results.get(item.ticket), Some(Some(Ok(()))));
+        let retained: Vec<_> = self.items.iter().filter(durable).filter_map(|item| item.retained.clone()).collect();
+        if retained.is_empty() && self.turn.before.is_none() {
+            return None;
+        }
+        let (broker, before) = (self.broker.clone(), self.turn.before.take());
+        Some(Box::pin(async move {
+            if let Some(before) = before {
+                // Nothing is ever sent: it ends when the group does.
+                let _ = before.await;
+            }
+            broker.retained.keep(retained).await
+        }))
+    }
+
+    fn settle(&mut self, kept: &Result<(), AppendError>) -> Settled {
         let publishes = self.items.len();
         let mut outcomes = Vec::with_capacity(publishes);
         let mut lost = Vec::new();
         for item in self.items.drain(..) {
             let appended = self.results.get(item.ticket).cloned().flatten().unwrap_or(Err(AppendError::Closed));
-            let result = if item.retained { appended.and_then(|()| self.retained_result.clone()) } else { appended };
+            let result = if item.retained.is_some() { appended.and_then(|()| kept.clone()) } else { appended };
             match (item.sequence, result) {
                 (Some(sequence), result) => outcomes.push(Outcome { stream: item.stream, sequence, result }),
                 (None, Err(error)) => lost.push(error),
@@ -124,13 +154,20 @@ pub(super) struct Appends {
     gather: Option<Gather>,
     /// Of a 3.1.1 client, which is cut off when a publish is refused and sends it again, behind all that was kept.
     chain: Option<Chain>,
+    /// Publishes on their way that the client sends again if they are refused.
+    sequenced: usize,
+    /// One of these was refused.
+    refused: bool,
     items: Vec<Item>,
     marks: Vec<(Bytes, Option<Bytes>)>,
-    retained: Vec<Published>,
+    /// Ends with the last group that has retained messages.
+    keeping: Option<oneshot::Receiver<Infallible>>,
     pub(super) submitting: Option<BoxFuture<'static, Submitted>>,
     pub(super) groups: FuturesUnordered<Group>,
     publishes: usize,
     bytes: usize,
+    /// Of `bytes`, what the log has not yet taken.
+    submitting_bytes: usize,
 }
 
 impl Appends {
@@ -138,14 +175,22 @@ impl Appends {
         Appends {
             gather: None,
             chain: (version != Version::V5).then(Chain::new),
+            sequenced: 0,
+            refused: false,
             items: Vec::new(),
             marks: Vec::new(),
-            retained: Vec::new(),
+            keeping: None,
             submitting: None,
             groups: FuturesUnordered::new(),
             publishes: 0,
             bytes: 0,
+            submitting_bytes: 0,
         }
+    }
+
+    /// Bytes that the log has not yet taken.
+    pub(super) fn held(&self) -> usize {
+        self.submitting_bytes + self.gather.as_ref().map_or(0, Gather::bytes)
     }
 
     /// Whether another publish may be taken; else the connection's packets wait.
@@ -181,10 +226,9 @@ impl Appends {
             let mark = Mark::Intent { topic: topic.to_string(), partition, from };
             self.marks.push((intent_key(client_id.as_str(), stream, packet_id), Some(mark.encode())));
         }
-        let retained = message.retain && broker.may_retain(message);
-        if retained {
-            self.retained.push(Published::kept(message, client_id, now));
-        }
+        let retained =
+            (message.retain && broker.may_retain(message)).then(|| Arc::new(Published::kept(message, client_id, now)));
+        self.sequenced += usize::from(sequence.is_some());
         self.items.push(Item { stream, sequence, ticket: self.items.len(), retained });
         Ok(())
     }
@@ -197,13 +241,14 @@ impl Appends {
         let Some(mut gather) = self.gather.take() else { return };
         let mut items = std::mem::take(&mut self.items);
         let marks = std::mem::take(&mut self.marks);
-        let retained = std::mem::take(&mut self.retained);
+        let turn = self.take_turn(&items);
         let (since, bytes) = (Instant::now(), gather.bytes());
         self.publishes += items.len();
         self.bytes += bytes;
+        self.submitting_bytes = bytes;
         let (broker, chain) = (broker.clone(), self.chain.clone());
         self.submitting = Some(Box::pin(async move {
-            let marked = if marks.is_empty() { Ok(()) } else { broker.sessions.put_all(marks).await };
+            let marked = if marks.is_empty() { Ok(()) } else { broker.put_marks(marks).await };
             let (gather, tickets) = match marked {
                 Ok(()) => {
                     let Tickets { tickets, by_publish } = gather.submit().await;
@@ -219,19 +264,25 @@ impl Appends {
                     (None, vec![Err(error)])
                 }
             };
-            let keep = gather.is_some() && !retained.is_empty();
-            let kept: Option<BoxFuture<'static, _>> = keep
-                .then(|| -> BoxFuture<'static, _> { Box::pin(async move { broker.retained.keep(retained).await }) });
             let results = vec![None; tickets.len()];
-            let group = Group { items, tickets, results, retained: kept, retained_result: Ok(()), since, bytes };
+            let group = Group { broker, items, tickets, results, turn, keeping: None, since, bytes };
             Submitted { gather, group }
         }));
+    }
+
+    fn take_turn(&mut self, items: &[Item]) -> Turn {
+        if items.iter().all(|item| item.retained.is_none()) {
+            return Turn::default();
+        }
+        let (over, next) = oneshot::channel();
+        Turn { before: self.keeping.replace(next), _over: Some(over) }
     }
 
     /// The log has taken a gather.
     pub(super) fn submitted(&mut self, submitted: Submitted) {
         self.submitting = None;
-        self.gather = submitted.gather;
+        self.submitting_bytes = 0;
+        self.gather = submitted.gather.map(|gather| gather.chained(self.chain.clone()));
         self.groups.push(submitted.group);
     }
 
@@ -239,6 +290,13 @@ impl Appends {
     pub(super) fn settled(&mut self, settled: &Settled) {
         self.publishes -= settled.publishes;
         self.bytes -= settled.bytes;
+        self.sequenced -= settled.outcomes.len();
+        self.refused |= settled.outcomes.iter().any(|outcome| outcome.result.is_err());
+        if !settled.lost.is_empty() && self.sequenced == 0 && !self.refused {
+            // Only publishes at QoS 0 were refused, which do not come again: nothing can overtake them.
+            self.chain = self.chain.is_some().then(Chain::new);
+            self.gather = self.gather.take().map(|gather| gather.chained(self.chain.clone()));
+        }
         if self.is_settled() && self.items.is_empty() {
             // An idle connection holds no buffers.
             self.gather = None;

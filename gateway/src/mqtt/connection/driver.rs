@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::appends::{Appends, Settled, Submitted};
 use super::feed::{Fed, Feed};
-use super::input::Input;
+use super::input::{Arrived, Input};
 use super::output::Output;
 use super::streams::{StreamInput, Streams};
 use crate::mqtt::Broker;
 use crate::mqtt::broker::Admission;
 use crate::mqtt::codec::Codec;
+use crate::mqtt::held::Share;
 use crate::mqtt::limits::DRAIN_TIMEOUT;
 use crate::mqtt::packet::{Incoming, Outgoing, Qos};
 use crate::mqtt::reason;
@@ -84,6 +85,7 @@ pub(super) struct Driver {
     /// Set once nothing more is to be read; what was read is still taken.
     pub(super) ending: Option<End>,
     pub(super) cursors_due: Option<Instant>,
+    pub(super) held: Share,
     pub(super) _admission: Admission,
 }
 
@@ -149,9 +151,8 @@ impl Driver {
         W: AsyncWrite + Unpin,
     {
         let going_on = self.ending.is_none();
-        let low = self.output.is_low();
-        let may_read = going_on && low && self.input.has_room();
-        let may_deliver = going_on && low && self.session.has_room();
+        let may_read = going_on && self.may_read();
+        let may_deliver = going_on && self.output.is_low() && self.session.has_room();
         if may_read {
             self.input.prepare();
         }
@@ -191,32 +192,43 @@ impl Driver {
         }
     }
 
+    fn may_read(&self) -> bool {
+        self.output.is_low() && self.input.has_room() && self.held.may_grow()
+    }
+
     /// Takes packets while there is room, hands gathered publishes to the log, sends what subscriptions brought.
     fn pump(&mut self) {
         let now = self.broker.clock.now();
         loop {
-            for event in std::mem::take(&mut self.again) {
-                self.event(event);
+            while !self.again.is_empty() {
+                for event in std::mem::take(&mut self.again) {
+                    self.event(event);
+                }
             }
             if self.closing.is_some() || !self.appends.has_room() || !self.output.is_low() {
                 break;
             }
             match self.input.front() {
                 None => break,
-                Some(Incoming::Publish(publish))
+                Some(Arrived::Packet(Incoming::Publish(publish)))
                     if publish.message.qos != Qos::AtMostOnce && !self.session.may_publish() =>
                 {
                     break;
                 }
                 Some(_) => {}
             }
-            let Some((stream, packet)) = self.input.pop() else { break };
+            let Some((stream, arrived)) = self.input.pop() else { break };
+            let Arrived::Packet(packet) = arrived else {
+                self.stream_ended(stream);
+                continue;
+            };
             if let Incoming::Publish(publish) = &packet {
                 self.broker.metrics.mqtt.published(publish.message.qos as u8);
             }
             self.handle(now, Event::Packet { stream, packet });
         }
         self.appends.start(&self.broker);
+        self.held.set(self.input.bytes() + self.appends.held());
         if self.ending.is_none() && self.closing.is_none() {
             self.deliver(now);
         }
@@ -320,17 +332,20 @@ impl Driver {
             }
             StreamInput::Packets { stream, packets } => {
                 for (packet, bytes) in packets {
-                    self.input.push(stream, packet, bytes);
+                    self.input.push(stream, Arrived::Packet(packet), bytes);
                 }
             }
             StreamInput::Malformed { reason, what } => self.end(End::Malformed { reason, what }),
-            StreamInput::Closed { stream } => {
-                if let Some(streams) = &mut self.streams {
-                    streams.close(stream);
-                }
-                self.session.kept.inbound.stream_closed(stream);
-            }
+            // Behind the stream's packets, some of which may still wait.
+            StreamInput::Closed { stream } => self.input.push(stream, Arrived::End, 0),
         }
+    }
+
+    fn stream_ended(&mut self, stream: u64) {
+        if let Some(streams) = &mut self.streams {
+            streams.close(stream);
+        }
+        self.session.kept.inbound.stream_closed(stream);
     }
 
     /// The first reason counts, but a loss outranks what was to be told.
@@ -361,7 +376,7 @@ impl Driver {
             self.store_cursors();
         }
         if self.ending.is_none() {
-            if !self.input.has_room() || !self.output.is_low() {
+            if !self.may_read() {
                 // It is we who do not read.
                 self.session.heard(self.broker.clock.now());
             }

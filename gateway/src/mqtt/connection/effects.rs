@@ -114,7 +114,13 @@ impl Driver {
         let client_id = self.session.client_id.as_str();
         let change = match change {
             Change::Entry => (session_key(client_id), Some(self.session.entry(None))),
-            Change::ForgetIntent { stream, packet_id } => (intent_key(client_id, stream, packet_id), None),
+            Change::ForgetIntent { stream, packet_id } => {
+                let key = intent_key(client_id, stream, packet_id);
+                if self.broker.sessions.get(&key).is_none() {
+                    return self.again.push(Event::Stored { then, result: Ok(()) });
+                }
+                (key, None)
+            }
         };
         self.store(vec![change], then);
     }

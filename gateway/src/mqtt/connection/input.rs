@@ -9,10 +9,17 @@ use crate::mqtt::limits::{READ_AHEAD_BYTES, READ_AHEAD_PACKETS, READ_BUFFER_MAX,
 use crate::mqtt::packet::Incoming;
 use crate::mqtt::session::CONTROL;
 
-/// A packet that waits for the session.
+/// What a stream has brought.
+pub(super) enum Arrived {
+    Packet(Incoming),
+    /// Nothing more comes on this stream.
+    End,
+}
+
+/// What waits for the session.
 struct Pending {
     stream: u64,
-    packet: Incoming,
+    arrived: Arrived,
     bytes: usize,
 }
 
@@ -64,27 +71,32 @@ impl Input {
             match codec.decode(&mut self.buffer)? {
                 None => return Ok(pings),
                 Some(Incoming::PingReq) => pings += 1,
-                Some(packet) => self.push(CONTROL, packet, before - self.buffer.len()),
+                Some(packet) => self.push(CONTROL, Arrived::Packet(packet), before - self.buffer.len()),
             }
         }
     }
 
-    pub(super) fn push(&mut self, stream: u64, packet: Incoming, bytes: usize) {
+    pub(super) fn push(&mut self, stream: u64, arrived: Arrived, bytes: usize) {
         self.bytes += bytes;
-        self.packets.push_back(Pending { stream, packet, bytes });
+        self.packets.push_back(Pending { stream, arrived, bytes });
     }
 
-    pub(super) fn front(&self) -> Option<&Incoming> {
-        self.packets.front().map(|pending| &pending.packet)
+    pub(super) fn front(&self) -> Option<&Arrived> {
+        self.packets.front().map(|pending| &pending.arrived)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(u64, Incoming)> {
+    pub(super) fn pop(&mut self) -> Option<(u64, Arrived)> {
         let pending = self.packets.pop_front()?;
         self.bytes -= pending.bytes;
         if self.packets.is_empty() && self.packets.capacity() > 16 {
             self.packets = VecDeque::new();
         }
-        Some((pending.stream, pending.packet))
+        Some((pending.stream, pending.arrived))
+    }
+
+    /// Bytes of the packets that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether everything read has been taken.

@@ -158,6 +158,7 @@ fn begin(
         closing: None,
         ending: None,
         cursors_due: None,
+        held: broker.held.share(),
         _admission: admission,
     });
     let connack = Outgoing::ConnAck { session_present: present, reason: reason::SUCCESS, properties };
@@ -171,11 +172,9 @@ fn begin(
 /// Sends again what was not acknowledged, and goes on with delivery where the session left it.
 fn resume(driver: &mut Driver) {
     let now = driver.broker.clock.now();
-    if driver.session.is_persistent() {
-        // While connected the stored session does not age.
-        let entry = driver.session.entry(None);
-        driver.store(vec![(session_key(driver.session.client_id.as_str()), Some(entry))], Then::Nothing);
-    }
+    // While connected the stored session does not age; one that now ends with its connection ends with a crash, too.
+    let entry = driver.session.entry(None);
+    driver.store(vec![(session_key(driver.session.client_id.as_str()), Some(entry))], Then::Nothing);
     let mut effects = Vec::new();
     driver.session.resend(now, &mut effects);
     driver.apply_all(now, effects);
@@ -256,7 +255,7 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Resu
         None => Ok(Found { kept: Kept::default(), present: false, is_stored: false }),
         Some(mut parked) => {
             broker.unpark(&parked.kept);
-            if !wanted.clean_start {
+            if !wanted.clean_start && broker.clock.now() < parked.expires_at {
                 // The client came back before its will was due [MQTT-3.1.3-9].
                 return Ok(Found { kept: parked.kept, present: true, is_stored: true });
             }

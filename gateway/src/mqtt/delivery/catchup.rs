@@ -7,7 +7,9 @@ use forebay_log::Offset;
 use tracing::warn;
 
 use super::hub::Hub;
+use super::subscriber::Lane;
 use super::{Delivery, PartId, Place, Published, Receiving, tailer};
+use crate::log_limit::LogLimit;
 use crate::mqtt::packet::{Qos, Text};
 use crate::mqtt::session::Subscription;
 use crate::mqtt::{record, topic};
@@ -53,8 +55,12 @@ impl Hub {
                 Page { part: part_id, next, deliveries }
             }
             Err(error) => {
-                warn!(topic = part.partition.topic(), partition = part.partition.index(), client = client_id.as_str(),
-                    %error, "cannot read for a subscriber that fell behind, trying again");
+                static LIMIT: LogLimit = LogLimit::new(10);
+                if let Some(suppressed) = LIMIT.admit() {
+                    warn!(topic = part.partition.topic(), partition = part.partition.index(),
+                        client = client_id.as_str(), %error, suppressed,
+                        "cannot read for a subscriber that fell behind, trying again");
+                }
                 tokio::time::sleep(RETRY).await;
                 nothing
             }
@@ -63,8 +69,10 @@ impl Hub {
 
     /// Takes a page: its messages come next, and the queue takes over once the subscriber has caught up.
     pub(crate) fn turn_page(&self, receiving: &mut Receiving, page: Page) {
-        if let Some(part) = self.part(page.part) {
-            self.caught_up_to(receiving, &part, page.next);
+        match self.part(page.part) {
+            Some(part) => self.caught_up_to(receiving, &part, page.next),
+            // Its topic was deleted.
+            None => receiving.subscriber.lane(page.part, |lane| *lane = Lane::default()),
         }
         receiving.put_first(page.deliveries);
     }

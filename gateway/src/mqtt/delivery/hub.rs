@@ -4,7 +4,7 @@
 //! lanes. A tailer moves its position under the trie's read lock, so whoever holds the write lock sees positions stand still.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use forebay_disk::{Log, Partition};
@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::limits::MAX_SUBSCRIPTIONS;
 use crate::mqtt::packet::{Qos, Text};
 use crate::mqtt::record;
-use crate::mqtt::session::{Cursors, Subscription};
+use crate::mqtt::session::{CursorKey, Cursors, Subscription};
 use crate::reader::Reader;
 
 /// The node has as many subscriptions as it may have.
@@ -30,7 +30,10 @@ pub(crate) struct HubFull;
 /// One partition that delivery reads.
 pub(super) struct Part {
     pub(super) id: PartId,
+    key: CursorKey,
     pub(super) partition: Arc<Partition>,
+    /// Cancelled when the node stops or the partition's topic is deleted.
+    pub(super) followed: CancellationToken,
     /// Messages below this have been offered to all who were subscribed.
     pub(super) position: Mutex<Offset>,
 }
@@ -49,9 +52,11 @@ pub(crate) struct Hub {
     log: Log,
     pub(super) reader: Reader,
     router: Arc<Router>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     trie: RwLock<Trie>,
-    parts: RwLock<Vec<Arc<Part>>>,
+    parts: RwLock<BTreeMap<PartId, Arc<Part>>>,
+    /// Ids are not used again.
+    next_part: AtomicU32,
     next_subscriber: AtomicU64,
     shutdown: CancellationToken,
 }
@@ -72,6 +77,7 @@ impl Hub {
             metrics,
             trie: RwLock::default(),
             parts: RwLock::default(),
+            next_part: AtomicU32::new(0),
             next_subscriber: AtomicU64::new(1),
             shutdown,
         });
@@ -86,28 +92,47 @@ impl Hub {
         hub
     }
 
-    /// Follows partitions that were made since; they are read from their beginning.
+    /// Lets go of partitions whose topic was deleted, and follows those that were made since, from their beginning.
     fn find_partitions(self: &Arc<Self>) {
         let begun = !self.read_trie().is_empty();
         let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|_, part| {
+            let topic = self.log.topic(part.partition.topic());
+            let current = topic.as_ref().and_then(|topic| topic.partitions.get(part.partition.index() as usize));
+            let stays = current.is_some_and(|partition| Arc::ptr_eq(partition, &part.partition));
+            if !stays {
+                part.followed.cancel();
+            }
+            stays
+        });
         for name in self.router.topics() {
             let Some(topic) = self.log.topic(name) else { continue };
             for partition in &topic.partitions {
-                if parts.iter().any(|part| Arc::ptr_eq(&part.partition, partition)) {
+                if parts.values().any(|part| Arc::ptr_eq(&part.partition, partition)) {
                     continue;
                 }
                 let marks = partition.watermarks();
                 let from = if begun { marks.log_start } else { marks.high_watermark };
-                let id = PartId(parts.len() as u32);
-                let part = Arc::new(Part { id, partition: partition.clone(), position: Mutex::new(from) });
-                parts.push(part.clone());
-                tokio::spawn(tailer::run(self.clone(), part, self.shutdown.clone()));
+                let id = PartId(self.next_part.fetch_add(1, Ordering::Relaxed));
+                let part = Arc::new(Part {
+                    id,
+                    key: CursorKey { topic: Arc::from(name), id: topic.id, partition: partition.index() },
+                    partition: partition.clone(),
+                    followed: self.shutdown.child_token(),
+                    position: Mutex::new(from),
+                });
+                parts.insert(id, part.clone());
+                tokio::spawn(tailer::run(self.clone(), part));
             }
         }
     }
 
+    fn parts(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<PartId, Arc<Part>>> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn part(&self, id: PartId) -> Option<Arc<Part>> {
-        self.parts.read().unwrap_or_else(PoisonError::into_inner).get(id.0 as usize).cloned()
+        self.parts().get(&id).cloned()
     }
 
     fn read_trie(&self) -> std::sync::RwLockReadGuard<'_, Trie> {
@@ -117,21 +142,19 @@ impl Hub {
     /// Makes a subscriber. With `cursors` it first reads what it missed since; otherwise it gets what comes from now on.
     pub(crate) fn join(self: &Arc<Self>, client_id: Text, capacity: usize, cursors: Option<&Cursors>) -> Receiving {
         self.find_partitions();
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
-        let lanes = parts
-            .iter()
-            .map(|part| match cursors {
+        let id = self.next_subscriber.fetch_add(1, Ordering::Relaxed);
+        let (subscriber, queue) = Subscriber::new(id, client_id, capacity);
+        for part in self.parts().values() {
+            let stands = match cursors {
                 None => Lane::live(part.high_watermark()),
                 Some(cursors) => {
-                    let key = (Arc::from(part.partition.topic()), part.partition.index());
                     // A partition without a cursor was made after the session went.
-                    let next = cursors.0.get(&key).copied().unwrap_or(Offset::ZERO);
+                    let next = cursors.0.get(&part.key).copied().unwrap_or(Offset::ZERO);
                     Lane::behind(next.max(part.partition.watermarks().log_start))
                 }
-            })
-            .collect();
-        let id = self.next_subscriber.fetch_add(1, Ordering::Relaxed);
-        let (subscriber, queue) = Subscriber::new(id, client_id, capacity, lanes);
+            };
+            subscriber.lane(part.id, |lane| *lane = stands);
+        }
         Receiving::new(subscriber, queue)
     }
 
@@ -144,7 +167,7 @@ impl Hub {
         }
         if trie.is_empty() {
             // Nobody was there: tailers did not read on.
-            for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for part in self.parts().values() {
                 let mut position = part.position();
                 *position = part.high_watermark().max(*position);
             }
@@ -178,7 +201,7 @@ impl Hub {
                 trie.remove(filter, receiving.subscriber.id);
             }
             self.metrics.mqtt.subscriptions.set(trie.len() as i64);
-            for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for part in self.parts().values() {
                 let position = *part.position();
                 let at = receiving.subscriber.lane(part.id, |lane| match lane.behind {
                     Some(behind) => behind.next,
@@ -196,7 +219,7 @@ impl Hub {
     /// A lower bound of where a connected subscriber stands, as `leave` would say it.
     pub(crate) fn standing(&self, receiving: &Receiving) -> Cursors {
         let mut next = BTreeMap::new();
-        for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        for part in self.parts().values() {
             let position = *part.position();
             let lane = receiving.subscriber.lane(part.id, |lane| *lane);
             if receiving.is_drained() {
@@ -209,24 +232,16 @@ impl Hub {
     }
 
     fn named(&self, next: BTreeMap<PartId, Offset>) -> Cursors {
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
-        Cursors(
-            next.into_iter()
-                .filter_map(|(id, offset)| {
-                    let partition = &parts.get(id.0 as usize)?.partition;
-                    Some(((Arc::from(partition.topic()), partition.index()), offset))
-                })
-                .collect(),
-        )
+        let parts = self.parts();
+        Cursors(next.into_iter().filter_map(|(id, offset)| Some((parts.get(&id)?.key.clone(), offset))).collect())
     }
 
     /// Lowers cursors so that they do not pass messages the client has not acknowledged.
     pub(crate) fn hold_back(&self, cursors: &mut Cursors, unacknowledged: impl Iterator<Item = Place>) {
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.parts();
         for place in unacknowledged {
-            let Some(part) = parts.get(place.partition.0 as usize) else { continue };
-            let key = (Arc::from(part.partition.topic()), part.partition.index());
-            cursors.0.entry(key).and_modify(|at| *at = place.offset.min(*at)).or_insert(place.offset);
+            let Some(part) = parts.get(&place.partition) else { continue };
+            cursors.0.entry(part.key.clone()).and_modify(|at| *at = place.offset.min(*at)).or_insert(place.offset);
         }
     }
 

@@ -58,12 +58,7 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn new(
-        id: u64,
-        client_id: Text,
-        capacity: usize,
-        lanes: Vec<Lane>,
-    ) -> (Arc<Subscriber>, mpsc::Receiver<Delivery>) {
+    pub(super) fn new(id: u64, client_id: Text, capacity: usize) -> (Arc<Subscriber>, mpsc::Receiver<Delivery>) {
         let (queue, receiver) = mpsc::channel(capacity.max(1));
         let subscriber = Subscriber {
             id,
@@ -71,7 +66,7 @@ impl Subscriber {
             queue,
             queued_bytes: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
-            lanes: Mutex::new(lanes),
+            lanes: Mutex::default(),
         };
         (Arc::new(subscriber), receiver)
     }
@@ -129,7 +124,7 @@ pub(crate) struct Receiving {
     received: u64,
     /// Messages read in catching up, or retained ones: they go first.
     backlog: VecDeque<Delivery>,
-    /// The offset after the last message taken of each partition.
+    /// The offset after the last message at QoS 1 taken of each partition.
     taken: BTreeMap<PartId, Offset>,
 }
 
@@ -170,8 +165,9 @@ impl Receiving {
         delivery
     }
 
+    /// QoS 0 says nothing: it passes by messages that wait in the log to be read in catching up.
     fn note(&mut self, delivery: &Delivery) {
-        if let Some(place) = delivery.place {
+        if let Some(place) = delivery.place.filter(|_| delivery.qos != Qos::AtMostOnce) {
             self.taken.insert(place.partition, place.offset.next());
         }
     }

@@ -6,17 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_log::record::{Batches, Record, RecordReader};
 use forebay_log::{Offset, ReadError};
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::hub::{Hub, Part};
+use crate::log_limit::LogLimit;
 use crate::mqtt::limits::DELIVERY_READ_BYTES;
 
 /// Pause after a failed read.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Runs until shutdown.
-pub(super) async fn run(hub: Arc<Hub>, part: Arc<Part>, shutdown: CancellationToken) {
+/// Runs until the partition is followed no more.
+pub(super) async fn run(hub: Arc<Hub>, part: Arc<Part>) {
     let mut watch = part.partition.watch();
     let follow = async {
         loop {
@@ -36,15 +36,32 @@ pub(super) async fn run(hub: Arc<Hub>, part: Arc<Part>, shutdown: CancellationTo
             }
         }
     };
-    let _ = shutdown.run_until_cancelled(follow).await;
+    let _ = part.followed.run_until_cancelled(follow).await;
 }
 
-/// The records from `from` on, and the offset after them.
+/// The records from `from` on, and the offset after them. Retention and damage take readers on: there is nothing to wait for.
 pub(super) async fn read(hub: &Hub, part: &Part, from: Offset) -> Result<(Vec<Record>, Offset), ReadError> {
     match hub.reader.read(&part.partition, from, DELIVERY_READ_BYTES).await {
         Ok(fetched) => Ok(decode(fetched.batches, from)),
-        // Retention has taken them.
         Err(ReadError::OutOfRange { start, .. }) if start > from => Ok((Vec::new(), start)),
+        Err(ReadError::Corrupt { file, position, what, next }) if next > from => {
+            static LIMIT: LogLimit = LogLimit::new(10);
+            hub.metrics.mqtt.delivery_gaps.inc();
+            if let Some(suppressed) = LIMIT.admit() {
+                let (topic, partition) = (part.partition.topic(), part.partition.index());
+                error!(
+                    topic,
+                    partition,
+                    from = from.0,
+                    next = next.0,
+                    file,
+                    position,
+                    suppressed,
+                    "damaged records ({what}): subscribers do not get the offsets from `from` to below `next`"
+                );
+            }
+            Ok((Vec::new(), next))
+        }
         Err(error) => Err(error),
     }
 }

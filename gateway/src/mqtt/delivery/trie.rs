@@ -144,7 +144,7 @@ mod tests {
     use crate::mqtt::topic;
 
     fn route(id: u64) -> Route {
-        let (subscriber, _queue) = Subscriber::new(id, Text::from("c"), 1, Vec::new());
+        let (subscriber, _queue) = Subscriber::new(id, Text::from("c"), 1);
         Route { subscriber, qos: Qos::AtMostOnce, no_local: false, retain_as_published: false, identifier: None }
     }
 

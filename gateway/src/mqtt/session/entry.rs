@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_log::{Millis, Offset};
+use uuid::Uuid;
 
 use super::stored::{EntryProblem, expect_format, put_format, put_text, take_text};
 use super::{CONTROL, Subscription, Subscriptions};
@@ -109,9 +110,18 @@ impl Entry {
     }
 }
 
-/// Where delivery of a session goes on: the next offset by log topic and partition.
+/// A partition of one topic, and not of another that had its name before.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CursorKey {
+    pub(crate) topic: Arc<str>,
+    /// Of the topic.
+    pub(crate) id: Uuid,
+    pub(crate) partition: u32,
+}
+
+/// Where delivery of a session goes on: the next offset by partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Cursors(pub(crate) BTreeMap<(Arc<str>, u32), Offset>);
+pub(crate) struct Cursors(pub(crate) BTreeMap<CursorKey, Offset>);
 
 impl Cursors {
     #[must_use]
@@ -119,8 +129,9 @@ impl Cursors {
         let mut out = BytesMut::new();
         put_format(&mut out);
         out.put_u32(self.0.len() as u32);
-        for ((topic, partition), offset) in &self.0 {
+        for (CursorKey { topic, id, partition }, offset) in &self.0 {
             put_text(topic, &mut out);
+            out.put_u128(id.as_u128());
             out.put_u32(*partition);
             out.put_i64(offset.0);
         }
@@ -134,12 +145,12 @@ impl Cursors {
         let count = value.try_get_u32().map_err(|_| EntryProblem::Damaged)?;
         let mut cursors = BTreeMap::new();
         for _ in 0..count {
-            let topic = take_text(&mut value)?;
-            if value.len() < 12 {
+            let topic = Arc::from(take_text(&mut value)?.as_str());
+            if value.len() < 28 {
                 return Err(EntryProblem::Damaged);
             }
-            let partition = value.get_u32();
-            cursors.insert((Arc::from(topic.as_str()), partition), Offset(value.get_i64()));
+            let key = CursorKey { topic, id: Uuid::from_u128(value.get_u128()), partition: value.get_u32() };
+            cursors.insert(key, Offset(value.get_i64()));
         }
         Ok(Cursors(cursors))
     }
@@ -184,6 +195,16 @@ mod tests {
             let version = if v5 { Version::V5 } else { Version::V4 };
             let entry = Entry { version, expiry, disconnected_at: at.map(Millis), subscriptions };
             prop_assert_eq!(Entry::decode(entry.encode()), Ok(entry));
+        }
+
+        #[test]
+        fn cursors_are_read_back_as_they_were_written(
+            all in prop::collection::vec(("[a-z]{0,9}", any::<u128>(), any::<u32>(), any::<i64>()), 0..5),
+        ) {
+            let key = |topic: String, id, partition| CursorKey { topic: topic.into(), id: Uuid::from_u128(id), partition };
+            let all = all.into_iter().map(|(topic, id, partition, next)| (key(topic, id, partition), Offset(next)));
+            let cursors = Cursors(all.collect());
+            prop_assert_eq!(Cursors::decode(cursors.encode()), Ok(cursors));
         }
 
         #[test]

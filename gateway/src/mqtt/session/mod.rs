@@ -17,10 +17,10 @@ use bytes::Bytes;
 use forebay_log::{AppendError, Millis};
 
 pub(crate) use connect::{Accepted, Limits, judge};
-pub(crate) use entry::{Cursors, Entry, cursor_key, intent_key, parse_intent_key, session_key};
+pub(crate) use entry::{CursorKey, Cursors, Entry, cursor_key, intent_key, parse_intent_key, session_key};
 pub(crate) use inbound::Inbound;
 pub(crate) use outbound::Outbound;
-pub(crate) use subscribe::{Subscription, Subscriptions};
+pub(crate) use subscribe::{Added, Subscription, Subscriptions};
 
 use super::delivery::Delivery;
 use super::packet::{Incoming, Message, Outgoing, Text, Version, Will};
@@ -88,7 +88,7 @@ pub(crate) enum Change {
 pub(crate) enum Then {
     Nothing,
     Complete { stream: u64, packet_id: u16 },
-    SubAck { stream: u64, packet_id: u16, reasons: Vec<u8>, added: Vec<(Subscription, bool)> },
+    SubAck { stream: u64, packet_id: u16, reasons: Vec<u8>, added: Vec<Added> },
     UnsubAck { stream: u64, packet_id: u16, reasons: Vec<u8> },
 }
 
@@ -192,7 +192,7 @@ impl Session {
             Event::Packet { stream, packet } => {
                 self.last_packet = now;
                 if !self.closing {
-                    self.packet(now, stream, packet, effects);
+                    self.packet(stream, packet, effects);
                 }
             }
             Event::Appended { stream, sequence, result } => self.appended(stream, sequence, result, effects),
@@ -213,7 +213,7 @@ impl Session {
         }
     }
 
-    fn packet(&mut self, now: Millis, stream: u64, packet: Incoming, effects: &mut Vec<Effect>) {
+    fn packet(&mut self, stream: u64, packet: Incoming, effects: &mut Vec<Effect>) {
         match packet {
             Incoming::Publish(publish) => {
                 let persistent = self.is_persistent();
@@ -229,7 +229,7 @@ impl Session {
             Incoming::Unsubscribe { packet_id, filters } => self.unsubscribe(stream, packet_id, &filters, effects),
             Incoming::PingReq => effects.push(Effect::Send { stream, packet: Outgoing::PingResp }),
             Incoming::Disconnect { reason, session_expiry_interval } => {
-                self.disconnect(now, reason, session_expiry_interval, effects);
+                self.disconnect(reason, session_expiry_interval, effects);
             }
             // A second CONNECT [MQTT-3.1.0-2]; answers to the QoS 2 messages that we never send; AUTH without a method.
             Incoming::Connect(_) | Incoming::PubRec(_) | Incoming::PubComp(_) | Incoming::Auth { .. } => {
@@ -238,8 +238,7 @@ impl Session {
         }
     }
 
-    fn disconnect(&mut self, now: Millis, code: u8, expiry: Option<u32>, effects: &mut Vec<Effect>) {
-        let _ = now;
+    fn disconnect(&mut self, code: u8, expiry: Option<u32>, effects: &mut Vec<Effect>) {
         match expiry {
             // A session that was to end with the connection cannot become persistent [MQTT-3.14.2.2.2].
             Some(seconds) if seconds > 0 && self.expiry == 0 => return self.close(reason::PROTOCOL_ERROR, effects),

@@ -20,6 +20,15 @@ pub(crate) struct Subscription {
     pub(crate) identifier: Option<u32>,
 }
 
+/// A subscription that is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Added {
+    subscription: Subscription,
+    send_retained: bool,
+    /// The one with this filter that was there before: it holds if the new one cannot be stored.
+    replaced: Option<Subscription>,
+}
+
 /// The subscriptions of one session, by filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Subscriptions {
@@ -27,9 +36,9 @@ pub(crate) struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Adds or replaces [MQTT-3.8.4-3]; whether it replaced one.
-    pub(crate) fn insert(&mut self, subscription: Subscription) -> bool {
-        self.by_filter.insert(subscription.filter.clone(), subscription).is_some()
+    /// Adds or replaces [MQTT-3.8.4-3]; returns the one that it replaced.
+    pub(crate) fn insert(&mut self, subscription: Subscription) -> Option<Subscription> {
+        self.by_filter.insert(subscription.filter.clone(), subscription)
     }
     pub(crate) fn remove(&mut self, filter: &Text) -> bool {
         self.by_filter.remove(filter).is_some()
@@ -64,10 +73,10 @@ impl Session {
                     effects.push(Effect::Subscribe(subscription.clone()));
                     let send_retained = match asked.retain_handling {
                         0 => true,
-                        1 => !replaced,
+                        1 => replaced.is_none(),
                         _ => false,
                     };
-                    added.push((subscription, send_retained));
+                    added.push(Added { subscription, send_retained, replaced });
                 }
                 Err(reason) => reasons.push(reason),
             }
@@ -121,7 +130,7 @@ impl Session {
         stream: u64,
         packet_id: u16,
         mut reasons: Vec<u8>,
-        added: Vec<(Subscription, bool)>,
+        added: Vec<Added>,
         result: Result<(), AppendError>,
         effects: &mut Vec<Effect>,
     ) {
@@ -130,19 +139,31 @@ impl Session {
             for reason in reasons.iter_mut().filter(|reason| **reason < reason::UNSPECIFIED) {
                 *reason = code;
             }
-            for (subscription, _) in &added {
-                self.kept.subscriptions.remove(&subscription.filter);
-                effects.push(Effect::Unsubscribe(subscription.filter.clone()));
-            }
+            self.take_back(&added, effects);
         }
         effects.push(Effect::Send { stream, packet: Outgoing::SubAck { packet_id, reasons } });
         if result.is_ok() {
-            effects.extend(
-                added
-                    .into_iter()
-                    .filter(|(_, retained)| *retained)
-                    .map(|(subscription, _)| Effect::SendRetained(subscription)),
-            );
+            let wanted = added.into_iter().filter(|added| added.send_retained);
+            effects.extend(wanted.map(|added| Effect::SendRetained(added.subscription)));
+        }
+    }
+
+    /// Nothing of a SUBSCRIBE was stored: what was there before holds, unless a later request has changed it.
+    fn take_back(&mut self, added: &[Added], effects: &mut Vec<Effect>) {
+        for Added { subscription, replaced, .. } in added.iter().rev() {
+            if self.kept.subscriptions.by_filter.get(&subscription.filter) != Some(subscription) {
+                continue;
+            }
+            effects.push(match replaced {
+                Some(before) => {
+                    self.kept.subscriptions.insert(before.clone());
+                    Effect::Subscribe(before.clone())
+                }
+                None => {
+                    self.kept.subscriptions.remove(&subscription.filter);
+                    Effect::Unsubscribe(subscription.filter.clone())
+                }
+            });
         }
     }
 

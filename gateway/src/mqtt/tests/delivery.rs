@@ -1,6 +1,7 @@
 //! What subscribers receive: live, after an absence, when they are slow, and what was retained.
 
 use super::*;
+use crate::mqtt::session::Subscription;
 
 fn payloads(messages: &[Publish]) -> Vec<String> {
     messages.iter().map(|publish| String::from_utf8_lossy(&publish.message.payload).into_owned()).collect()
@@ -184,4 +185,103 @@ async fn messages_larger_than_the_client_takes_are_left_out() {
     door.broker.publish("program", "meters/m1", "x".repeat(500).as_bytes(), false).await.unwrap();
     door.broker.publish("program", "meters/m1", b"small", false).await.unwrap();
     assert_eq!(client.message().await.message.payload, "small");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_batch_is_passed_over_and_delivery_goes_on_behind_it() {
+    let door = Door::start(&[]).await;
+    let mut away = door.connect(kept("away")).await;
+    away.subscribe("meters/#", Qos::AtLeastOnce).await;
+    away.disconnect().await;
+    let file = Path::new("log/mqtt-0/00000000000000000000.log");
+    door.broker.publish("program", "meters/m1", b"sound", false).await.unwrap();
+    let contents = door.files.inner.contents();
+    let end = contents.iter().find(|(path, _)| path == file).unwrap().1.len() as u64;
+    door.broker.publish("program", "meters/m1", b"damaged", false).await.unwrap();
+    door.files.inner.flip(file, end + 70, 0xFF).unwrap();
+    let mut back = door.connect(kept("away")).await;
+    assert_eq!(back.message().await.message.payload, "sound");
+    eventually(|| door.broker.metrics.mqtt.delivery_gaps.get() > 0).await;
+    door.broker.publish("program", "meters/m1", b"after", false).await.unwrap();
+    assert_eq!(back.message().await.message.payload, "after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_at_qos_0_do_not_move_a_cursor_past_those_at_qos_1_that_wait_in_the_log() {
+    let door = Door::start(&[]).await;
+    let hub = &door.broker.hub;
+    let mut receiving = hub.join(Text::from("slow"), 2, None);
+    for (filter, qos) in [("meters/#", Qos::AtLeastOnce), ("state/#", Qos::AtMostOnce)] {
+        let subscription = Subscription {
+            filter: Text::from(filter),
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            identifier: None,
+        };
+        hub.subscribe(&receiving, &subscription).unwrap();
+    }
+    let mut take = async |topics: &[&str]| {
+        for topic in topics {
+            let delivery = timeout(PATIENCE, receiving.next()).await.unwrap();
+            assert_eq!(delivery.published.message.topic.as_str(), *topic);
+        }
+        hub.standing(&receiving).0.into_values().collect::<Vec<Offset>>()
+    };
+    // Two fit into the queue, the others are left to the log.
+    for _ in 0..4 {
+        door.broker.publish("program", "meters/m1", b"x", false).await.unwrap();
+    }
+    assert_eq!(take(&["meters/m1", "meters/m1"]).await, [Offset(2)]);
+    for _ in 0..2 {
+        door.broker.publish("program", "state/m1", b"x", false).await.unwrap();
+    }
+    assert_eq!(take(&["state/m1"]).await, [Offset(2)]);
+}
+
+async fn recreate(door: &Door) {
+    door.log.delete_topic("mqtt").await.unwrap();
+    door.log.create_topic("mqtt", 1, TopicConfig::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_session_gets_all_of_a_topic_that_was_made_anew_while_it_was_away_and_nothing_of_the_deleted_one() {
+    let door = Door::start(&[]).await;
+    let mut away = door.connect(kept("away")).await;
+    away.subscribe("meters/#", Qos::AtLeastOnce).await;
+    for _ in 0..3 {
+        door.broker.publish("program", "meters/m1", b"old", false).await.unwrap();
+        assert_eq!(away.message().await.message.payload, "old");
+    }
+    away.disconnect().await;
+    door.broker.publish("program", "meters/m1", b"deleted", false).await.unwrap();
+    recreate(&door).await;
+    for at in ["1", "2", "3", "4", "5"] {
+        door.broker.publish("program", "meters/m1", at.as_bytes(), false).await.unwrap();
+    }
+    let mut back = door.connect(kept("away")).await;
+    assert_eq!(payloads(&messages(&mut back, 5).await), ["1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_subscriber_goes_on_with_a_topic_that_was_deleted_and_made_again() {
+    let door = Door::start(&["mqtt.max_queued_messages=2"]).await;
+    let mut slow = door.connect(Connect { receive_maximum: 1, ..v5("slow") }).await;
+    slow.subscribe("meters/#", Qos::AtLeastOnce).await;
+    let mut publisher = door.connect(v5("p")).await;
+    for id in 1..=20 {
+        if id == 11 {
+            // The subscriber is behind now.
+            recreate(&door).await;
+        }
+        publisher.publish(id, Qos::AtLeastOnce, &id.to_string()).await;
+        assert_eq!(publisher.receive().await, Outgoing::PubAck(ack(id)));
+    }
+    let mut received = Vec::new();
+    while received.last().is_none_or(|last| last != "20") {
+        received.extend(payloads(&messages(&mut slow, 1).await));
+    }
+    let later: Vec<String> = received.into_iter().filter(|at| at.parse::<u16>().unwrap() > 10).collect();
+    let expected: Vec<String> = (11..=20).map(|at| at.to_string()).collect();
+    assert_eq!(later, expected);
 }

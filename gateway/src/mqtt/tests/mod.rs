@@ -1,5 +1,6 @@
 //! The MQTT door over a real socket, on a log whose disk the tests hold in their hands.
 
+mod backpressure;
 mod delivery;
 mod publish;
 mod sessions;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use forebay_disk::sim::{Faults, SimFiles};
 use forebay_disk::{File, Files, Log, LogOptions};
-use forebay_log::Offset;
 use forebay_log::record::{Batches, Record, RecordReader};
+use forebay_log::{Offset, TopicConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;

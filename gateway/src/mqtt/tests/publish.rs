@@ -225,3 +225,61 @@ async fn draining_finishes_acks_and_says_goodbye() {
     assert_eq!(old.next().await, None);
     timeout(PATIENCE, door.serving).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_3_1_1_meter_at_qos_0_goes_on_by_itself_when_a_full_disk_has_room_again() {
+    let door = Door::start(&[]).await;
+    let mut meter = door.connect(v4("m1")).await;
+    door.files.inner.set_faults(Faults { capacity: Some(0), ..Faults::default() });
+    meter.publish(0, Qos::AtMostOnce, "lost").await;
+    eventually(|| door.log.disk_full()).await;
+    door.files.inner.set_faults(Faults::default());
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while door.values().is_empty() {
+        assert!(tokio::time::Instant::now() < end, "nothing of this connection is stored any more");
+        meter.publish(0, Qos::AtMostOnce, "kept").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(door.values()[0], "kept");
+    meter.publish(1, Qos::AtLeastOnce, "acknowledged").await;
+    assert_eq!(meter.receive().await, Outgoing::PubAck(ack(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retained_message_that_is_refused_on_a_full_disk_is_not_retained() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(v5("m1")).await;
+    fill(&door);
+    while !door.log.disk_full() {
+        client.publish(1, Qos::AtLeastOnce, "the last that fits").await;
+        client.receive().await;
+    }
+    client.send(retained(2, "meters/m1", "refused")).await;
+    assert_eq!(client.receive().await, Outgoing::PubAck(Ack { packet_id: 2, reason: 0x97 }));
+    assert_eq!(client.subscribe("meters/#", Qos::AtLeastOnce).await, 1);
+    client.hears_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_once_publishes_that_a_full_disk_refuses_do_not_use_up_its_reserve() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    fill(&door);
+    let state = door.log.topic("_mqtt_sessions").unwrap().partitions[0].clone();
+    let mut before = None;
+    for id in 1..=50 {
+        client.publish(id, Qos::ExactlyOnce, "refused").await;
+        assert_eq!(client.receive().await, Outgoing::PubRec(Ack { packet_id: id, reason: 0x97 }));
+        // The first may have met the full disk behind its mark.
+        if id == 10 {
+            before = Some(state.watermarks().log_end);
+        }
+    }
+    assert_eq!(Some(state.watermarks().log_end), before, "each try writes");
+}
+
+/// Not a byte more fits on the disk, until the reserve is released.
+fn fill(door: &Door) {
+    let used = door.files.inner.contents().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    door.files.inner.set_faults(Faults { capacity: Some(used), ..Faults::default() });
+}

@@ -195,3 +195,17 @@ async fn a_socket_that_sends_no_connect_is_closed() {
     timeout(PATIENCE, silent.read_to_end(&mut answer)).await.unwrap().unwrap();
     assert!(answer.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_resumed_without_expiry_does_not_come_back_after_a_crash() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    client.subscribe("meters/#", Qos::AtLeastOnce).await;
+    client.disconnect().await;
+    let mut client = door.connect(Connect { session_expiry_interval: 0, ..kept("m1") }).await;
+    assert!(client.present);
+    client.publish(1, Qos::AtLeastOnce, "a").await;
+    assert_eq!(client.receive().await, Outgoing::PubAck(ack(1)));
+    let door = Door::on(door.crash().await, &[]).await;
+    assert!(!door.connect(kept("m1")).await.present, "it ended with its connection");
+}

@@ -72,3 +72,27 @@ async fn control_packets_on_a_data_stream_end_the_connection() {
     assert_eq!(control.next().await, None);
     assert_eq!(stream.next().await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_finishes_while_its_packets_wait_for_the_disk_gets_all_its_acks() {
+    let door = Door::start(&[]).await;
+    let (mut control, handle) = connect(&door, v5("m1")).await;
+    let mut stream = open_stream(&handle, 4);
+    door.files.shut();
+    // As much as a connection appends at a time; what follows waits.
+    let large = "x".repeat(900 << 10);
+    for id in 1..=5 {
+        control.publish(id, Qos::AtLeastOnce, &large).await;
+    }
+    control.hears_nothing().await;
+    for id in 6..=9 {
+        stream.publish(id, Qos::AtLeastOnce, "small").await;
+    }
+    stream.stream.shutdown().await.unwrap();
+    control.hears_nothing().await;
+    door.files.open();
+    for id in 6..=9 {
+        assert_eq!(stream.receive().await, Outgoing::PubAck(ack(id)));
+    }
+    assert_eq!(stream.next().await, None);
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::mqtt::delivery::{Delivery, Published};
-use crate::mqtt::packet::{Ack, MessageProperties, Publish, Qos};
+use crate::mqtt::packet::{Ack, MessageProperties, Publish, Qos, SubscribeFilter};
 
 const RECEIVE_MAXIMUM: u16 = 4;
 const WINDOW: u16 = 3;
@@ -199,4 +199,42 @@ fn a_normal_disconnect_drops_the_will_and_0x04_keeps_it() {
         packet(&mut session, Incoming::Disconnect { reason: code, session_expiry_interval: None });
         assert_eq!(session.take_will().is_some(), kept);
     }
+}
+
+#[test]
+fn a_subscription_whose_replacement_cannot_be_stored_stays_as_it_was() {
+    let mut session = session(Version::V5, 100, Kept::default());
+    let subscribe = |filter, qos| Incoming::Subscribe {
+        packet_id: 1,
+        filters: vec![SubscribeFilter {
+            filter: Text::from(filter),
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 2,
+        }],
+        subscription_identifier: None,
+    };
+    let stored = |session: &mut Session, effects: Vec<Effect>, result| {
+        let mut after = Vec::new();
+        for effect in effects {
+            if let Effect::Persist { then, .. } = effect {
+                session.handle(T0, Event::Stored { then, result: Clone::clone(&result) }, &mut after);
+            }
+        }
+        after
+    };
+    let asked = packet(&mut session, subscribe("meters/#", Qos::AtLeastOnce));
+    stored(&mut session, asked, Ok(()));
+    let asked = packet(&mut session, subscribe("meters/#", Qos::AtMostOnce));
+    let effects = stored(&mut session, asked, Err(AppendError::DiskFull));
+    assert_eq!(sent(&effects), [&Outgoing::SubAck { packet_id: 1, reasons: vec![0x97] }]);
+    assert!(
+        matches!(&effects[..], [Effect::Subscribe(back), ..] if back.qos == Qos::AtLeastOnce),
+        "delivery goes on by the subscription that was there: {effects:?}"
+    );
+    let asked = packet(&mut session, subscribe("pumps/#", Qos::AtLeastOnce));
+    stored(&mut session, asked, Err(AppendError::DiskFull));
+    let kept: Vec<(&str, Qos)> = session.kept.subscriptions.iter().map(|s| (s.filter.as_str(), s.qos)).collect();
+    assert_eq!(kept, [("meters/#", Qos::AtLeastOnce)]);
 }
