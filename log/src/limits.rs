@@ -2,6 +2,8 @@
 
 /// Bytes of a v2 record batch before its first record.
 pub const BATCH_HEADER_BYTES: usize = 61;
+/// Most bytes of a record before its key: its length, attributes, and distances from the batch's timestamp and offset.
+pub const RECORD_PREFIX_BYTES: usize = 5 + 1 + 10 + 5;
 /// Bytes of the part that the batch length field does not count (base offset and the length itself).
 pub const BATCH_PREFIX_BYTES: usize = 12;
 /// Default `max.message.bytes`: the largest record batch, as stored, in bytes (Kafka's default).

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Hub, Published};
+use super::held::Held;
 use super::intents::{self, Receipts};
 use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_AT_ONCE, SWEEP_BATCH, SWEEP_INTERVAL};
 use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
@@ -46,6 +47,7 @@ pub struct Broker {
     pub(super) retained: Retained,
     pub(super) sessions: Arc<StateTopic>,
     pub(super) registry: Registry,
+    pub(super) held: Held,
     /// Sockets that may be open, refused ones included.
     pub(super) sockets: Arc<Semaphore>,
     connected: Arc<AtomicUsize>,
@@ -125,6 +127,7 @@ impl Broker {
             hub,
             sessions,
             registry: Registry::default(),
+            held: Held::default(),
             sockets: Arc::new(Semaphore::new(sockets)),
             connected: Arc::default(),
             parked_bytes: AtomicUsize::new(0),

@@ -4,6 +4,7 @@ mod broker;
 pub mod codec;
 pub mod connection;
 mod delivery;
+mod held;
 mod intents;
 mod limits;
 mod listener;

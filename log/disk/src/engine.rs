@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use forebay_log::partition::{Append, Durable, Effect, Event, Fault, Outcome, Persist};
@@ -53,7 +54,11 @@ impl Engine {
         Engine { partitions: BTreeMap::new(), pool, space, stats, fsync }
     }
 
+    /// Takes a partition in, unless its topic was deleted while it was opened.
     pub(crate) fn add(&mut self, key: PartitionKey, driver: Driver) {
+        if driver.store.shared().removed.load(Ordering::Acquire) {
+            return;
+        }
         driver.store.shared().publish(&driver.machine);
         self.partitions.insert(key, driver);
     }
@@ -191,7 +196,7 @@ impl Engine {
         more
     }
 
-    fn persisted(&mut self, now: Millis, key: PartitionKey, then: Durable<Token>, result: io::Result<()>) {
+    fn persisted(&mut self, now: Millis, key: PartitionKey, mut then: Durable<Token>, result: io::Result<()>) {
         let Some(driver) = self.partitions.get_mut(&key) else { return };
         let event = match result {
             Ok(()) => {
@@ -206,6 +211,8 @@ impl Engine {
                 if !is_disk_full(&cause) {
                     error!(topic = %shared.topic, partition = shared.index, %cause, "write failed: its appends are refused");
                 }
+                // They are answered once the repair is durable, however long that takes.
+                then.tokens_mut().for_each(Token::release);
                 Event::PersistFailed(then, fault(&self.space, &cause))
             }
         };

@@ -18,7 +18,7 @@ use crate::meta::Metadata;
 use crate::recover::{Recovered, Recovery};
 use crate::shared::Shared;
 use crate::space::Space;
-use crate::store::Store;
+use crate::store::{EPOCHS_FILE, Store};
 
 /// Kafka's name for the file that tells whose data directory this is.
 const PROPERTIES_FILE: &str = "meta.properties";
@@ -79,7 +79,12 @@ impl OpenPartition {
         let Recovered { restored, segments } = recovered.inspect_err(|error| {
             self.shared.offline.store(Some(Arc::new(format!("{}: {error}", dir.display()))));
         })?;
-        let epoch = restored.epochs.latest().map_or(Epoch(0), |latest| Epoch(latest.0 + 1));
+        let epoch = match restored.epochs.latest() {
+            None => Epoch(0),
+            Some(latest) => latest.0.checked_add(1).map(Epoch).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{EPOCHS_FILE}: the last leader epoch is no epoch"))
+            })?,
+        };
         let config = Arc::unwrap_or_clone(self.config.load_full());
         let mut machine = Machine::new(config, now, restored);
         // A new epoch at each start: a log that lost its unsynced tail is not taken for the one before (KIP-101).

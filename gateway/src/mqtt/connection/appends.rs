@@ -166,6 +166,8 @@ pub(super) struct Appends {
     pub(super) groups: FuturesUnordered<Group>,
     publishes: usize,
     bytes: usize,
+    /// Of `bytes`, what the log has not yet taken.
+    submitting_bytes: usize,
 }
 
 impl Appends {
@@ -182,7 +184,13 @@ impl Appends {
             groups: FuturesUnordered::new(),
             publishes: 0,
             bytes: 0,
+            submitting_bytes: 0,
         }
+    }
+
+    /// Bytes that the log has not yet taken.
+    pub(super) fn held(&self) -> usize {
+        self.submitting_bytes + self.gather.as_ref().map_or(0, Gather::bytes)
     }
 
     /// Whether another publish may be taken; else the connection's packets wait.
@@ -237,6 +245,7 @@ impl Appends {
         let (since, bytes) = (Instant::now(), gather.bytes());
         self.publishes += items.len();
         self.bytes += bytes;
+        self.submitting_bytes = bytes;
         let (broker, chain) = (broker.clone(), self.chain.clone());
         self.submitting = Some(Box::pin(async move {
             let marked = if marks.is_empty() { Ok(()) } else { broker.put_marks(marks).await };
@@ -272,6 +281,7 @@ impl Appends {
     /// The log has taken a gather.
     pub(super) fn submitted(&mut self, submitted: Submitted) {
         self.submitting = None;
+        self.submitting_bytes = 0;
         self.gather = submitted.gather.map(|gather| gather.chained(self.chain.clone()));
         self.groups.push(submitted.group);
     }

@@ -19,6 +19,7 @@ use super::streams::{StreamInput, Streams};
 use crate::mqtt::Broker;
 use crate::mqtt::broker::Admission;
 use crate::mqtt::codec::Codec;
+use crate::mqtt::held::Share;
 use crate::mqtt::limits::DRAIN_TIMEOUT;
 use crate::mqtt::packet::{Incoming, Outgoing, Qos};
 use crate::mqtt::reason;
@@ -84,6 +85,7 @@ pub(super) struct Driver {
     /// Set once nothing more is to be read; what was read is still taken.
     pub(super) ending: Option<End>,
     pub(super) cursors_due: Option<Instant>,
+    pub(super) held: Share,
     pub(super) _admission: Admission,
 }
 
@@ -149,9 +151,8 @@ impl Driver {
         W: AsyncWrite + Unpin,
     {
         let going_on = self.ending.is_none();
-        let low = self.output.is_low();
-        let may_read = going_on && low && self.input.has_room();
-        let may_deliver = going_on && low && self.session.has_room();
+        let may_read = going_on && self.may_read();
+        let may_deliver = going_on && self.output.is_low() && self.session.has_room();
         if may_read {
             self.input.prepare();
         }
@@ -191,6 +192,10 @@ impl Driver {
         }
     }
 
+    fn may_read(&self) -> bool {
+        self.output.is_low() && self.input.has_room() && self.held.may_grow()
+    }
+
     /// Takes packets while there is room, hands gathered publishes to the log, sends what subscriptions brought.
     fn pump(&mut self) {
         let now = self.broker.clock.now();
@@ -223,6 +228,7 @@ impl Driver {
             self.handle(now, Event::Packet { stream, packet });
         }
         self.appends.start(&self.broker);
+        self.held.set(self.input.bytes() + self.appends.held());
         if self.ending.is_none() && self.closing.is_none() {
             self.deliver(now);
         }
@@ -370,7 +376,7 @@ impl Driver {
             self.store_cursors();
         }
         if self.ending.is_none() {
-            if !self.input.has_room() || !self.output.is_low() {
+            if !self.may_read() {
                 // It is we who do not read.
                 self.session.heard(self.broker.clock.now());
             }

@@ -94,6 +94,11 @@ impl Input {
         Some((pending.stream, pending.arrived))
     }
 
+    /// Bytes of the packets that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether everything read has been taken.
     pub(super) fn is_drained(&self) -> bool {
         self.packets.is_empty()

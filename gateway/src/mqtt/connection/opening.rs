@@ -158,6 +158,7 @@ fn begin(
         closing: None,
         ending: None,
         cursors_due: None,
+        held: broker.held.share(),
         _admission: admission,
     });
     let connack = Outgoing::ConnAck { session_present: present, reason: reason::SUCCESS, properties };

@@ -1,5 +1,6 @@
 //! The MQTT door over a real socket, on a log whose disk the tests hold in their hands.
 
+mod backpressure;
 mod delivery;
 mod publish;
 mod sessions;

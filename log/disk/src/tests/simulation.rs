@@ -123,8 +123,10 @@ impl World {
             }
             let (reply, answer) = oneshot::channel();
             let permit = Arc::clone(admission).try_acquire_owned().unwrap();
-            let append =
-                Append { data: AppendData::Chunk(chunk), token: Token::Append { reply, _permit: permit, chain: None } };
+            let append = Append {
+                data: AppendData::Chunk(chunk),
+                token: Token::Append { reply, permit: Some(permit), chain: None },
+            };
             events.push((u64::from(index), Event::Append(vec![append])));
             answers.push((index, values, answer));
         }

@@ -1,0 +1,68 @@
+//! What the node takes from its connections while the log takes nothing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use forebay_disk::AppendData;
+use forebay_log::Millis;
+use forebay_log::record::RecordChunk;
+use tokio::io::{duplex, split};
+
+use super::*;
+use crate::mqtt::connection::{self, Peer};
+use crate::mqtt::limits::MAX_HELD_BYTES;
+
+/// Submits until no byte more may wait for its commit.
+async fn fill_the_log(door: &Door) {
+    door.files.shut();
+    let partition = door.log.topic("mqtt").unwrap().partitions[0].clone();
+    for size in [1_000_000, 4000] {
+        loop {
+            let mut chunk = RecordChunk::new();
+            chunk.push(Millis(0), None, Some(&vec![b'x'; size]), &[]);
+            if timeout(SILENCE, partition.submit(AppendData::Chunk(chunk))).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_all_connections_together_hold_too_much_each_reads_only_what_it_needs_to_get_on() {
+    let door = Door::start(&[]).await;
+    let mut others = door.broker.held.share();
+    others.set(MAX_HELD_BYTES);
+    let (near, far) = duplex(4 << 10);
+    let (reader, writer) = split(far);
+    let peer = Peer { transport: "tcp", address: "test".to_owned() };
+    tokio::spawn(connection::run(door.broker.clone(), peer, reader, writer, door.shutdown.clone(), None));
+    let mut client =
+        Client { stream: near, codec: ClientCodec::new(Version::V5, 1 << 20), buffer: BytesMut::new(), present: false };
+    client.send(Incoming::Connect(Box::new(v5("m1")))).await;
+    assert!(matches!(client.receive().await, Outgoing::ConnAck { reason: 0, .. }));
+    fill_the_log(&door).await;
+
+    let payload = "x".repeat(4 << 10);
+    let mut bytes = BytesMut::new();
+    for id in 1..=128 {
+        client.codec.encode(&publish(id, Qos::AtLeastOnce, "meters/m1", &payload), &mut bytes);
+    }
+    let Client { stream, codec, buffer, present } = client;
+    let (reader, mut writer) = split(stream);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = taken.clone();
+    let writing = tokio::spawn(async move {
+        while !bytes.is_empty() {
+            count.fetch_add(writer.write_buf(&mut bytes).await.unwrap(), Ordering::Relaxed);
+        }
+        writer
+    });
+    tokio::time::sleep(2 * SILENCE).await;
+    let taken = taken.load(Ordering::Relaxed);
+    door.files.open();
+    assert!(taken < 64 << 10, "{taken} bytes were taken while the log took nothing");
+    let stream = reader.unsplit(writing.await.unwrap());
+    let mut client = Client { stream, codec, buffer, present };
+    for id in 1..=128 {
+        assert_eq!(client.receive().await, Outgoing::PubAck(ack(id)));
+    }
+}
