@@ -36,7 +36,9 @@ impl Gateway {
                 }
             }
         }
-        for topic in self.lake.iter().flat_map(|lake| lake.status()) {
+        let (off, on): (Vec<_>, Vec<_>) = self.lake.iter().partition(|lake| lake.off().is_some());
+        problems.extend(off.into_iter().filter_map(|lake| lake.off()).map(str::to_owned));
+        for topic in on.into_iter().flat_map(|lake| lake.status()) {
             if let Some(why) = topic.error {
                 problems.push(format!("the lake of {}: {why}", topic.topic));
             }
