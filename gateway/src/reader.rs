@@ -19,20 +19,27 @@ impl Reader {
     }
 
     /// As [`Partition::read`], going on into the cold tier below the local log start.
-    pub async fn read(&self, partition: &Arc<Partition>, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
-        match partition.read(from, max_bytes) {
-            Err(ReadError::Tiered { asked, local_start }) => {
-                let Some(lake) = &self.lake else {
-                    return Err(ReadError::OutOfRange {
-                        asked,
-                        start: local_start,
-                        end: partition.watermarks().high_watermark,
-                    });
-                };
-                let batches = lake.read(partition.topic(), partition.index(), asked, max_bytes).await?;
-                Ok(Fetched { batches, watermarks: partition.watermarks() })
+    pub async fn read(
+        &self,
+        partition: &Arc<Partition>,
+        mut from: Offset,
+        max_bytes: usize,
+    ) -> Result<Fetched, ReadError> {
+        loop {
+            let (asked, local_start) = match partition.read(from, max_bytes) {
+                Err(ReadError::Tiered { asked, local_start }) => (asked, local_start),
+                read => return read,
+            };
+            let Some(lake) = &self.lake else {
+                let end = partition.watermarks().high_watermark;
+                return Err(ReadError::OutOfRange { asked, start: local_start, end });
+            };
+            let batches = lake.read(partition.topic(), partition.index(), asked, max_bytes).await?;
+            if !batches.is_empty() {
+                return Ok(Fetched { batches, watermarks: partition.watermarks() });
             }
-            read => read,
+            // The lake ends in a gap: what follows is in the local log, or has just left it.
+            from = local_start;
         }
     }
 

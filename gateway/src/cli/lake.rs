@@ -146,6 +146,10 @@ fn table(topics: &[TopicStatus]) -> String {
         let _ = writeln!(out, "  {url}");
     }
     for topic in topics {
+        if topic.lost_records > 0 {
+            let lost = topic.lost_records;
+            let _ = writeln!(out, "{}: {lost} records were lost to damage before they were offloaded", topic.topic);
+        }
         if let Some(error) = &topic.error {
             let _ = writeln!(out, "{}: the offload waits: {error}", topic.topic);
         }
@@ -154,7 +158,7 @@ fn table(topics: &[TopicStatus]) -> String {
 }
 
 fn summary(report: &VerifyReport) -> String {
-    let VerifyReport { topic, files, rows, problems } = report;
+    let VerifyReport { topic, files, rows, problems, lost } = report;
     let mut out = if problems.is_empty() {
         format!("{topic}: ok: manifest, objects, table and log agree on {files} files, {rows} rows\n")
     } else {
@@ -162,6 +166,9 @@ fn summary(report: &VerifyReport) -> String {
     };
     for problem in problems {
         let _ = writeln!(out, "  {problem}");
+    }
+    for gap in lost {
+        let _ = writeln!(out, "  lost before it was offloaded: {gap}");
     }
     out
 }
@@ -180,6 +187,7 @@ mod tests {
             rows: 12,
             bytes: 345,
             lag_records: 6,
+            lost_records: 3,
             error: Some("no space".into()),
         };
         let text = table(&[topic]);
@@ -189,6 +197,8 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(text.ends_with("readings: the offload waits: no space\n"), "{text}");
+        let below = "readings: 3 records were lost to damage before they were offloaded\n\
+                     readings: the offload waits: no space\n";
+        assert!(text.ends_with(below), "{text}");
     }
 }

@@ -6,12 +6,21 @@ use forebay_log::limits::MAX_DECOMPRESSED_BYTES;
 
 /// Open connections; more wait in the backlog.
 pub(crate) const MAX_CONNECTIONS: usize = 512;
-/// A connection that sends nothing and is sent nothing for this long is closed.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// As [`IDLE_TIMEOUT`], before the first byte: a silent connection takes another one's place.
-pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for one request, its body included.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// What the door waits for, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    /// A connection without a request that sends nothing and is sent nothing for this long is closed.
+    pub(super) idle: Duration,
+    /// As `idle`, before the first byte: a silent connection takes another one's place.
+    pub(super) first_byte: Duration,
+    /// Longest time for one request, its body included.
+    pub(super) request: Duration,
+}
+
+pub(super) const TIMEOUTS: Timeouts =
+    Timeouts { idle: Duration::from_secs(60), first_byte: Duration::from_secs(10), request: Duration::from_secs(60) };
+/// Routes whose work grows with the lake: they may take as long as whoever asked waits.
+pub(super) const UNTIMED: &[&str] = &["/api/v1/lake/flush", "/api/v1/lake/verify"];
 /// What a client that is refused for now is told to wait, seconds.
 pub(super) const RETRY_AFTER: &str = "1";
 /// Largest body of a POST, bytes.

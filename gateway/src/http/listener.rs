@@ -5,17 +5,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 use super::front::Front;
-use super::limits::{FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT};
+use super::limits::Timeouts;
 
 /// A pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -24,11 +26,17 @@ pub(super) struct LimitedListener {
     listener: TcpListener,
     free: Arc<Semaphore>,
     front: Arc<Front>,
+    timeouts: Timeouts,
 }
 
 impl LimitedListener {
-    pub(super) fn new(listener: TcpListener, max_connections: usize, front: Arc<Front>) -> LimitedListener {
-        LimitedListener { listener, free: Arc::new(Semaphore::new(max_connections)), front }
+    pub(super) fn new(
+        listener: TcpListener,
+        max_connections: usize,
+        front: Arc<Front>,
+        timeouts: Timeouts,
+    ) -> LimitedListener {
+        LimitedListener { listener, free: Arc::new(Semaphore::new(max_connections)), front, timeouts }
     }
 }
 
@@ -46,7 +54,7 @@ impl Listener for LimitedListener {
                 Ok((stream, peer)) => {
                     // Answers are written whole; waiting for more only delays them.
                     let _ = stream.set_nodelay(true);
-                    return (IdleStream::new(stream, permit, self.front.clone()), peer);
+                    return (IdleStream::new(stream, permit, self.front.clone(), self.timeouts), peer);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting an HTTP connection failed");
@@ -61,32 +69,70 @@ impl Listener for LimitedListener {
     }
 }
 
-/// A connection that fails when nothing comes for [`FIRST_BYTE_TIMEOUT`], or later nothing moves for [`IDLE_TIMEOUT`].
+/// How many requests of a connection are being worked on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    /// One more, until the guard is dropped.
+    pub(super) fn begin(&self) -> RequestGuard {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        RequestGuard(self.clone())
+    }
+
+    fn none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A request that is being worked on.
+pub(super) struct RequestGuard(InFlight);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connected<IncomingStream<'_, LimitedListener>> for InFlight {
+    fn connect_info(stream: IncomingStream<'_, LimitedListener>) -> InFlight {
+        stream.io().requests.clone()
+    }
+}
+
+/// A connection that fails when no first byte comes in time, or later nothing moves for too long.
 pub(super) struct IdleStream {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
     front: Arc<Front>,
+    timeouts: Timeouts,
+    requests: InFlight,
     _permit: OwnedSemaphorePermit,
 }
 
 impl IdleStream {
-    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, front: Arc<Front>) -> IdleStream {
+    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, front: Arc<Front>, timeouts: Timeouts) -> IdleStream {
         if let Some(gateway) = front.gateway() {
             gateway.metrics.http.connections.inc();
         }
-        IdleStream { stream, deadline: Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)), front, _permit: permit }
+        let deadline = Box::pin(tokio::time::sleep(timeouts.first_byte));
+        IdleStream { stream, deadline, front, timeouts, requests: InFlight::default(), _permit: permit }
     }
 
-    /// A result that is ready moves the deadline; one that is not fails once the deadline has passed.
+    /// A result that is ready moves the deadline; one that is not fails once the deadline has passed. A client that waits
+    /// for its answer is not idle.
     fn watch<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            self.deadline.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+            self.deadline.as_mut().reset(Instant::now() + self.timeouts.idle);
             return poll;
         }
-        match self.deadline.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        while self.deadline.as_mut().poll(cx).is_ready() {
+            if self.requests.none() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.deadline.as_mut().reset(Instant::now() + self.timeouts.idle);
         }
+        Poll::Pending
     }
 }
 

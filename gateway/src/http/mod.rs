@@ -22,7 +22,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -33,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 use error::ApiError;
 pub use front::Front;
 pub(crate) use limits::MAX_CONNECTIONS;
-use limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
-use listener::LimitedListener;
+use limits::{MAX_BODY_BYTES, TIMEOUTS, Timeouts, UNTIMED};
+use listener::{InFlight, LimitedListener};
 
 /// A path, its methods for the description, and what answers it.
 type Route = (&'static str, &'static [&'static str], MethodRouter<Arc<Front>>);
@@ -62,7 +62,7 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-fn router(front: Arc<Front>) -> axum::Router {
+fn router() -> axum::Router<Arc<Front>> {
     let mut router = axum::Router::new();
     for (path, _, answer) in routes() {
         router = router.route(path, answer);
@@ -72,8 +72,6 @@ fn router(front: Arc<Front>) -> axum::Router {
             ApiError::not_found("there is nothing at this path; /api/v1/openapi.json lists what there is")
         })
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(middleware::from_fn_with_state(front.clone(), guard))
-        .with_state(front)
 }
 
 /// Serves at most so many connections at once until shutdown, then answers the requests in flight.
@@ -89,17 +87,30 @@ pub async fn serve(front: Arc<Front>, listener: TcpListener, max_connections: us
             }
         }
     };
-    let listener = LimitedListener::new(listener, max_connections, front.clone());
-    let server = axum::serve(listener, router(front)).with_graceful_shutdown(shutdown.cancelled_owned());
-    let (served, ()) = tokio::join!(server.into_future(), sampler);
-    if let Err(error) = served {
+    tokio::join!(serve_routes(router(), front, listener, max_connections, TIMEOUTS, shutdown), sampler);
+}
+
+async fn serve_routes(
+    routes: axum::Router<Arc<Front>>,
+    front: Arc<Front>,
+    listener: TcpListener,
+    max_connections: usize,
+    timeouts: Timeouts,
+    shutdown: CancellationToken,
+) {
+    let listener = LimitedListener::new(listener, max_connections, front.clone(), timeouts);
+    let routes = routes.layer(middleware::from_fn_with_state((front.clone(), timeouts), guard)).with_state(front);
+    let service = routes.into_make_service_with_connect_info::<InFlight>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
+    if let Err(error) = server.into_future().await {
         tracing::error!("the HTTP door closed: {error}");
     }
 }
 
 /// Around every request: refuses writes that another site's page makes a browser send, bounds its time, counts it.
-async fn guard(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
+async fn guard(State((front, timeouts)): State<(Arc<Front>, Timeouts)>, request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let _working = request.extensions().get::<ConnectInfo<InFlight>>().map(|requests| requests.0.begin());
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
     let response = if request.method() != Method::GET && is_cross_site(&request) {
         ApiError::forbidden("requests that change something are not accepted from pages of another site")
@@ -107,10 +118,12 @@ async fn guard(State(front): State<Arc<Front>>, request: Request, next: Next) ->
     } else if content_length(&request).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         // Before the client has sent it all in vain.
         ApiError::body_too_large().into_response()
+    } else if UNTIMED.contains(&route.as_str()) {
+        next.run(request).await
     } else {
-        match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        match tokio::time::timeout(timeouts.request, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => ApiError::timeout(REQUEST_TIMEOUT).into_response(),
+            Err(_) => ApiError::timeout(timeouts.request).into_response(),
         }
     };
     if let Some(gateway) = front.gateway() {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::routing::{get as on_get, post as on_post};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -251,6 +252,57 @@ async fn before_the_node_is_assembled_it_is_alive_but_not_ready() {
     }
     end.cancel();
     tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn verify_and_flush_take_as_long_as_they_need_and_other_requests_time_out() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let slow = || async {
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        "done"
+    };
+    let routes = axum::Router::new()
+        .route("/api/v1/lake/verify", on_get(slow))
+        .route("/api/v1/lake/flush", on_post(slow))
+        .route("/api/v1/status", on_get(slow));
+    let end = tokio_util::sync::CancellationToken::new();
+    let front = super::Front::new();
+    let short = Duration::from_millis(300);
+    let timeouts = super::Timeouts { idle: short, first_byte: 10 * short, request: short };
+    let serving = tokio::spawn(super::serve_routes(routes, front, listener, 9, timeouts, end.clone()));
+    for (method, path, status) in
+        [("GET", "/api/v1/lake/verify", 200), ("POST", "/api/v1/lake/flush", 200), ("GET", "/api/v1/status", 504)]
+    {
+        let answer = request_at(address, method, path, "", "").await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    }
+    end.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn work_for_a_client_that_has_gone_ends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Dropped with the request's work.
+    let (working, mut workers) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<()>>(1);
+    let endless = move || async move {
+        let (work, ended) = tokio::sync::oneshot::channel();
+        working.send(work).await.unwrap();
+        let _ = ended.await;
+        std::future::pending::<()>().await;
+    };
+    let routes = axum::Router::new().route("/api/v1/lake/verify", on_get(endless));
+    let (front, end) = (super::Front::new(), tokio_util::sync::CancellationToken::new());
+    let serving = tokio::spawn(super::serve_routes(routes, front, listener, 9, super::TIMEOUTS, end.clone()));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET /api/v1/lake/verify HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut work = workers.recv().await.unwrap();
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(10), work.closed()).await.expect("the work ends");
+    end.cancel();
+    serving.await.unwrap();
 }
 
 /// The HTTP door of a node once more, at a port of its own and with what its requests share in hand.

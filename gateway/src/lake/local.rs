@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use forebay_disk::{Partition, Topic};
-use forebay_log::Offset;
+use forebay_log::{Offset, ReadError};
 use forebay_tiering::offload::{LocalLog, Segment};
-use forebay_tiering::parquet::{SegmentSource, SourceError};
+use forebay_tiering::parquet::{SegmentSource, SourceError, Stretch};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes read at once while a segment is copied.
@@ -31,13 +30,16 @@ struct PartitionSource {
 }
 
 impl SegmentSource for PartitionSource {
-    fn read(&mut self, from: Offset) -> Result<Bytes, SourceError> {
+    fn read(&mut self, from: Offset) -> Result<Stretch, SourceError> {
         if self.stop.is_cancelled() {
             return Err(SourceError("shutting down".into()));
         }
         let partition = self.partition.as_ref().ok_or_else(|| SourceError("no such partition".into()))?;
-        let fetched = partition.read(from, READ_BYTES).map_err(|error| SourceError(error.to_string()))?;
-        Ok(fetched.batches)
+        match partition.read(from, READ_BYTES) {
+            Ok(fetched) => Ok(Stretch::Batches(fetched.batches)),
+            Err(error @ ReadError::Corrupt { next, .. }) => Ok(Stretch::Damaged { next, cause: error.to_string() }),
+            Err(error) => Err(SourceError(error.to_string())),
+        }
     }
 }
 

@@ -10,28 +10,27 @@ mod status;
 mod verify;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use bytes::Bytes;
 use forebay_disk::{Log, Topic};
 use forebay_log::topic::LakeFormat;
 use forebay_log::{Millis, Offset, ReadError};
-use forebay_tiering::manifest::Entry;
+use forebay_tiering::manifest::{Entry, TopicEntry};
 use forebay_tiering::parquet::{ColdReader, ObjectError};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::state::StateTopic;
 use manifest::Manifest;
-use retire::Deleted;
 pub use status::{TopicStatus, VerifyReport};
 use worker::{Command, Worker};
 
@@ -60,6 +59,7 @@ struct Running {
     commands: mpsc::Sender<Command>,
     progress: Arc<Mutex<worker::Progress>>,
     stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// The lake service of a node.
@@ -67,7 +67,7 @@ pub struct Lake {
     shared: Arc<Shared>,
     workers: Mutex<BTreeMap<Uuid, Running>>,
     /// Names of deleted topics whose table is being removed: new topics of these names wait.
-    retiring: Mutex<BTreeSet<String>>,
+    retiring: Mutex<BTreeMap<Uuid, String>>,
 }
 
 /// Whether a topic's segments go to the lake.
@@ -78,10 +78,10 @@ fn is_offloaded(topic: &Topic) -> bool {
 
 impl Lake {
     /// Opens the object store and the manifest and starts the offload. An unreachable store is no error: it starts
-    /// degraded and retries.
+    /// degraded and retries. Nor is a damaged manifest: then the lake is [`Lake::off`].
     ///
     /// # Errors
-    /// The object store's settings are wrong, or the manifest cannot be read from the local log.
+    /// The object store's settings are wrong, or the manifest's topic cannot be made.
     pub async fn start(
         log: Log,
         config: Arc<Config>,
@@ -90,34 +90,48 @@ impl Lake {
     ) -> anyhow::Result<Arc<Lake>> {
         let url = config.object_store.url.trim_end_matches('/').to_owned();
         let store = forebay_tiering::store::open(&url, &config.object_store.options)?;
-        let state = StateTopic::open(&log, MANIFEST_TOPIC).await.context("the lake's manifest cannot be opened")?;
-        let manifest = Manifest::open(state, metrics.clone())?;
+        let manifest = Manifest::open(&log, metrics.clone()).await?;
+        metrics.lake.set_off(manifest.broken().is_some());
+        if let Some(why) = manifest.broken() {
+            tracing::error!("{why}; until then nothing is offloaded and no offsets are read from the lake");
+        }
         let reader = Arc::new(ColdReader::new(store.clone()));
         let copies = Arc::new(Semaphore::new(COPIES));
         let shared = Arc::new(Shared { log, store, url, reader, manifest, copies, metrics, shutdown });
         let lake = Arc::new(Lake { shared, workers: Mutex::default(), retiring: Mutex::default() });
-        retire::unfinished(&lake.shared).into_iter().for_each(|topic| lake.retire(topic));
-        lake.follow_topics();
-        tokio::spawn(supervise(lake.clone()));
+        if lake.off().is_none() {
+            retire::unfinished(&lake.shared).into_iter().for_each(|topic| lake.retire(topic, None));
+            lake.follow_topics();
+            tokio::spawn(supervise(lake.clone()));
+        }
         Ok(lake)
+    }
+
+    /// Why nothing is offloaded or read from the lake, if so: its manifest is damaged.
+    pub fn off(&self) -> Option<&str> {
+        self.shared.manifest.broken()
+    }
+
+    fn check_on(&self) -> Result<(), ReadError> {
+        self.off().map_or(Ok(()), |why| Err(ReadError::Offline(why.to_owned())))
     }
 
     /// A worker for each topic, none for topics that are gone.
     fn follow_topics(self: &Arc<Self>) {
         let topics = self.shared.log.topics();
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.retain(|id, running| {
-            let there = topics.get(&running.name).is_some_and(|topic| topic.id == *id);
-            if !there {
-                running.stop.cancel();
-                self.retire(Deleted { id: *id, name: running.name.clone() });
+        let there = |id: &Uuid, running: &Running| topics.get(&running.name).is_some_and(|topic| topic.id == *id);
+        let gone: Vec<Uuid> = workers.iter().filter(|(id, running)| !there(id, running)).map(|(id, _)| *id).collect();
+        for topic_id in gone {
+            if let Some(Running { name, stop, task, .. }) = workers.remove(&topic_id) {
+                stop.cancel();
+                self.retire(TopicEntry { topic_id, name, removal: None }, Some(task));
             }
-            there
-        });
+        }
         let retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for topic in topics.values() {
             if workers.contains_key(&topic.id)
-                || retiring.contains(&topic.name)
+                || retiring.values().any(|name| *name == topic.name)
                 || (topic.is_internal() && !is_offloaded(topic))
             {
                 continue;
@@ -125,21 +139,22 @@ impl Lake {
             let (commands, queue) = mpsc::channel(COMMANDS);
             let (progress, stop) = (Arc::default(), self.shared.shutdown.child_token());
             let worker = Worker::new(self.shared.clone(), topic.clone(), Arc::clone(&progress), stop.clone());
-            tokio::spawn(worker.run(queue));
-            workers.insert(topic.id, Running { name: topic.name.clone(), commands, progress, stop });
+            let task = tokio::spawn(worker.run(queue));
+            workers.insert(topic.id, Running { name: topic.name.clone(), commands, progress, stop, task });
         }
     }
 
     /// Removes the table and objects of a deleted topic in the background.
-    fn retire(self: &Arc<Self>, topic: Deleted) {
-        self.retiring.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.name.clone());
+    fn retire(self: &Arc<Self>, topic: TopicEntry, worker: Option<JoinHandle<()>>) {
+        let id = topic.topic_id;
+        self.retiring.lock().unwrap_or_else(PoisonError::into_inner).insert(id, topic.name.clone());
         let lake = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = lake.shared.shutdown.cancelled() => return,
-                () = retire::retire(&lake.shared, &topic) => {}
+                () = retire::retire(&lake.shared, topic, worker) => {}
             }
-            lake.retiring.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic.name);
+            lake.retiring.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             lake.follow_topics();
         });
     }
@@ -148,16 +163,18 @@ impl Lake {
         self.shared.log.topic(name).ok_or_else(|| ReadError::Offline(format!("topic {name} does not exist")))
     }
 
-    /// Record batches from the one that holds `from`, with the offsets, timestamps, keys, headers and values as appended.
+    /// Record batches from the one that holds the first record at or after `from`, with the offsets, timestamps, keys, headers
+    /// and values as appended. Empty if the lake reaches beyond `from` but has no record there: reading goes on in the local log.
     ///
     /// # Errors
-    /// The offset is not in the lake, or its object cannot be read now.
+    /// The offset is not in the lake, its object cannot be read now, or the lake is off.
     pub async fn read(&self, topic: &str, partition: u32, from: Offset, max_bytes: usize) -> Result<Bytes, ReadError> {
+        self.check_on()?;
         let topic = self.topic(topic)?;
         let entries = self.shared.manifest.readable(topic.id, partition);
         let first = entries.partition_point(|entry| entry.end <= from);
         for entry in &entries[first..] {
-            // A range may end in a gap (control batches): then the next has what follows.
+            // A range may end in a gap (control batches, damage): then the next has what follows.
             let read = self.cold(entry, move |reader: Arc<ColdReader>, path: Path| async move {
                 reader.read(&path, from, max_bytes).await
             });
@@ -167,6 +184,9 @@ impl Lake {
                 return Ok(batches);
             }
         }
+        if first < entries.len() {
+            return Ok(Bytes::new());
+        }
         let start = entries.first().map_or(Offset::ZERO, |entry| entry.base);
         let end = entries.last().map_or(Offset::ZERO, |entry| entry.end);
         Err(ReadError::OutOfRange { asked: from, start, end })
@@ -175,13 +195,14 @@ impl Lake {
     /// The first record in the lake with a timestamp at or after `at`, not below the log start.
     ///
     /// # Errors
-    /// An object cannot be read now.
+    /// An object cannot be read now, or the lake is off.
     pub async fn offset_for_time(
         &self,
         topic: &str,
         partition: u32,
         at: Millis,
     ) -> Result<Option<(Offset, Millis)>, ReadError> {
+        self.check_on()?;
         let topic = self.topic(topic)?;
         let log_start = topic.partitions.get(partition as usize).map_or(Offset::ZERO, |p| p.watermarks().log_start);
         let reaches = |entry: &&Arc<Entry>| entry.facts.as_ref().is_none_or(|facts| facts.max_timestamp >= at);
@@ -205,7 +226,9 @@ impl Lake {
         let log_start = topic.partitions.get(partition as usize)?.watermarks().log_start;
         let entries = self.shared.manifest.readable(topic.id, partition);
         let kept = entries.iter().filter(|entry| entry.end > log_start);
-        kept.filter_map(|entry| Some(entry.facts.as_ref()?.max_timestamp)).max()
+        kept.filter_map(|entry| entry.facts.as_ref().filter(|facts| facts.rows > 0))
+            .map(|facts| facts.max_timestamp)
+            .max()
     }
 
     /// Decoding Parquet is work for a thread that no connection waits for.
@@ -234,7 +257,10 @@ impl Lake {
             .map(|topic| {
                 let progress = workers.get(&topic.id).map(|running| running.progress.clone());
                 let progress = progress.map(|p| p.lock().unwrap_or_else(PoisonError::into_inner).clone());
-                status::of(topic, &self.shared.url, &self.shared.manifest.all(topic.id), progress.unwrap_or_default())
+                let mut progress = progress.unwrap_or_default();
+                progress.error = self.off().map(str::to_owned).or(progress.error);
+                let totals = self.shared.manifest.totals(topic.id, status::settled(topic));
+                status::of(topic, &self.shared.url, &totals, progress)
             })
             .collect()
     }
@@ -264,6 +290,9 @@ impl Lake {
         let found = self.shared.log.topic(topic).ok_or_else(|| anyhow!("topic {topic} does not exist"))?;
         if !is_offloaded(&found) {
             return Err(anyhow!("topic {topic} is not offloaded: set remote.storage.enable=true"));
+        }
+        if let Some(why) = self.off() {
+            return Err(anyhow!("{why}"));
         }
         self.follow_topics();
         let commands = {

@@ -1,74 +1,86 @@
 //! What a deleted topic leaves behind: its table and objects go too, as Kafka's tiered storage does it.
 //!
-//! The manifest is marked first, so that a restart goes on with the deletion; entries of a topic that is merely missing are
-//! left alone.
+//! What goes is decided once and durably, before the first object does: half of a table can no more tell whose it is. A
+//! restart goes on with the topics that the manifest knows and the log does not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_tiering::manifest::{Entry, State};
-use forebay_tiering::offload::{Change, ManifestStore};
+use forebay_tiering::manifest::{Removal, TopicEntry};
+use forebay_tiering::table::{DeltaLake, Table, TableError};
+use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
-use uuid::Uuid;
+use tokio::task::JoinHandle;
 
 use super::Shared;
 
 /// Wait after a failure, while the store is out of reach.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A topic that is gone.
-pub(super) struct Deleted {
-    pub(super) id: Uuid,
-    pub(super) name: String,
-}
-
-/// Topics of which the manifest says that their deletion had begun.
-pub(super) fn unfinished(shared: &Shared) -> Vec<Deleted> {
+/// Topics that were deleted, and the lake has not followed to the end.
+pub(super) fn unfinished(shared: &Shared) -> Vec<TopicEntry> {
     let topics = shared.log.topics();
-    let there = |id: Uuid| topics.values().any(|topic| topic.id == id);
-    let begun = |entries: &[Arc<Entry>]| entries.iter().all(|entry| entry.state == State::DeleteStarted);
-    let orphans = shared.manifest.topics().into_iter().filter(|id| !there(*id));
-    orphans
-        .filter_map(|id| {
-            let entries = shared.manifest.all(id);
-            let name = entries.first().filter(|_| begun(&entries))?.path.split('/').next()?.to_owned();
-            Some(Deleted { id, name })
-        })
-        .collect()
+    let there = |known: &TopicEntry| topics.values().any(|topic| topic.id == known.topic_id);
+    shared.manifest.topics().into_iter().filter(|known| !there(known)).collect()
 }
 
 /// Deletes everything that the lake holds of a topic; returns when that is done.
-pub(super) async fn retire(shared: &Shared, topic: &Deleted) {
-    while let Err(error) = attempt(shared, topic).await {
+pub(super) async fn retire(shared: &Shared, topic: TopicEntry, worker: Option<JoinHandle<()>>) {
+    // A step that has begun ends first: what it writes must be there to be deleted.
+    if let Some(worker) = worker
+        && let Err(error) = worker.await
+    {
+        tracing::error!(topic = topic.name, %error, "the offload of a deleted topic broke off");
+    }
+    while let Err(error) = attempt(shared, &topic).await {
         tracing::warn!(topic = topic.name, error, "the lake of a deleted topic cannot be removed; trying again");
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn attempt(shared: &Shared, topic: &Deleted) -> Result<(), String> {
-    let entries = shared.manifest.all(topic.id);
-    if entries.is_empty() {
-        return Ok(());
-    }
-    let unmarked = entries.iter().filter(|entry| entry.state != State::DeleteStarted);
-    let marks: Vec<_> = unmarked
-        .map(|entry| Change::Put(Box::new(Entry { state: State::DeleteStarted, ..entry.as_ref().clone() })))
-        .collect();
-    if !marks.is_empty() {
-        shared.manifest.persist(topic.id, &marks).await?;
-    }
-    // The table log first: a reader finds no table rather than one with holes.
-    for prefix in [Path::from_iter([topic.name.as_str(), "_delta_log"]), Path::from(topic.name.as_str())] {
-        let found = shared.store.list(Some(&prefix)).map_ok(|object| object.location).boxed();
-        let mut deleted = shared.store.delete_stream(found);
-        while let Some(object) = deleted.next().await {
-            match object {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.to_string()),
+async fn attempt(shared: &Shared, topic: &TopicEntry) -> Result<(), String> {
+    let Some(known) = shared.manifest.topic(topic.topic_id) else { return Ok(()) };
+    let removal = match known.removal {
+        Some(removal) => removal,
+        None => {
+            let removal = what_goes(shared, &known).await?;
+            shared.manifest.put_topic(TopicEntry { removal: Some(removal), ..known }).await?;
+            removal
+        }
+    };
+    match removal {
+        Removal::Folder => {
+            // The table log first: a reader finds no table rather than one with holes.
+            for folder in [Path::from_iter([topic.name.as_str(), "_delta_log"]), Path::from(topic.name.as_str())] {
+                delete(shared, shared.store.list(Some(&folder)).map_ok(|object| object.location).boxed()).await?;
             }
         }
+        Removal::OwnObjects => {
+            let entries = shared.manifest.all(topic.topic_id);
+            let paths: Vec<_> = entries.iter().map(|entry| Ok(Path::from(entry.path.as_str()))).collect();
+            delete(shared, stream::iter(paths).boxed()).await?;
+        }
     }
-    shared.manifest.forget_topic(topic.id).await
+    shared.manifest.forget_topic(topic.topic_id).await
+}
+
+/// Another topic's table may lie at the same place: of another node, or of this one before its data directory was lost.
+async fn what_goes(shared: &Shared, topic: &TopicEntry) -> Result<Removal, String> {
+    match DeltaLake::new(shared.store.clone(), &topic.name, topic.topic_id).contents().await {
+        Ok(table) if table.version.is_some() => Ok(Removal::Folder),
+        Ok(_) | Err(TableError::Foreign { .. }) => Ok(Removal::OwnObjects),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn delete(shared: &Shared, paths: BoxStream<'static, object_store::Result<Path>>) -> Result<(), String> {
+    let mut deleted = shared.store.delete_stream(paths);
+    while let Some(object) = deleted.next().await {
+        match object {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What the lake tells of itself: per topic what lies in the table and what is still to come.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forebay_disk::Topic;
@@ -22,6 +23,9 @@ pub struct TopicStatus {
     pub bytes: u64,
     /// Records below the high watermark that are not yet in the table.
     pub lag_records: i64,
+    /// Offsets below the end of the lake whose records were damaged in the local log before they were copied.
+    #[serde(default)]
+    pub lost_records: u64,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
 }
@@ -33,6 +37,9 @@ pub struct VerifyReport {
     pub files: u64,
     pub rows: u64,
     pub problems: Vec<String>,
+    /// What is not in the lake because it was damaged in the local log before: known, and no disagreement.
+    #[serde(default)]
+    pub lost: Vec<String>,
 }
 
 /// The state that an entry has once it is in the lake for good.
@@ -40,35 +47,55 @@ pub(super) fn settled(topic: &Topic) -> State {
     if topic.config().lake_format == LakeFormat::None { State::CopyFinished } else { State::Committed }
 }
 
-/// Where each partition's lake ends, by the manifest.
-pub(super) fn lake_end(topic: &Topic, entries: &[Arc<Entry>], partition: u32) -> Offset {
-    let least = settled(topic);
-    let own = entries.iter().filter(|entry| entry.partition == partition && entry.state >= least);
-    own.map(|entry| entry.end).max().unwrap_or(Offset::ZERO)
+/// What the entries of a topic add up to.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    files: u64,
+    rows: u64,
+    bytes: u64,
+    lost: u64,
+    /// Where each partition's lake ends.
+    ends: BTreeMap<u32, Offset>,
 }
 
-pub(super) fn of(topic: &Topic, url: &str, entries: &[Arc<Entry>], progress: Progress) -> TopicStatus {
-    let least = settled(topic);
-    let held = entries.iter().filter(|entry| entry.state >= least && entry.state != State::DeleteStarted);
-    let (mut files, mut rows, mut bytes) = (0, 0, 0);
-    for facts in held.filter_map(|entry| entry.facts.as_ref()) {
-        files += 1;
-        rows += facts.rows;
-        bytes += facts.bytes;
+impl Totals {
+    /// Of the entries of at least this state.
+    pub(super) fn of<'e>(entries: impl Iterator<Item = &'e Arc<Entry>>, least: State) -> Totals {
+        let mut totals = Totals::default();
+        for entry in entries.filter(|entry| entry.state >= least) {
+            let end = totals.ends.entry(entry.partition).or_default();
+            *end = entry.end.max(*end);
+            if let Some(facts) = entry.facts.as_ref().filter(|_| entry.state != State::DeleteStarted) {
+                totals.files += 1;
+                totals.rows += facts.rows;
+                totals.bytes += facts.bytes;
+                totals.lost += facts.lost.offsets;
+            }
+        }
+        totals
     }
+
+    /// Where the partition's lake ends, by the manifest.
+    pub(super) fn end(&self, partition: u32) -> Offset {
+        self.ends.get(&partition).copied().unwrap_or_default()
+    }
+}
+
+pub(super) fn of(topic: &Topic, url: &str, totals: &Totals, progress: Progress) -> TopicStatus {
     let lag = topic.partitions.iter().map(|partition| {
         let marks = partition.watermarks();
-        let done = lake_end(topic, entries, partition.index()).max(marks.log_start);
+        let done = totals.end(partition.index()).max(marks.log_start);
         (marks.high_watermark.0 - done.0).max(0)
     });
     TopicStatus {
         topic: topic.name.clone(),
         url: format!("{url}/{}", topic.name),
         table_version: progress.table_version,
-        files,
-        rows,
-        bytes,
+        files: totals.files,
+        rows: totals.rows,
+        bytes: totals.bytes,
         lag_records: lag.sum(),
+        lost_records: totals.lost,
         error: progress.error,
     }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use forebay_disk::{Partition, Topic};
-use forebay_log::Offset;
 use forebay_log::record::{Batches, RecordReader};
-use forebay_tiering::manifest::{Entry, State};
+use forebay_log::{Offset, ReadError};
+use forebay_tiering::manifest::{Entry, Lost, State};
 use forebay_tiering::table::{DeltaLake, Table, TableFile};
 use object_store::path::Path;
 
@@ -19,8 +19,9 @@ const MAX_PROBLEMS: usize = 100;
 
 /// Runs in the topic's worker, so that no offload goes on meanwhile.
 pub(super) async fn verify(shared: &Shared, topic: &Arc<Topic>) -> VerifyReport {
-    let mut report = VerifyReport { topic: topic.name.clone(), files: 0, rows: 0, problems: Vec::new() };
-    let entries = shared.manifest.all(topic.id);
+    let mut report =
+        VerifyReport { topic: topic.name.clone(), files: 0, rows: 0, problems: Vec::new(), lost: Vec::new() };
+    let (entries, totals) = (shared.manifest.all(topic.id), shared.manifest.totals(topic.id, status::settled(topic)));
     for partition in &topic.partitions {
         let own: Vec<_> = entries
             .iter()
@@ -28,7 +29,7 @@ pub(super) async fn verify(shared: &Shared, topic: &Arc<Topic>) -> VerifyReport 
                 entry.partition == partition.index() && entry.readable() && entry.state != State::DeleteStarted
             })
             .collect();
-        check_ranges(partition, &own, &entries, topic, &mut report);
+        check_ranges(partition, &own, totals.end(partition.index()), &mut report);
         for entry in own {
             check_object(shared, partition, entry, &mut report).await;
         }
@@ -36,22 +37,18 @@ pub(super) async fn verify(shared: &Shared, topic: &Arc<Topic>) -> VerifyReport 
     if status::settled(topic) == State::Committed {
         check_table(shared, topic, &entries, &mut report).await;
     }
-    let found = report.problems.len();
-    if found > MAX_PROBLEMS {
-        report.problems.truncate(MAX_PROBLEMS);
-        report.problems.push(format!("and {} more", found - MAX_PROBLEMS));
+    for list in [&mut report.problems, &mut report.lost] {
+        let found = list.len();
+        if found > MAX_PROBLEMS {
+            list.truncate(MAX_PROBLEMS);
+            list.push(format!("and {} more", found - MAX_PROBLEMS));
+        }
     }
     report
 }
 
 /// The ranges follow one another without gap or overlap, from the log start on, and meet the local log.
-fn check_ranges(
-    partition: &Partition,
-    own: &[&Arc<Entry>],
-    entries: &[Arc<Entry>],
-    topic: &Topic,
-    report: &mut VerifyReport,
-) {
+fn check_ranges(partition: &Partition, own: &[&Arc<Entry>], end: Offset, report: &mut VerifyReport) {
     let (index, marks) = (partition.index(), partition.watermarks());
     let mut next: Option<Offset> = None;
     for entry in own {
@@ -66,7 +63,7 @@ fn check_ranges(
         let (start, base) = (marks.log_start, first.base);
         report.problems.push(format!("partition {index}: the log starts at {start}, the lake only at {base}"));
     }
-    let end = status::lake_end(topic, entries, index).max(marks.log_start);
+    let end = end.max(marks.log_start);
     if end < marks.local_start {
         report.problems.push(format!(
             "partition {index}: offsets {end} to {} are neither in the lake nor in the local log",
@@ -87,6 +84,8 @@ async fn check_object(shared: &Shared, partition: &Arc<Partition>, entry: &Entry
     if check.rows != promised {
         report.problems.push(format!("object {}: {} rows, the manifest says {promised}", entry.path, check.rows));
     }
+    let lost = entry.facts.as_ref().map(|facts| &facts.lost).filter(|lost| lost.offsets > 0);
+    report.lost.extend(lost.map(|lost| format!("partition {}: {lost}", entry.partition)));
     let inside = check.first.is_none_or(|first| first >= entry.base) && check.last.is_none_or(|last| last < entry.end);
     if !inside || !check.ascending {
         report.problems.push(format!(
@@ -100,9 +99,12 @@ async fn check_object(shared: &Shared, partition: &Arc<Partition>, entry: &Entry
     let (source, base, end) = (partition.clone(), entry.base, entry.end);
     let counted = tokio::task::spawn_blocking(move || count_local(&source, base, end)).await;
     match counted.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(rows) if rows == check.rows => {}
-        Ok(rows) => {
-            report.problems.push(format!("object {}: {} rows, the local log has {rows}", entry.path, check.rows));
+        Ok((rows, _)) if rows == check.rows => {}
+        Ok((rows, lost)) => {
+            let damage = if lost.offsets > 0 { format!(" and has lost {lost}") } else { String::new() };
+            report
+                .problems
+                .push(format!("object {}: {} rows, the local log has {rows}{damage}", entry.path, check.rows));
         }
         // Local retention may let the segment go at any time.
         Err(_) if entry.base < partition.watermarks().local_start => {}
@@ -110,11 +112,20 @@ async fn check_object(shared: &Shared, partition: &Arc<Partition>, entry: &Entry
     }
 }
 
-fn count_local(partition: &Partition, base: Offset, end: Offset) -> Result<u64, String> {
-    let (mut rows, mut next) = (0, base);
+/// The rows of a range in the local log, and what is damaged there.
+fn count_local(partition: &Partition, base: Offset, end: Offset) -> Result<(u64, Lost), String> {
+    let (mut rows, mut lost, mut next) = (0, Lost::default(), base);
     while next < end {
-        let fetched = partition.read(next, READ_BYTES).map_err(|error| error.to_string())?;
         let before = next;
+        let fetched = match partition.read(next, READ_BYTES) {
+            Ok(fetched) => fetched,
+            Err(error @ ReadError::Corrupt { next: behind, .. }) if behind > next => {
+                lost.add(next, behind.min(end), &error.to_string());
+                next = behind;
+                continue;
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         for batch in Batches::new(fetched.batches) {
             let (header, batch) = batch.map_err(|problem| problem.to_string())?;
             next = header.next_offset().max(next);
@@ -130,7 +141,7 @@ fn count_local(partition: &Partition, base: Offset, end: Offset) -> Result<u64, 
             return Err(format!("the local log ends at offset {next}"));
         }
     }
-    Ok(rows)
+    Ok((rows, lost))
 }
 
 /// The table lists the committed objects and ends where the manifest says.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::local::TopicLog;
+use super::status::Totals;
 use super::{Shared, VerifyReport, is_offloaded, status, verify};
 
 /// How often the closed segments are looked at.
@@ -59,32 +60,48 @@ impl Worker {
         Worker { shared, topic, log, progress, stop, driver: None }
     }
 
-    /// Works until stopped. Stopping in the middle of a step is as harmless as a crash there.
+    /// Works until stopped, and ends a step that has begun; only when the node goes down it is left in the middle, which is
+    /// as harmless as a crash there.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let stop = self.stop.clone();
+        let shutdown = self.shared.shutdown.clone();
         let work = async {
             self.look_at_table().await;
+            let stop = self.stop.clone();
             let mut ticks = tokio::time::interval(POLL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
+                    () = stop.cancelled() => return,
                     _ = ticks.tick() => {
                         if is_offloaded(&self.topic) && self.poll(false).await.is_err() {
-                            tokio::time::sleep(MANIFEST_RETRY).await;
+                            ticks.reset_after(MANIFEST_RETRY);
                         }
                     }
                     command = commands.recv() => match command {
-                        // Whoever asked may have gone: then nobody needs the answer.
-                        Some(Command::Flush(done)) => drop(done.send(self.flush().await)),
-                        Some(Command::Verify(done)) => drop(done.send(verify::verify(&self.shared, &self.topic).await)),
+                        Some(command) => self.answer(command).await,
                         None => return,
                     }
                 }
             }
         };
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = shutdown.cancelled() => {}
             () = work => {}
+        }
+    }
+
+    /// Ends early when whoever asked has gone.
+    async fn answer(&mut self, command: Command) {
+        match command {
+            Command::Flush(mut done) => {
+                let flushed = self.flush(&mut done).await;
+                let _ = done.send(flushed);
+            }
+            Command::Verify(mut done) => tokio::select! {
+                report = verify::verify(&self.shared, &self.topic) => drop(done.send(report)),
+                () = done.closed() => {}
+                () = self.stop.cancelled() => {}
+            },
         }
     }
 
@@ -117,7 +134,7 @@ impl Worker {
                 policy: self.policy(),
                 ids: Box::new(Uuid::new_v4),
                 store: shared.store.clone(),
-                manifest: Arc::new(shared.manifest.clone()) as Arc<dyn ManifestStore>,
+                manifest: Arc::new(shared.manifest.of(topic)) as Arc<dyn ManifestStore>,
                 log: self.log.clone(),
                 table: Box::new(table),
                 copies: shared.copies.clone(),
@@ -150,7 +167,7 @@ impl Worker {
 
     fn note(&mut self, error: Option<String>) {
         let version = self.driver.as_mut().and_then(|driver| driver.table().version());
-        let entries = self.shared.manifest.all(self.topic.id);
+        let totals = self.totals();
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(new) = error.as_ref().filter(|new| progress.error.as_ref() != Some(*new)) {
             tracing::warn!(topic = self.topic.name, error = new, "the offload to the lake failed; trying again");
@@ -160,25 +177,32 @@ impl Worker {
         }
         progress.error = error;
         progress.table_version = version.or(progress.table_version);
-        let shown = status::of(&self.topic, &self.shared.url, &entries, progress.clone());
+        let shown = status::of(&self.topic, &self.shared.url, &totals, progress.clone());
         drop(progress);
         self.shared.metrics.lake.show(&shown);
     }
 
-    async fn flush(&mut self) -> Result<(), String> {
+    fn totals(&self) -> Arc<Totals> {
+        self.shared.manifest.totals(self.topic.id, status::settled(&self.topic))
+    }
+
+    async fn flush(&mut self, done: &mut oneshot::Sender<Result<(), String>>) -> Result<(), String> {
         for partition in &self.topic.partitions {
             partition.roll().await.map_err(|error| format!("partition {}: {error}", partition.index()))?;
         }
         let targets: Vec<Offset> = self.topic.partitions.iter().map(|p| p.watermarks().high_watermark).collect();
         let (mut best, mut deadline) = (0, Instant::now() + FLUSH_STALL);
         loop {
+            if self.stop.is_cancelled() || done.is_closed() {
+                return Err("stopped".to_owned());
+            }
             self.poll(true).await?;
-            let entries = self.shared.manifest.all(self.topic.id);
+            let totals = self.totals();
             let missing: i64 = targets
                 .iter()
                 .zip(&self.topic.partitions)
                 .map(|(target, partition)| {
-                    let end = status::lake_end(&self.topic, &entries, partition.index());
+                    let end = totals.end(partition.index());
                     (target.0 - end.max(partition.watermarks().log_start).0).max(0)
                 })
                 .sum();

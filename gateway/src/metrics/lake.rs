@@ -19,6 +19,8 @@ pub struct LakeMetrics {
     records: Counter,
     malformed: Counter,
     bytes: Counter,
+    lost: Counter,
+    off: Gauge,
     failures: Counter,
     cold_reads: Counter,
     cold_bytes: Counter,
@@ -36,6 +38,8 @@ impl LakeMetrics {
             records: Counter::default(),
             malformed: Counter::default(),
             bytes: Counter::default(),
+            lost: Counter::default(),
+            off: Gauge::default(),
             failures: Counter::default(),
             cold_reads: Counter::default(),
             cold_bytes: Counter::default(),
@@ -49,6 +53,12 @@ impl LakeMetrics {
         registry.register("objects_written", "Parquet objects written", metrics.objects.clone());
         registry.register("records_written", "Records written to Parquet objects", metrics.records.clone());
         registry.register("malformed_records", "Records written with an _error", metrics.malformed.clone());
+        registry.register(
+            "lost_records",
+            "Records that were damaged in the local log when their segment was copied: they are not in the lake",
+            metrics.lost.clone(),
+        );
+        registry.register("off", "1 while the lake is off because its manifest is damaged", metrics.off.clone());
         registry.register("written_bytes", "Bytes of Parquet objects written", metrics.bytes.clone());
         registry.register("failures", "Offload steps that failed with a new reason", metrics.failures.clone());
         registry.register("cold_reads", "Reads served from the cold tier", metrics.cold_reads.clone());
@@ -66,6 +76,14 @@ impl LakeMetrics {
         self.records.inc_by(rows);
         self.malformed.inc_by(malformed);
         self.bytes.inc_by(bytes);
+    }
+
+    pub fn lost(&self, records: u64) {
+        self.lost.inc_by(records);
+    }
+
+    pub fn set_off(&self, off: bool) {
+        self.off.set(off.into());
     }
 
     pub fn failed(&self) {

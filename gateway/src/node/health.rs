@@ -1,6 +1,11 @@
 //! Whether a node is ready to take readings, and if not, why.
 
+use std::time::Duration;
+
 use super::Gateway;
+
+/// A sync that takes longer is told of.
+const SYNC_STALLED: Duration = Duration::from_secs(10);
 
 impl Gateway {
     /// Why the node should get no traffic now; empty when it is ready.
@@ -12,6 +17,10 @@ impl Gateway {
         }
         if self.log.disk_full() {
             reasons.push("the disk is full: readings are refused until there is room".to_owned());
+        }
+        let stalled = self.log.sync_stalled();
+        if stalled > SYNC_STALLED {
+            reasons.push(format!("the disk has not finished a sync for {} s: readings wait", stalled.as_secs()));
         }
         reasons
     }
@@ -27,7 +36,9 @@ impl Gateway {
                 }
             }
         }
-        for topic in self.lake.iter().flat_map(|lake| lake.status()) {
+        let (off, on): (Vec<_>, Vec<_>) = self.lake.iter().partition(|lake| lake.off().is_some());
+        problems.extend(off.into_iter().filter_map(|lake| lake.off()).map(str::to_owned));
+        for topic in on.into_iter().flat_map(|lake| lake.status()) {
             if let Some(why) = topic.error {
                 problems.push(format!("the lake of {}: {why}", topic.topic));
             }

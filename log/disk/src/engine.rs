@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use forebay_log::partition::{Append, Durable, Effect, Event, Fault, Outcome, Persist};
@@ -13,7 +14,7 @@ use crate::files::{File, is_disk_full};
 use crate::machine::{Machine, Token};
 use crate::pool::SyncPool;
 use crate::space::Space;
-use crate::stats::Stats;
+use crate::stats::{Stats, SyncClock};
 use crate::store::Store;
 
 /// Number of a partition in this node, given when it is opened.
@@ -38,6 +39,7 @@ pub(crate) struct Engine {
     pool: SyncPool,
     space: Arc<Space>,
     stats: Arc<Stats>,
+    sync_clock: Arc<SyncClock>,
     fsync: bool,
 }
 
@@ -50,10 +52,15 @@ struct Unsynced {
 
 impl Engine {
     pub(crate) fn new(pool: SyncPool, space: Arc<Space>, stats: Arc<Stats>, fsync: bool) -> Engine {
-        Engine { partitions: BTreeMap::new(), pool, space, stats, fsync }
+        let sync_clock = stats.sync_clock();
+        Engine { partitions: BTreeMap::new(), pool, space, stats, sync_clock, fsync }
     }
 
+    /// Takes a partition in, unless its topic was deleted while it was opened.
     pub(crate) fn add(&mut self, key: PartitionKey, driver: Driver) {
+        if driver.store.shared().removed.load(Ordering::Acquire) {
+            return;
+        }
         driver.store.shared().publish(&driver.machine);
         self.partitions.insert(key, driver);
     }
@@ -113,6 +120,7 @@ impl Engine {
 
     /// Tells every partition that the clock was set by `by` milliseconds.
     pub(crate) fn clock_stepped(&mut self, now: Millis, by: i64) {
+        tracing::warn!(seconds = by / 1000, "the system's clock was set; by age nothing leaves the log for an hour");
         let keys: BTreeSet<PartitionKey> = self.partitions.keys().copied().collect();
         for &key in &keys {
             self.handle(now, key, Event::ClockStepped { by });
@@ -143,7 +151,10 @@ impl Engine {
             let began = Instant::now();
             let results = if self.fsync {
                 let files: Vec<Arc<dyn File>> = unsynced.iter().map(|write| Arc::clone(&write.file)).collect();
-                self.pool.sync_all(&files)
+                self.sync_clock.begin();
+                let results = self.pool.sync_all(&files);
+                self.sync_clock.end();
+                results
             } else {
                 unsynced.iter().map(|_| Ok(())).collect()
             };
@@ -174,8 +185,10 @@ impl Engine {
                         Ok(()) => Event::Repaired,
                         Err(cause) => {
                             let shared = driver.store.shared();
-                            error!(topic = %shared.topic, partition = shared.index, %cause,
-                                "partition is offline: a failed write could not be undone; retried each second");
+                            if shared.offline.load().is_none() {
+                                error!(topic = %shared.topic, partition = shared.index, %cause,
+                                    "partition is offline: a failed write could not be undone; retried each second");
+                            }
                             Event::RepairFailed(fault(&self.space, &cause))
                         }
                     };
@@ -191,7 +204,7 @@ impl Engine {
         more
     }
 
-    fn persisted(&mut self, now: Millis, key: PartitionKey, then: Durable<Token>, result: io::Result<()>) {
+    fn persisted(&mut self, now: Millis, key: PartitionKey, mut then: Durable<Token>, result: io::Result<()>) {
         let Some(driver) = self.partitions.get_mut(&key) else { return };
         let event = match result {
             Ok(()) => {
@@ -206,6 +219,8 @@ impl Engine {
                 if !is_disk_full(&cause) {
                     error!(topic = %shared.topic, partition = shared.index, %cause, "write failed: its appends are refused");
                 }
+                // They are answered once the repair is durable, however long that takes.
+                then.tokens_mut().for_each(Token::release);
                 Event::PersistFailed(then, fault(&self.space, &cause))
             }
         };

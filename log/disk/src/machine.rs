@@ -14,14 +14,22 @@ pub(crate) type Machine = Partition<Token>;
 pub(crate) enum Token {
     Append {
         reply: oneshot::Sender<Result<Appended, AppendError>>,
-        /// The append's share of [`forebay_log::limits::MAX_PENDING_APPEND_BYTES`], given back with the answer.
-        _permit: OwnedSemaphorePermit,
+        /// The append's share of [`forebay_log::limits::MAX_PENDING_APPEND_BYTES`], given back with the answer, or when its
+        /// data is dropped before that.
+        permit: Option<OwnedSemaphorePermit>,
         chain: Option<Chain>,
     },
     Control(oneshot::Sender<Result<(), AppendError>>),
 }
 
 impl Token {
+    /// The data is gone: only the answer is still owed, and others may use the memory.
+    pub(crate) fn release(&mut self) {
+        if let Token::Append { permit, .. } = self {
+            *permit = None;
+        }
+    }
+
     /// Refuses at once what follows on a refused append of its chain.
     pub(crate) fn check_chain(&self) -> Result<(), AppendError> {
         match self {

@@ -18,7 +18,7 @@ use crate::meta::Metadata;
 use crate::recover::{Recovered, Recovery};
 use crate::shared::Shared;
 use crate::space::Space;
-use crate::store::Store;
+use crate::store::{EPOCHS_FILE, Store};
 
 /// Kafka's name for the file that tells whose data directory this is.
 const PROPERTIES_FILE: &str = "meta.properties";
@@ -40,7 +40,9 @@ pub(crate) fn identify(files: &dyn Files, space: &Space) -> Result<Metadata, Log
         let text = format!("version=1\ncluster.id={}\nnode.id=1\n", metadata.cluster_id);
         space.reserved(|| replace_file(files, &path, text.as_bytes())).map_err(LogError::io(&path))?;
     }
-    dirs::sweep(files).map_err(LogError::io(LOG_DIR))?;
+    if let Err(error) = dirs::sweep(files) {
+        tracing::warn!(%error, "directories of deleted topics are not all removed: tried again at the next start");
+    }
     Ok(metadata)
 }
 
@@ -79,7 +81,12 @@ impl OpenPartition {
         let Recovered { restored, segments } = recovered.inspect_err(|error| {
             self.shared.offline.store(Some(Arc::new(format!("{}: {error}", dir.display()))));
         })?;
-        let epoch = restored.epochs.latest().map_or(Epoch(0), |latest| Epoch(latest.0 + 1));
+        let epoch = match restored.epochs.latest() {
+            None => Epoch(0),
+            Some(latest) => latest.0.checked_add(1).map(Epoch).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{EPOCHS_FILE}: the last leader epoch is no epoch"))
+            })?,
+        };
         let config = Arc::unwrap_or_clone(self.config.load_full());
         let mut machine = Machine::new(config, now, restored);
         // A new epoch at each start: a log that lost its unsynced tail is not taken for the one before (KIP-101).

@@ -122,7 +122,7 @@ impl Partition {
             return Err(AppendError::Offline("the topic is deleted".to_owned()));
         }
         let (reply, receiver) = oneshot::channel();
-        let append = Append { data, token: Token::Append { reply, _permit: permit, chain } };
+        let append = Append { data, token: Token::Append { reply, permit: Some(permit), chain } };
         self.mailbox.send(Request::Event(self.key, Event::Append(vec![append]))).await?;
         Ok(Ticket { receiver })
     }

@@ -5,11 +5,10 @@ use std::io;
 use bytes::Bytes;
 use forebay_log::limits::{BATCH_HEADER_BYTES, INDEX_INTERVAL_BYTES, MAX_READ_BYTES};
 use forebay_log::record::{BatchHeader, RecordReader};
-use forebay_log::segment::scan;
 use forebay_log::{Millis, Offset, ReadError};
 
 use crate::files::{File, read_full};
-use crate::segment_file::SegmentFile;
+use crate::segment_file::{Expected, Hint, SegmentFile};
 
 /// A stretch of a segment in memory.
 struct Window<'a> {
@@ -34,7 +33,12 @@ impl Window<'_> {
         let mut buffer = vec![0; want.max(ahead.min(left))];
         let got = read_full(self.file, position, &mut buffer).map_err(|e| failed(self.segment, &e))?;
         if got < want {
-            return Err(corrupt(self.segment, position + got as u64, "file is shorter than its durable length"));
+            return Err(corrupt(
+                self.segment,
+                position + got as u64,
+                "file is shorter than its durable length",
+                Offset(-1),
+            ));
         }
         buffer.truncate(got);
         self.start = position;
@@ -47,12 +51,13 @@ fn failed(segment: &SegmentFile, error: &io::Error) -> ReadError {
     ReadError::Storage(format!("{}: {error}", segment.path().display()))
 }
 
-fn corrupt(segment: &SegmentFile, position: u64, what: &'static str) -> ReadError {
+/// `next`: where reading goes on; the offset asked for stands when that is behind this segment.
+fn corrupt(segment: &SegmentFile, position: u64, what: &'static str, next: Offset) -> ReadError {
     let file = segment.path().display().to_string();
     if segment.log_damage() {
         tracing::error!(%file, position, what, "corrupt batch: it is not served");
     }
-    ReadError::Corrupt { file, position, what, next: segment.base }
+    ReadError::Corrupt { file, position, what, next }
 }
 
 /// Whole batches of `segment` from the one that holds `from`, below `limit`, at least one, up to `max_bytes`. Empty when that
@@ -66,68 +71,88 @@ pub(crate) fn read_batches(
     let end = segment.readable();
     let file = segment.file().map_err(|e| failed(segment, &e))?;
     let mut window = Window { segment, file: file.as_ref(), end, start: 0, bytes: Bytes::new() };
-    let max_bytes = max_bytes.min(MAX_READ_BYTES);
-    let start = segment.position(from).map_err(|e| failed(segment, &e))?;
-    let (start, first) = find(&mut window, start, from, max_bytes)?;
-    let stretch = window.get(start, first.size, max_bytes)?;
-    let mut taken = 0;
+    let asked = Asked { from, limit, max_bytes: max_bytes.min(MAX_READ_BYTES) };
+    let hint = segment.hint(from).map_err(|e| failed(segment, &e))?;
+    let damage = match walk(&mut window, hint, &asked)? {
+        Walked::Found(batches) => return Ok(batches),
+        Walked::Damaged(damage) => damage,
+    };
+    let good = segment.good_ranges(end).map_err(|e| failed(segment, &e))?;
+    let behind = good.partition_point(|range| range.next_offset <= from);
+    let next = good.get(behind).map_or(from, |range| range.base_offset);
+    if let Some(range) = good.get(behind).filter(|range| range.base_offset <= from) {
+        window.end = range.bytes.end;
+        let first = Hint { position: range.bytes.start, expected: Expected::Base(range.base_offset) };
+        if let Walked::Found(batches) = walk(&mut window, first, &asked)? {
+            return Ok(batches);
+        }
+        return Err(corrupt(segment, damage.position, damage.what, range.next_offset));
+    }
+    let gap = behind.checked_sub(1).and_then(|before| good.get(before)).map_or(0, |range| range.bytes.end);
+    Err(corrupt(segment, gap, damage.what, next))
+}
+
+/// What a read wants.
+struct Asked {
+    from: Offset,
+    limit: Offset,
+    max_bytes: usize,
+}
+
+enum Walked {
+    Found(Bytes),
+    Damaged(Damage),
+}
+
+/// What is wrong where.
+struct Damage {
+    position: u64,
+    what: &'static str,
+}
+
+/// Walks from `hint` to the batch that holds `asked.from` and takes it and those behind it. The checksum does not cover the base
+/// offset: each batch must begin where the one before it ended.
+fn walk(window: &mut Window<'_>, hint: Hint, asked: &Asked) -> Result<Walked, ReadError> {
+    let damaged = |position, what| Ok(Walked::Damaged(Damage { position, what }));
+    let Hint { mut position, mut expected } = hint;
+    let ahead = asked.max_bytes.saturating_add(2 * INDEX_INTERVAL_BYTES);
+    let first = loop {
+        if position >= window.end {
+            return damaged(position, "no whole batch where one was written");
+        }
+        let bytes = window.get(position, BATCH_HEADER_BYTES, ahead)?;
+        match BatchHeader::parse(&bytes) {
+            Ok(header) if !expected.is_met(&header) => return damaged(position, "its offset does not follow"),
+            Ok(header) if header.last_offset() >= asked.from => break header,
+            Ok(header) => {
+                position += header.size as u64;
+                expected = Expected::Base(header.next_offset());
+            }
+            Err(_) => return damaged(position, "not a batch"),
+        }
+    };
+    if position + first.size as u64 > window.end {
+        return damaged(position, "batch reaches beyond the end of its segment");
+    }
+    let stretch = window.get(position, first.size, asked.max_bytes)?;
+    // Its length and its offsets are only known to be right when its checksum is.
+    if stretch.get(..first.size).is_none_or(|batch| first.check_crc(batch).is_err()) {
+        return damaged(position, "checksum mismatch");
+    }
+    let (mut taken, mut next) = (0, first.base_offset);
     while let Ok(header) = BatchHeader::parse(&stretch[taken..])
-        && header.next_offset() <= limit
-        && (taken == 0 || taken + header.size <= max_bytes)
+        && header.base_offset == next
+        && header.next_offset() <= asked.limit
+        && (taken == 0 || taken + header.size <= asked.max_bytes)
         && let Some(batch) = stretch.get(taken..taken + header.size)
     {
-        if header.check_crc(batch).is_err() {
-            if taken == 0 {
-                return Err(corrupt(segment, start, "checksum mismatch"));
-            }
+        if taken > 0 && header.check_crc(batch).is_err() {
             break;
         }
         taken += header.size;
+        next = header.next_offset();
     }
-    Ok(stretch.slice(..taken))
-}
-
-/// The batch that holds `from`, walking headers from `position`.
-fn find(
-    window: &mut Window<'_>,
-    mut position: u64,
-    from: Offset,
-    max_bytes: usize,
-) -> Result<(u64, BatchHeader), ReadError> {
-    let ahead = max_bytes.saturating_add(2 * INDEX_INTERVAL_BYTES);
-    while position < window.end {
-        let bytes = window.get(position, BATCH_HEADER_BYTES, ahead)?;
-        match BatchHeader::parse(&bytes) {
-            Ok(header) if header.base_offset <= from && header.last_offset() >= from => {
-                return if position + header.size as u64 <= window.end {
-                    Ok((position, header))
-                } else {
-                    Err(corrupt(window.segment, position, "batch reaches beyond the end of its segment"))
-                };
-            }
-            Ok(header) if header.last_offset() < from => position += header.size as u64,
-            // Not a batch, or one further on: something before it is damaged.
-            _ => break,
-        }
-    }
-    find_behind_damage(window, from)
-}
-
-/// The batch that holds `from` in a damaged segment, by checking all of it.
-fn find_behind_damage(window: &Window<'_>, from: Offset) -> Result<(u64, BatchHeader), ReadError> {
-    let (mut found, mut damage) = (None, 0);
-    let mut expected = window.segment.base;
-    let read = |position, buffer: &mut [u8]| read_full(window.file, position, buffer);
-    let scanned = scan(window.segment.base, window.end, read, |header, position| {
-        if header.base_offset <= from && from <= header.last_offset() {
-            found = Some((position, *header));
-        }
-        if header.next_offset() <= from {
-            (expected, damage) = (header.next_offset(), position + header.size as u64);
-        }
-    });
-    scanned.map_err(|e| failed(window.segment, &e))?;
-    found.ok_or_else(|| corrupt(window.segment, damage, "no whole batch where one was written"))
+    Ok(Walked::Found(stretch.slice(..taken)))
 }
 
 /// The first record of `segment` below `limit`, at or after `start`, with a timestamp at or after `at`.
@@ -145,12 +170,13 @@ pub(crate) fn find_time(
             return Ok(None);
         }
         for batch in forebay_log::record::Batches::new(batches) {
-            let (header, batch) = batch.map_err(|_| corrupt(segment, 0, "batches changed while they were read"))?;
+            let (header, batch) =
+                batch.map_err(|_| corrupt(segment, 0, "batches changed while they were read", next))?;
             next = header.next_offset();
             if header.max_timestamp < at {
                 continue;
             }
-            let undecodable = |_| corrupt(segment, 0, "records of a batch cannot be decoded");
+            let undecodable = |_| corrupt(segment, 0, "records of a batch cannot be decoded", next);
             for record in RecordReader::new(&header, &batch).map_err(undecodable)? {
                 let record = record.map_err(undecodable)?;
                 if record.offset >= start && record.timestamp >= at {

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use forebay_log::limits::MAX_HELD_INDEX_ENTRIES;
-use forebay_log::segment::{FileKind, Indexes, OffsetIndex, Scan, TimeIndex, scan};
+use forebay_log::record::BatchHeader;
+use forebay_log::segment::{FileKind, GoodRange, Indexes, OffsetIndex, Scan, TimeIndex, scan};
 use forebay_log::{Millis, Offset};
 
 use crate::files::{File, Files, read_file, read_full};
@@ -49,6 +50,29 @@ pub(crate) struct SegmentFile {
     indexes: RwLock<Held>,
     /// Damage in it has been logged; a reader that comes again and again adds no lines.
     damage_logged: AtomicBool,
+    /// Once damage was met: the good runs, and up to which position they were looked for.
+    good: Mutex<Option<(u64, Arc<[GoodRange]>)>>,
+}
+
+/// A place in a segment to start looking from, and what the batch there must be.
+pub(crate) struct Hint {
+    pub(crate) position: u64,
+    pub(crate) expected: Expected,
+}
+
+/// How a batch is known to be the one that was written at its place.
+pub(crate) enum Expected {
+    Base(Offset),
+    Last(Offset),
+}
+
+impl Expected {
+    pub(crate) fn is_met(&self, header: &BatchHeader) -> bool {
+        match self {
+            Expected::Base(base) => header.base_offset == *base,
+            Expected::Last(last) => header.last_offset() == *last,
+        }
+    }
 }
 
 impl SegmentFile {
@@ -71,6 +95,7 @@ impl SegmentFile {
             max_timestamp: AtomicI64::new(max.0),
             indexes: RwLock::new(Held::Growing(indexes)),
             damage_logged: AtomicBool::new(false),
+            good: Mutex::new(None),
         }
     }
 
@@ -85,6 +110,7 @@ impl SegmentFile {
             max_timestamp: AtomicI64::new(max.0),
             indexes: RwLock::new(Held::Unread),
             damage_logged: AtomicBool::new(false),
+            good: Mutex::new(None),
         }
     }
 
@@ -163,9 +189,27 @@ impl SegmentFile {
         }
     }
 
-    /// A position at or before the batch that holds `offset`.
-    pub(crate) fn position(&self, offset: Offset) -> io::Result<u64> {
-        self.with_indexes(|offsets, _| offsets.lookup(offset))
+    /// Where to start looking for the batch that holds `offset`.
+    pub(crate) fn hint(&self, offset: Offset) -> io::Result<Hint> {
+        let entry = self.with_indexes(|offsets, _| offsets.lookup(offset))?;
+        Ok(entry.map_or(Hint { position: 0, expected: Expected::Base(self.base) }, |entry| Hint {
+            position: u64::from(entry.position),
+            expected: Expected::Last(self.base.plus(i64::from(entry.relative_offset))),
+        }))
+    }
+
+    /// The runs of good batches below `end`, found by checking all of it; kept, so that readers who come to the same damage again
+    /// cost nothing.
+    pub(crate) fn good_ranges(&self, end: u64) -> io::Result<Arc<[GoodRange]>> {
+        let mut known = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((checked, good)) = &*known
+            && *checked >= end
+        {
+            return Ok(Arc::clone(good));
+        }
+        let good: Arc<[GoodRange]> = self.scan()?.good.into();
+        *known = Some((end, Arc::clone(&good)));
+        Ok(good)
     }
 
     /// Where a batch begins, as near as the index tells to `bytes` before the end.

@@ -202,6 +202,13 @@ pub struct Durable<T> {
     pub(super) applied: Vec<T>,
 }
 
+impl<T> Durable<T> {
+    /// Whom the appends in this work are to be answered.
+    pub fn tokens_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.acks.iter_mut().map(|(token, _)| token)
+    }
+}
+
 /// How durable work moves the machine.
 #[derive(Debug)]
 pub(super) enum Change {

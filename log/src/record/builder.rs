@@ -36,7 +36,7 @@ impl BatchBuilder {
     /// Adds all records of a chunk; returns the index of its first record in the batch.
     pub fn push_chunk(&mut self, chunk: &RecordChunk) -> usize {
         let first = self.len();
-        self.raw.reserve(chunk.bytes() + chunk.len() * 16);
+        self.raw.reserve(chunk.bytes());
         for (timestamp, body) in chunk.bodies() {
             self.put_record(self.last_offset_delta + 1, timestamp, body);
         }

@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::varint;
+use crate::limits::RECORD_PREFIX_BYTES;
 use crate::units::Millis;
 
 /// A run of records for one partition, appended all or none and given consecutive offsets.
@@ -35,9 +36,9 @@ impl RecordChunk {
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
-    /// Encoded bytes, for admission and batch limits.
+    /// The most that the records take in a batch before compression, in bytes: for admission and batch limits.
     pub fn bytes(&self) -> usize {
-        self.bodies.len()
+        self.bodies.len() + self.records.len() * RECORD_PREFIX_BYTES
     }
 
     /// Timestamp and encoded body of each record, in order.

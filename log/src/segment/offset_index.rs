@@ -39,11 +39,11 @@ impl OffsetIndex {
         }
     }
 
-    /// A position at or before the batch that holds `offset`: where to start looking for it.
+    /// The entry of a batch at or before the one that holds `offset`, where to start looking for it; `None`: at the start.
     #[must_use]
-    pub fn lookup(&self, offset: Offset) -> u64 {
+    pub fn lookup(&self, offset: Offset) -> Option<OffsetEntry> {
         let after = self.entries.partition_point(|e| self.base.plus(i64::from(e.relative_offset)) <= offset);
-        after.checked_sub(1).map_or(0, |i| u64::from(self.entries[i].position))
+        after.checked_sub(1).map(|i| self.entries[i])
     }
 
     /// Forgets all entries of batches that start at or behind `position` (truncation of the log file).
@@ -117,7 +117,7 @@ mod tests {
             let bytes = |mut bytes: Vec<u8>| { bytes.extend(&torn); bytes };
             let offsets = bytes(entries.iter().flat_map(|(a, b)| [a.to_be_bytes(), b.to_be_bytes()].concat()).collect());
             if let Ok(mut index) = OffsetIndex::decode(base, &offsets, 40) {
-                prop_assert!(index.lookup(Offset(asked)) < 40);
+                prop_assert!(index.lookup(Offset(asked)).is_none_or(|entry| entry.position < 40));
                 index.append(Offset(asked), 40);
                 index.truncate(asked.unsigned_abs());
             }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn lookup_starts_at_or_before_the_batch_asked_for() {
         for (offset, position) in [(100, 0), (108, 0), (109, 5000), (118, 5000), (119, 10_000), (500, 10_000)] {
-            assert_eq!(index().lookup(Offset(offset)), position, "{offset}");
+            assert_eq!(index().lookup(Offset(offset)).map_or(0, |entry| entry.position), position, "{offset}");
         }
     }
 
@@ -165,6 +165,6 @@ mod tests {
     fn truncation_forgets_what_was_cut_off() {
         let mut index = index();
         index.truncate(10_000);
-        assert_eq!(index.lookup(Offset(500)), 5000);
+        assert_eq!(index.lookup(Offset(500)).map(|entry| entry.position), Some(5000));
     }
 }

@@ -170,7 +170,7 @@ fn resync<E, R: FnMut(u64, &mut [u8]) -> Result<usize, E>>(
     }
     let mut position = bad + 1;
     while position + BATCH_HEADER_BYTES as u64 <= window.len {
-        let bytes = window.get(position, WINDOW_BYTES)?;
+        let bytes = window.held(position)?;
         let Some(skip) = bytes.get(MAGIC_AT..).and_then(|rest| rest.iter().position(|&b| b == 2)) else {
             position += (bytes.len().saturating_sub(MAGIC_AT)).max(1) as u64;
             continue;
@@ -220,6 +220,13 @@ impl<E, R: FnMut(u64, &mut [u8]) -> Result<usize, E>> Window<R> {
         };
         let end = (skip + count).min(self.bytes.len());
         Ok(&self.bytes[skip..end])
+    }
+
+    /// What is held from `position` on: at least a header, but at the end of the file.
+    fn held(&mut self, position: u64) -> Result<&[u8], E> {
+        let skip = usize::try_from(position.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        let held = if position < self.start { 0 } else { self.bytes.len().saturating_sub(skip) };
+        self.get(position, if held < BATCH_HEADER_BYTES { WINDOW_BYTES } else { held })
     }
 
     /// Moves the window to `position` and fills it to `count` bytes, keeping what it holds from `held` on.

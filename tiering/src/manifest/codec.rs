@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Entry, ObjectFacts, State};
+use super::{Entry, Lost, ObjectFacts, Removal, State, TopicEntry};
 use crate::shape::Shape;
 
 const MAGIC: &[u8; 4] = b"FBLM";
@@ -46,6 +46,30 @@ struct StoredFacts {
     finished_at: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stats: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lost: Option<StoredLost>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredLost {
+    offsets: u64,
+    gaps: Vec<(i64, i64)>,
+    cause: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum StoredRemoval {
+    Folder,
+    OwnObjects,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredTopic {
+    topic_id: Uuid,
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    removal: Option<StoredRemoval>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,6 +102,12 @@ pub fn entry_key(entry: &Entry) -> Bytes {
     Bytes::from(format!("range/{topic_id}/{partition:010}/{:020}/{id}", base.0))
 }
 
+/// The key of what is kept of a topic as a whole.
+#[must_use]
+pub fn topic_key(topic_id: Uuid) -> Bytes {
+    Bytes::from(format!("topic/{topic_id}"))
+}
+
 /// The key of a topic's shape.
 #[must_use]
 pub fn shape_key(topic_id: Uuid) -> Bytes {
@@ -94,6 +124,11 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
         max_timestamp: facts.max_timestamp.0,
         finished_at: facts.finished_at.0,
         stats: facts.stats.clone(),
+        lost: (facts.lost.offsets > 0).then(|| StoredLost {
+            offsets: facts.lost.offsets,
+            gaps: facts.lost.gaps.iter().map(|(from, to)| (from.0, to.0)).collect(),
+            cause: facts.lost.cause.clone(),
+        }),
     });
     seal(&StoredEntry {
         topic_id: entry.topic_id,
@@ -142,9 +177,34 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, FormatError> {
             max_timestamp: Millis(facts.max_timestamp),
             finished_at: Millis(facts.finished_at),
             stats: facts.stats,
+            lost: facts.lost.map_or_else(Lost::default, |lost| Lost {
+                offsets: lost.offsets,
+                gaps: lost.gaps.into_iter().map(|(from, to)| (Offset(from), Offset(to))).collect(),
+                cause: lost.cause,
+            }),
         }),
         removed_at: stored.removed_at.map(Millis),
     })
+}
+
+#[must_use]
+pub fn encode_topic(topic: &TopicEntry) -> Bytes {
+    let removal = topic.removal.map(|removal| match removal {
+        Removal::Folder => StoredRemoval::Folder,
+        Removal::OwnObjects => StoredRemoval::OwnObjects,
+    });
+    seal(&StoredTopic { topic_id: topic.topic_id, name: topic.name.clone(), removal })
+}
+
+/// # Errors
+/// As for `decode_entry`.
+pub fn decode_topic(bytes: &[u8]) -> Result<TopicEntry, FormatError> {
+    let StoredTopic { topic_id, name, removal } = open(bytes)?;
+    let removal = removal.map(|removal| match removal {
+        StoredRemoval::Folder => Removal::Folder,
+        StoredRemoval::OwnObjects => Removal::OwnObjects,
+    });
+    Ok(TopicEntry { topic_id, name, removal })
 }
 
 #[must_use]
@@ -193,6 +253,30 @@ mod tests {
     use super::super::object_path;
     use super::*;
 
+    fn lost() -> Lost {
+        let mut lost = Lost::default();
+        lost.add(Offset(3), Offset(5), "0.log at byte 7: checksum mismatch");
+        lost.add(Offset(5), Offset(6), "another");
+        lost
+    }
+
+    #[test]
+    fn what_was_lost_is_told_with_count_offsets_and_cause() {
+        assert_eq!(lost().to_string(), "3 records, offsets 3..6: 0.log at byte 7: checksum mismatch");
+        let mut many = Lost::default();
+        (0..1000).for_each(|n| many.add(Offset(n * 10), Offset(n * 10 + 1), "why"));
+        assert!(many.to_string().starts_with("1000 records, offsets 0..1, 10..11,"), "{many}");
+        assert!(many.to_string().ends_with("150..151 and more: why"), "{many}");
+    }
+
+    #[test]
+    fn a_topic_comes_back_as_written() {
+        for removal in [None, Some(Removal::Folder), Some(Removal::OwnObjects)] {
+            let topic = TopicEntry { topic_id: Uuid::from_u128(7), name: "readings".into(), removal };
+            assert_eq!(decode_topic(&encode_topic(&topic)), Ok(topic));
+        }
+    }
+
     fn entry(base: i64, len: i64, state: usize, finished: bool) -> Entry {
         let id = Uuid::from_u128(u128::from(base.unsigned_abs()) << 8);
         Entry {
@@ -213,6 +297,7 @@ mod tests {
                 max_timestamp: Millis(i64::MAX),
                 finished_at: Millis(4),
                 stats: Some("{}".into()),
+                lost: if state == 1 { lost() } else { Lost::default() },
             }),
             removed_at: (state == 3).then_some(Millis(9)),
         }

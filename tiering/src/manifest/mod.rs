@@ -11,12 +11,18 @@
 
 mod codec;
 
+use std::fmt;
+
 use forebay_log::{Millis, Offset};
 use uuid::Uuid;
 
 pub use codec::{
-    FormatError, decode_entry, decode_shape, encode_entry, encode_shape, entry_key, entry_prefix, shape_key,
+    FormatError, decode_entry, decode_shape, decode_topic, encode_entry, encode_shape, encode_topic, entry_key,
+    entry_prefix, shape_key, topic_key,
 };
+
+/// Gaps that are listed; more are only counted.
+const MAX_GAPS: usize = 16;
 
 /// How far a range is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +46,60 @@ pub struct ObjectFacts {
     pub finished_at: Millis,
     /// Delta's statistics, JSON; kept until the commit.
     pub stats: Option<String>,
+    /// What of the range is not in the object.
+    pub lost: Lost,
+}
+
+/// Offsets of a range whose records were damaged in the local log when it was copied: they are in no object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lost {
+    pub offsets: u64,
+    /// The first gaps, each from its first offset to the one after its last.
+    pub gaps: Vec<(Offset, Offset)>,
+    /// Where the first of them was found, and what is wrong there.
+    pub cause: String,
+}
+
+impl Lost {
+    /// One more gap, behind those before it.
+    pub fn add(&mut self, from: Offset, to: Offset, cause: &str) {
+        if self.offsets == 0 {
+            cause.clone_into(&mut self.cause);
+        }
+        self.offsets += u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0);
+        if let Some(last) = self.gaps.last_mut().filter(|last| last.1 == from) {
+            last.1 = to;
+        } else if self.gaps.len() < MAX_GAPS {
+            self.gaps.push((from, to));
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gaps: Vec<String> = self.gaps.iter().map(|(from, to)| format!("{from}..{to}")).collect();
+        let listed: i64 = self.gaps.iter().map(|(from, to)| to.0 - from.0).sum();
+        let more = if u64::try_from(listed) == Ok(self.offsets) { "" } else { " and more" };
+        write!(f, "{} records, offsets {}{more}: {}", self.offsets, gaps.join(", "), self.cause)
+    }
+}
+
+/// What the lake keeps of a topic as a whole, for the time when the topic itself is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicEntry {
+    pub topic_id: Uuid,
+    pub name: String,
+    /// Set once the topic is deleted and it is known what goes with it.
+    pub removal: Option<Removal>,
+}
+
+/// What goes with a deleted topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The table is the topic's own: everything below its folder, with what other writers have put there.
+    Folder,
+    /// There is no table, or one of another topic: only what this topic has written.
+    OwnObjects,
 }
 
 /// One offset range of a partition and its object.

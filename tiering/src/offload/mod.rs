@@ -188,6 +188,7 @@ impl Offload {
                     max_timestamp: written.max_timestamp,
                     finished_at: now,
                     stats: Some(written.stats),
+                    lost: written.lost,
                 });
                 let mut changes = vec![Change::Put(Box::new(entry.clone()))];
                 if shape != *self.shape {
@@ -275,8 +276,11 @@ impl Offload {
         let mut changes = Vec::new();
         for lane in self.lanes.values_mut() {
             for entry in lane.ranges.values_mut() {
-                let gone = entry.end <= lane.log_start && entry.state >= least && entry.state != State::DeleteStarted;
-                if gone && !committing.contains(&entry.id) {
+                let begun = entry.state == State::DeleteStarted;
+                let gone = entry.end <= lane.log_start && entry.state >= least && !begun;
+                // Begun with a table, which has been switched off since.
+                let unlisted = begun && entry.removed_at.is_none() && !self.policy.table;
+                if (gone || unlisted) && !committing.contains(&entry.id) {
                     entry.state = State::DeleteStarted;
                     // Without a table there is nobody to let go first.
                     entry.removed_at = (!self.policy.table).then_some(now);

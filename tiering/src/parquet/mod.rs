@@ -12,7 +12,7 @@ mod stats;
 mod write;
 
 pub use read::{ColdReader, ObjectCheck};
-pub use segment::{SegmentSource, SourceError};
+pub use segment::{SegmentSource, SourceError, Stretch};
 pub use write::{Written, infer_segment, write_segment};
 
 /// Bytes of keys, payloads and headers in one row group: what a writer holds and what a cold read fetches at once.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use forebay_log::Offset;
-use forebay_log::record::{BatchProblem, Batches, RecordReader};
+use forebay_log::record::{BatchProblem, Batches, Record, RecordReader};
+
+use crate::manifest::Lost;
 
 /// Why the local log could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,51 +17,99 @@ impl From<BatchProblem> for SourceError {
     }
 }
 
-/// Where the record batches of a partition come from.
-pub trait SegmentSource: Send {
-    /// Whole batches from the one that holds `from`, at least one while there is any; empty at the end.
-    ///
-    /// # Errors
-    /// The local log cannot be read there.
-    fn read(&mut self, from: Offset) -> Result<Bytes, SourceError>;
+/// What a read of the local log found.
+#[derive(Debug, Clone)]
+pub enum Stretch {
+    /// Whole batches from the one that holds the offset asked for, at least one while there is any; empty at the end.
+    Batches(Bytes),
+    /// The records from the offset asked for up to `next` are damaged; `cause` says where and how.
+    Damaged { next: Offset, cause: String },
 }
 
-/// Walks the data batches of a range.
+/// Where the record batches of a partition come from.
+pub trait SegmentSource: Send {
+    /// What is stored at `from`.
+    ///
+    /// # Errors
+    /// The local log cannot be read now.
+    fn read(&mut self, from: Offset) -> Result<Stretch, SourceError>;
+}
+
+/// Walks the records of a range in order. What is damaged is passed over and told of in `lost`: it would be as damaged the
+/// next time, and must not hold up what comes behind it.
 pub(super) struct Walk<'s> {
     source: &'s mut dyn SegmentSource,
     batches: Option<Batches>,
+    records: Option<RecordReader>,
+    /// The offset after the batch that `records` comes from.
+    batch_end: Offset,
     next: Offset,
     end: Offset,
+    pub(super) lost: Lost,
 }
 
 impl<'s> Walk<'s> {
     pub(super) fn new(source: &'s mut dyn SegmentSource, base: Offset, end: Offset) -> Walk<'s> {
-        Walk { source, batches: None, next: base, end }
+        let lost = Lost::default();
+        Walk { source, batches: None, records: None, batch_end: base, next: base, end, lost }
     }
 
-    /// The next batch that holds records of the range; control batches are passed over.
-    pub(super) fn next_batch(&mut self) -> Result<Option<RecordReader>, SourceError> {
-        loop {
-            if self.next >= self.end {
-                return Ok(None);
-            }
-            let Some(batch) = self.batches.as_mut().and_then(Iterator::next) else {
-                let bytes = self.source.read(self.next)?;
-                if bytes.is_empty() {
-                    return Err(SourceError(format!("the segment ends at {} before {}", self.next, self.end)));
+    /// The next record of the range; those of control batches are passed over.
+    pub(super) fn next_record(&mut self) -> Result<Option<Record>, SourceError> {
+        while self.next < self.end {
+            match self.records.as_mut().map(Iterator::next) {
+                Some(Some(Ok(record))) if record.offset < self.next => {}
+                Some(Some(Ok(record))) if record.offset >= self.end => self.next = self.end,
+                Some(Some(Ok(record))) => {
+                    self.next = record.offset.next();
+                    return Ok(Some(record));
                 }
-                self.batches = Some(Batches::new(bytes));
-                continue;
-            };
-            let (header, batch) = batch?;
-            if header.base_offset >= self.end {
-                return Ok(None);
-            }
-            let skip = header.is_control() || header.next_offset() <= self.next;
-            self.next = self.next.max(header.next_offset());
-            if !skip {
-                return Ok(Some(RecordReader::new(&header, &batch)?));
+                Some(Some(Err(problem))) => self.lose_batch(problem),
+                Some(None) => {
+                    self.next = self.next.max(self.batch_end);
+                    self.records = None;
+                }
+                None => self.open_batch()?,
             }
         }
+        Ok(None)
+    }
+
+    fn open_batch(&mut self) -> Result<(), SourceError> {
+        let Some(batch) = self.batches.as_mut().and_then(Iterator::next) else {
+            match self.source.read(self.next)? {
+                Stretch::Damaged { next, cause } => self.lose(next, &cause),
+                Stretch::Batches(bytes) if bytes.is_empty() => {
+                    return Err(SourceError(format!("the segment ends at {} before {}", self.next, self.end)));
+                }
+                Stretch::Batches(bytes) => self.batches = Some(Batches::new(bytes)),
+            }
+            return Ok(());
+        };
+        let (header, batch) = batch?;
+        self.batch_end = header.next_offset();
+        if header.base_offset >= self.end {
+            self.next = self.end;
+        } else if header.is_control() || self.batch_end <= self.next {
+            self.next = self.next.max(self.batch_end);
+        } else {
+            match RecordReader::new(&header, &batch) {
+                Ok(records) => self.records = Some(records),
+                Err(problem) => self.lose_batch(problem),
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch's checksum holds, but not what is in it.
+    fn lose_batch(&mut self, problem: BatchProblem) {
+        self.records = None;
+        self.lose(self.batch_end, &format!("a batch that ends at offset {}: {problem}", self.batch_end));
+    }
+
+    fn lose(&mut self, to: Offset, cause: &str) {
+        let to = to.max(self.next.next()).min(self.end);
+        self.lost.add(self.next, to, cause);
+        self.next = to;
     }
 }

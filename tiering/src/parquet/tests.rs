@@ -41,7 +41,7 @@ impl Fake {
 }
 
 impl SegmentSource for Fake {
-    fn read(&mut self, from: Offset) -> Result<Bytes, SourceError> {
+    fn read(&mut self, from: Offset) -> Result<Stretch, SourceError> {
         let mut out = BytesMut::new();
         for batch in &self.0 {
             let header = forebay_log::record::BatchHeader::parse(batch)?;
@@ -49,7 +49,7 @@ impl SegmentSource for Fake {
                 out.extend_from_slice(batch);
             }
         }
-        Ok(out.freeze())
+        Ok(Stretch::Batches(out.freeze()))
     }
 }
 
@@ -232,4 +232,42 @@ async fn bytes_that_are_no_object_of_ours_are_refused_and_cost_little() {
         // Refused, or a byte that nobody reads: never a panic.
         let _ = reader_of(bytes).await;
     }
+}
+
+/// A log with one batch that cannot be read and one whose records cannot be decoded, though its checksum holds.
+struct Damaged(Fake);
+
+impl SegmentSource for Damaged {
+    fn read(&mut self, from: Offset) -> Result<Stretch, SourceError> {
+        if (20..30).contains(&from.0) {
+            return Ok(Stretch::Damaged { next: Offset(30), cause: "0.log at byte 7: checksum mismatch".into() });
+        }
+        let holder = usize::try_from(from.0 / 10).expect("an index");
+        Ok(Stretch::Batches(self.0.0.get(holder).cloned().unwrap_or_default()))
+    }
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_are_left_out_and_told_of() {
+    let records: Vec<_> = (0..60).map(|n| given(n, Some(format!("{{\"n\":{n}}}").into_bytes()))).collect();
+    let mut log = Fake::new(&records, 10);
+    let mut undecodable = log.0[4].to_vec();
+    let body = undecodable.len() - 20;
+    undecodable[61..body].fill(0xff);
+    log.0[4] = undecodable.into();
+    let (store, path) = (Arc::new(InMemory::new()), Path::from("t/gaps.parquet"));
+    let (mut source, range) = (Damaged(log), (Offset(3), Offset(57)));
+    let shape = infer_segment(&mut source, range.0, range.1, Shape::default()).expect("readable");
+    let done = write_segment(store.clone(), &path, &mut source, 3, range, Arc::new(shape)).await.expect("written");
+    assert_eq!((done.rows, done.lost.offsets), (34, 20));
+    assert_eq!(done.lost.gaps, [(Offset(20), Offset(30)), (Offset(40), Offset(50))]);
+    assert_eq!(done.lost.cause, "0.log at byte 7: checksum mismatch");
+    let reader = ColdReader::new(store);
+    let read = read_all(&reader, &path, 0, 100).await;
+    let expected = records.iter().filter(|record| matches!(record.offset, 3..20 | 30..40 | 50..57));
+    assert_eq!(read.len(), 34);
+    read.iter().zip(expected).for_each(|(record, given)| same(record, given));
+    let behind = decode(reader.read(&path, Offset(45), 1).await.expect("readable"));
+    let first = behind.iter().map(|record| record.offset).find(|offset| *offset >= Offset(45));
+    assert_eq!(first, Some(Offset(50)), "a read inside a gap finds what is behind it");
 }

@@ -17,6 +17,7 @@ use super::{
     ObjectError, ROW_GROUP_BYTES, ROW_GROUP_CELLS, ROW_GROUP_ROWS, SHAPE_BYTES, SHAPE_CELLS, SegmentSource,
     UPLOAD_PART_BYTES, footer, stats,
 };
+use crate::manifest::Lost;
 use crate::shape::{Inference, Shape, Shaper};
 
 /// A finished object.
@@ -31,6 +32,8 @@ pub struct Written {
     pub max_timestamp: Millis,
     /// Delta's statistics of the file, JSON.
     pub stats: String,
+    /// What of the range is damaged in the local log.
+    pub lost: Lost,
 }
 
 /// Widens `shape` by the payloads of a range.
@@ -45,12 +48,9 @@ pub fn infer_segment(
 ) -> Result<Shape, ObjectError> {
     let mut inference = Inference::new(shape);
     let mut walk = Walk::new(source, base, end);
-    while let Some(batch) = walk.next_batch()? {
-        for record in batch {
-            let record = record.map_err(super::SourceError::from)?;
-            if let Some(payload) = record.value.filter(|_| record.offset >= base && record.offset < end) {
-                inference.observe(&payload);
-            }
+    while let Some(record) = walk.next_record()? {
+        if let Some(payload) = record.value {
+            inference.observe(&payload);
         }
     }
     Ok(inference.finish())
@@ -69,7 +69,8 @@ fn properties(shape: &Shape) -> WriterProperties {
     builder.build()
 }
 
-/// Writes the records of `base..end` as an object at `path`; it is there whole or not at all.
+/// Writes the records of `base..end` as an object at `path`; it is there whole or not at all. Damaged records
+/// are left out and told of.
 ///
 /// # Errors
 /// The local log cannot be read or the object not be written.
@@ -93,36 +94,23 @@ pub async fn write_segment(
     let (mut errors, mut group_bytes, mut group_rows, mut group_cells) = (0, 0, 0, 0);
     let (mut min_timestamp, mut max_timestamp) = (Millis(i64::MAX), Millis(i64::MIN));
     loop {
-        let batch = walk.next_batch()?;
-        let last = batch.is_none();
-        let mut records = batch.into_iter().flatten().peekable();
-        while records.peek().is_some() || last {
-            for record in records.by_ref() {
-                let record = record.map_err(super::SourceError::from)?;
-                if record.offset < base || record.offset >= end {
-                    continue;
-                }
-                min_timestamp = min_timestamp.min(record.timestamp);
-                max_timestamp = max_timestamp.max(record.timestamp);
-                shaper.push(record);
-                if full(&shaper) {
-                    break;
-                }
-            }
-            if full(&shaper) || (last && !shaper.is_empty()) {
-                group_bytes += shaper.bytes();
-                group_rows += shaper.len();
-                group_cells += shaper.cells();
-                let shaped = std::mem::replace(&mut shaper, new_shaper()).finish().map_err(|e| problem(&e))?;
-                errors += shaped.errors;
-                writer.write(&shaped.batch).await.map_err(|e| problem(&e))?;
-                if group_bytes >= ROW_GROUP_BYTES || group_rows >= ROW_GROUP_ROWS || group_cells >= ROW_GROUP_CELLS {
-                    (group_bytes, group_rows, group_cells) = (0, 0, 0);
-                    writer.flush().await.map_err(|e| problem(&e))?;
-                }
-            }
-            if last {
-                break;
+        let record = walk.next_record()?;
+        let last = record.is_none();
+        if let Some(record) = record {
+            min_timestamp = min_timestamp.min(record.timestamp);
+            max_timestamp = max_timestamp.max(record.timestamp);
+            shaper.push(record);
+        }
+        if full(&shaper) || (last && !shaper.is_empty()) {
+            group_bytes += shaper.bytes();
+            group_rows += shaper.len();
+            group_cells += shaper.cells();
+            let shaped = std::mem::replace(&mut shaper, new_shaper()).finish().map_err(|e| problem(&e))?;
+            errors += shaped.errors;
+            writer.write(&shaped.batch).await.map_err(|e| problem(&e))?;
+            if group_bytes >= ROW_GROUP_BYTES || group_rows >= ROW_GROUP_ROWS || group_cells >= ROW_GROUP_CELLS {
+                (group_bytes, group_rows, group_cells) = (0, 0, 0);
+                writer.flush().await.map_err(|e| problem(&e))?;
             }
         }
         if last {
@@ -133,5 +121,5 @@ pub async fn write_segment(
     let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
     let bytes = writer.bytes_written() as u64;
     let stats = stats::delta_stats(&metadata);
-    Ok(Written { rows, errors, bytes, min_timestamp, max_timestamp, stats })
+    Ok(Written { rows, errors, bytes, min_timestamp, max_timestamp, stats, lost: walk.lost })
 }

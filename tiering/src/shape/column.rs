@@ -8,9 +8,10 @@ use arrow_array::{
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field as ArrowField};
 
-use super::json::{Next, Parser, Syntax};
+use super::json::{Parser, Syntax};
 use super::schema::{Field, Kind, arrow_fields};
 use super::time;
+use super::token::Next;
 
 /// Most values, nulls included, that one payload may put into columns: a list of empty objects takes three bytes for each
 /// and a null in every column that such an object has.

@@ -1,8 +1,9 @@
 //! Infers the shape of payloads: the fields a segment brings, merged into what the topic's table already has.
 
-use super::json::{Next, Number, Parser, Syntax, check_object};
+use super::json::{Parser, Syntax, check_object};
 use super::schema::{Field, Kind, MAX_COLUMN_DEPTH, MAX_FIELDS, MAX_KEY_BYTES, NumberStyle, Shape, column_name};
 use super::time::{self, TimeStyle};
+use super::token::{Next, Number};
 
 /// Watches payloads and widens a shape by what they hold.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Source: RFC 8259. Stricter than most in one thing: nesting is bounded.
 
-use std::borrow::Cow;
+use super::token::{Next, Number, Quoted, hex4};
 
 /// Objects and arrays may nest this deep; more is refused, so that recursion is bounded.
 pub const MAX_DEPTH: usize = 64;
@@ -13,101 +13,6 @@ pub const MAX_DEPTH: usize = 64;
 pub(super) struct Syntax {
     pub what: &'static str,
     pub position: usize,
-}
-
-/// The type of the value that comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    Object,
-    Array,
-    Text,
-    Number,
-    Bool,
-    Null,
-}
-
-impl Next {
-    /// The type's name for people.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Next::Object => "object",
-            Next::Array => "array",
-            Next::Text => "string",
-            Next::Number => "number",
-            Next::Bool => "boolean",
-            Next::Null => "null",
-        }
-    }
-}
-
-/// The text between two quotes, escapes untouched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Quoted<'a> {
-    pub(super) raw: &'a str,
-    pub(super) escaped: bool,
-}
-
-impl<'a> Quoted<'a> {
-    /// The text meant; `None` if it is no Unicode text (a lone surrogate).
-    pub(super) fn text(self) -> Option<Cow<'a, str>> {
-        if !self.escaped {
-            return Some(Cow::Borrowed(self.raw));
-        }
-        let mut out = String::with_capacity(self.raw.len());
-        let mut rest = self.raw;
-        while let Some(at) = rest.find('\\') {
-            out.push_str(&rest[..at]);
-            let escape = *rest.as_bytes().get(at + 1)?;
-            rest = &rest[at + 2..];
-            let plain = match escape {
-                b'b' => '\u{8}',
-                b'f' => '\u{c}',
-                b'n' => '\n',
-                b'r' => '\r',
-                b't' => '\t',
-                b'u' => {
-                    let high = hex4(rest)?;
-                    rest = &rest[4..];
-                    if (0xd800..0xdc00).contains(&high) {
-                        let low = hex4(rest.strip_prefix("\\u")?)?;
-                        rest = &rest[6..];
-                        if !(0xdc00..0xe000).contains(&low) {
-                            return None;
-                        }
-                        char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))?
-                    } else {
-                        char::from_u32(high)?
-                    }
-                }
-                same => char::from(same),
-            };
-            out.push(plain);
-        }
-        out.push_str(rest);
-        Some(Cow::Owned(out))
-    }
-}
-
-fn hex4(text: &str) -> Option<u32> {
-    let digits = text.get(..4)?;
-    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
-}
-
-/// A number as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Number<'a> {
-    pub(super) text: &'a str,
-    /// Neither fraction nor exponent.
-    pub(super) integral: bool,
-}
-
-impl Number<'_> {
-    pub(super) fn bigint(self) -> Option<i64> {
-        if self.integral { self.text.parse().ok() } else { None }
-    }
-    pub(super) fn double(self) -> Option<f64> {
-        self.text.parse().ok().filter(|value: &f64| value.is_finite())
-    }
 }
 
 /// Reads one payload from front to back.
@@ -391,14 +296,6 @@ mod tests {
     fn nesting_is_bounded() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(check_object(deep.as_bytes()).is_err());
-    }
-
-    #[test]
-    fn escapes_become_the_text_they_mean() {
-        let text = |raw| Quoted { raw, escaped: true }.text().map(Cow::into_owned);
-        assert_eq!(text("a\\u00e9\\ud83d\\ude00\\n\\/").as_deref(), Some("aé😀\n/"));
-        assert_eq!(text("\\ud800"), None);
-        assert_eq!(text("\\ud800\\u0041"), None);
     }
 
     proptest! {

@@ -13,6 +13,7 @@ mod restore;
 mod rows;
 mod schema;
 mod time;
+mod token;
 
 pub use infer::Inference;
 pub use json::MAX_DEPTH;

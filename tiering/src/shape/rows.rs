@@ -10,9 +10,10 @@ use forebay_log::record::{Record, RecordHeader};
 
 use super::column::{Notes, StructData, TOO_MANY_CELLS};
 use super::encode::Encoder;
-use super::json::{Next, Parser, Syntax};
+use super::json::{Parser, Syntax};
 use super::names;
 use super::schema::Shape;
+use super::token::Next;
 
 /// Gathers the records of one partition and turns them into a record batch of a shape.
 pub struct Shaper {

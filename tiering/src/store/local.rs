@@ -1,4 +1,4 @@
-//! The object store on a local disk, made to survive power loss: an object is synced before it is visible or reported.
+//! The object store on a local disk, made to survive power loss: an object is synced before its writer is told that it is there.
 
 use std::fmt;
 use std::fs::{self, File};

@@ -4,7 +4,7 @@ use forebay_log::Offset;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::manifest::{ObjectFacts, State, object_path};
+use crate::manifest::{Lost, ObjectFacts, State, object_path};
 use crate::shape::Inference;
 use crate::store::DurableLocal;
 
@@ -31,6 +31,7 @@ fn entry(partition: u32, base: i64, end: i64) -> Entry {
             max_timestamp: Millis(1),
             finished_at: Millis(2),
             stats: Some(format!("{{\"numRecords\":{rows},\"minValues\":{{}},\"maxValues\":{{}},\"nullCount\":{{}}}}")),
+            lost: Lost::default(),
         }),
         removed_at: None,
     }

@@ -11,6 +11,7 @@ use crate::files::{File, Files};
 pub struct FlakyFiles {
     inner: Arc<dyn Files>,
     chances: Arc<Chances>,
+    below: PathBuf,
 }
 
 struct Chances {
@@ -32,13 +33,26 @@ impl FlakyFiles {
     /// Fails `per_mille` of a thousand writes and syncs, chosen by `seed`. A failed write has written its first slice.
     #[must_use]
     pub fn new(inner: Arc<dyn Files>, per_mille: u32, seed: u64) -> FlakyFiles {
-        FlakyFiles { inner, chances: Arc::new(Chances { random: Mutex::new(Random::new(seed)), per_mille }) }
+        FlakyFiles {
+            inner,
+            chances: Arc::new(Chances { random: Mutex::new(Random::new(seed)), per_mille }),
+            below: PathBuf::new(),
+        }
+    }
+
+    /// Only what lies below this path fails.
+    #[must_use]
+    pub fn only_below(self, path: &str) -> FlakyFiles {
+        FlakyFiles { below: path.into(), ..self }
     }
 }
 
 impl Files for FlakyFiles {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
         let inner = self.inner.open(path, create)?;
+        if !path.starts_with(&self.below) {
+            return Ok(inner);
+        }
         Ok(Arc::new(FlakyFile { inner, chances: Arc::clone(&self.chances) }))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -57,7 +71,10 @@ impl Files for FlakyFiles {
         self.inner.list(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        if self.chances.broken() { Err(Chances::error()) } else { self.inner.sync_dir(path) }
+        if path.starts_with(&self.below) && self.chances.broken() {
+            return Err(Chances::error());
+        }
+        self.inner.sync_dir(path)
     }
     fn close(&self) {
         self.inner.close();

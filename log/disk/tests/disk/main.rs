@@ -2,6 +2,7 @@
 
 mod commit;
 mod common;
+mod damage;
 mod files;
 mod full_disk;
 mod log;

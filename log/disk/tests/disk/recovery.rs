@@ -6,24 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::common::{chunk, open, open_on, values};
+use super::common::{chunk, files_of, flip, open, open_on, values};
 use forebay_disk::{AppendData, File, Files, Log, LogOptions, Partition, RealFiles};
 use forebay_log::limits::CHECKPOINT_INTERVAL_MS;
 use forebay_log::{Offset, ReadError, TopicConfig};
-
-fn files_of(dir: &Path, extension: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir.join("log/t-0")).unwrap();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|e| e == extension));
-    paths.sort();
-    paths
-}
-
-fn flip(path: &Path, position: usize) {
-    let mut bytes = std::fs::read(path).unwrap();
-    bytes[position] ^= 0x10;
-    std::fs::write(path, bytes).unwrap();
-}
 
 async fn fill(log: &Log, count: usize, roll_each: bool) -> Arc<Partition> {
     let topic = log.create_topic("t", 1, TopicConfig::default()).await.unwrap();

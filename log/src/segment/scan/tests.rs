@@ -48,7 +48,7 @@ fn a_whole_segment_is_one_good_range_with_indexes() {
     assert_eq!(scan.good.len(), 1);
     assert_eq!(scan.good_end(), file.len() as u64);
     assert_eq!(scan.next_offset(), Some(Offset(25)));
-    assert_eq!(scan.indexes.offsets.lookup(Offset(15)), starts[1]);
+    assert_eq!(scan.indexes.offsets.lookup(Offset(15)).map(|entry| u64::from(entry.position)), Some(starts[1]));
     assert_eq!(scan.indexes.times.lookup(Millis(1001)), Offset(16));
     assert_eq!(scan.indexes.max_timestamp(), Some(Millis(4000)));
 }
@@ -119,4 +119,24 @@ proptest! {
             prop_assert_eq!(scan.bad.len(), 0);
         }
     }
+}
+
+#[test]
+fn damage_that_is_full_of_false_beginnings_is_passed_over_in_few_reads() {
+    let (mut file, starts) = segment();
+    let damage = vec![2; 3_000_000];
+    let at = usize::try_from(starts[2]).unwrap_or_default();
+    file.splice(at..at, damage);
+    let mut reads = 0;
+    let read = |position: u64, buffer: &mut [u8]| {
+        reads += 1;
+        let rest = file.get(usize::try_from(position).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok::<_, Infallible>(count)
+    };
+    let Ok(scan) = scan(Offset(10), file.len() as u64, read, |_, _| {});
+    assert_eq!(scan.good.len(), 2);
+    assert_eq!(scan.next_offset(), Some(Offset(25)));
+    assert!(reads < 20, "{reads} reads");
 }

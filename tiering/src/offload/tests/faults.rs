@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::super::{Change, LocalLog, ManifestStore, Segment};
 use crate::manifest::{self, Entry};
-use crate::parquet::{SegmentSource, SourceError};
+use crate::parquet::{SegmentSource, SourceError, Stretch};
 use crate::shape::Shape;
 
 /// What happens at the chosen step.
@@ -225,14 +225,14 @@ impl FakeLog {
 struct FakeSource(Vec<Bytes>);
 
 impl SegmentSource for FakeSource {
-    fn read(&mut self, from: Offset) -> std::result::Result<Bytes, SourceError> {
+    fn read(&mut self, from: Offset) -> std::result::Result<Stretch, SourceError> {
         let mut out = BytesMut::new();
         for batch in &self.0 {
             if BatchHeader::parse(batch)?.next_offset() > from && out.len() < 500 {
                 out.extend_from_slice(batch);
             }
         }
-        Ok(out.freeze())
+        Ok(Stretch::Batches(out.freeze()))
     }
 }
 

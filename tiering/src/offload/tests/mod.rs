@@ -217,3 +217,21 @@ async fn a_table_of_another_topic_is_never_written_to() {
     let error = other.committed_end(0).await.expect_err("another topic's").to_string();
     assert!(error.contains("belongs to another topic"), "{error}");
 }
+
+#[tokio::test]
+async fn a_table_switched_off_while_ranges_leave_it_does_not_keep_their_objects_for_ever() {
+    let world = World::new(u64::MAX, Mode::Fail);
+    world.log.add(0, 0..10, 19_000);
+    let mut driver = world.driver();
+    driver.poll(world.policy(), true).await.expect("no fault");
+    *world.log.partitions[0].log_start.lock().expect("lock") = Offset(10);
+    driver.poll(world.policy(), false).await.expect("no fault");
+    assert!(driver.offload().ranges().all(|entry| entry.state == State::DeleteStarted && entry.removed_at.is_none()));
+    let bare = Policy { table: false, ..world.policy() };
+    driver.poll(bare.clone(), false).await.expect("no fault");
+    assert_eq!(world.objects().await.len(), 1, "readers of the table have time to finish");
+    world.now.fetch_add(DELETE_GRACE + 1, Ordering::SeqCst);
+    driver.poll(bare, false).await.expect("no fault");
+    assert_eq!(world.objects().await, Vec::<String>::new());
+    assert_eq!(world.manifest.load(TOPIC_ID).expect("readable").0, Vec::new());
+}

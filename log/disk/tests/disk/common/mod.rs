@@ -1,6 +1,6 @@
 //! What the tests of the log share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay_disk::{Files, Log, LogOptions, Partition, RealFiles};
@@ -41,4 +41,20 @@ pub(crate) fn values(partition: &Partition) -> Vec<String> {
         }
     }
     values
+}
+
+/// Files of partition 0 of the topic `t`, by name.
+pub(crate) fn files_of(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("log/t-0")).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == extension));
+    paths.sort();
+    paths
+}
+
+/// Flips a bit.
+pub(crate) fn flip(path: &Path, position: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[position] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
 }

@@ -1,11 +1,16 @@
 //! The lake on a real log and a real local object store: flush, verify, cold reads, failures, restart.
 
+mod damage;
+mod deletion;
+
 use std::path::Path as FsPath;
 use std::time::{Duration, Instant};
 
 use forebay_disk::{AppendData, LogOptions, RealFiles};
 use forebay_log::TopicConfig;
 use forebay_log::record::{Batches, RecordChunk, RecordReader};
+
+use forebay_tiering::offload::{Change, ManifestStore};
 
 use super::*;
 use crate::config::Sources;
@@ -17,7 +22,7 @@ struct TestNode {
     stop: CancellationToken,
 }
 
-async fn start(folder: &FsPath, url: &str) -> TestNode {
+async fn open_log(folder: &FsPath) -> Log {
     // The tasks of a node before this one let go of the directory when they next run.
     let deadline = Instant::now() + Duration::from_secs(10);
     let files = loop {
@@ -27,13 +32,26 @@ async fn start(folder: &FsPath, url: &str) -> TestNode {
         }
     };
     let log = tokio::task::spawn_blocking(move || Log::open(files, LogOptions { shards: 1, fsync: false }));
-    let log = log.await.expect("no panic").expect("a log");
+    log.await.expect("no panic").expect("a log")
+}
+
+async fn start(folder: &FsPath, url: &str) -> TestNode {
+    let log = open_log(folder).await;
     let mut config = Config::load(&Sources::default()).expect("the defaults");
     config.object_store.url = url.to_owned();
     let stop = CancellationToken::new();
-    let lake =
-        Lake::start(log.clone(), Arc::new(config), Arc::new(Metrics::new()), stop.clone()).await.expect("a lake");
+    let metrics = Arc::new(Metrics::new());
+    let lake = Lake::start(log.clone(), Arc::new(config), metrics, stop.clone()).await.expect("a lake");
     TestNode { log, lake, stop }
+}
+
+/// Polls until `done`, at most 20 s.
+async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "never came to {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 impl TestNode {
@@ -152,28 +170,6 @@ async fn a_store_that_cannot_be_written_is_shown_and_used_once_it_can() {
     std::fs::remove_file(folder.path().join("lake")).expect("removed");
     node.lake.flush("readings").await.expect("flushed");
     assert_eq!((node.status().rows, node.status().error), (50, None));
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_topic_takes_its_table_along_and_makes_room_for_a_new_one() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let node = start(folder.path(), &url(folder.path())).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
-    node.lake.flush("readings").await.expect("flushed");
-    assert!(folder.path().join("lake/readings/_delta_log/00000000000000000000.json").exists());
-    node.log.delete_topic("readings").await.expect("deleted");
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..7).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = node.lake.flush("readings").await {
-        assert!(error.to_string().contains("is still being removed"), "{error}");
-        assert!(Instant::now() < deadline, "{error}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let report = node.lake.verify("readings").await.expect("verified");
-    assert_eq!((report.files, report.rows, report.problems), (1, 7, Vec::<String>::new()));
     node.stop().await;
 }
 
