@@ -211,16 +211,15 @@ async fn messages_at_qos_0_do_not_move_a_cursor_past_those_at_qos_1_that_wait_in
     let door = Door::start(&[]).await;
     let hub = &door.broker.hub;
     let mut receiving = hub.join(Text::from("slow"), 2, None);
-    for (filter, qos) in [("meters/#", Qos::AtLeastOnce), ("state/#", Qos::AtMostOnce)] {
-        let subscription = Subscription {
-            filter: Text::from(filter),
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            identifier: None,
-        };
-        hub.subscribe(&receiving, &subscription).unwrap();
-    }
+    let mut quick = hub.join(Text::from("quick"), 100, None);
+    let subscribe = |receiving, filter, qos| {
+        let filter = Text::from(filter);
+        let subscription = Subscription { filter, qos, no_local: false, retain_as_published: false, identifier: None };
+        hub.subscribe(receiving, &subscription).unwrap();
+    };
+    subscribe(&receiving, "meters/#", Qos::AtLeastOnce);
+    subscribe(&receiving, "state/#", Qos::AtMostOnce);
+    subscribe(&quick, "meters/#", Qos::AtLeastOnce);
     let mut take = async |topics: &[&str]| {
         for topic in topics {
             let delivery = timeout(PATIENCE, receiving.next()).await.unwrap();
@@ -229,8 +228,9 @@ async fn messages_at_qos_0_do_not_move_a_cursor_past_those_at_qos_1_that_wait_in
         hub.standing(&receiving).0.into_values().collect::<Vec<Offset>>()
     };
     // Two fit into the queue, the others are left to the log.
-    for _ in 0..4 {
+    for _ in 0..5 {
         door.broker.publish("program", "meters/m1", b"x", false).await.unwrap();
+        timeout(PATIENCE, quick.next()).await.unwrap();
     }
     assert_eq!(take(&["meters/m1", "meters/m1"]).await, [Offset(2)]);
     for _ in 0..2 {
