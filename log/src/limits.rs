@@ -48,6 +48,9 @@ pub const TICK_MS: i64 = 1000;
 pub const MIN_TICK_MS: i64 = 50;
 /// A clock that differs by more than this from the time that passed has been set, in milliseconds.
 pub const CLOCK_STEP_MS: i64 = 10_000;
+/// How long after a start, or after the clock was set, age takes nothing of what was there before out of the log, in milliseconds:
+/// time for a clock that is wrongly ahead to be set right.
+pub const CLOCK_SETTLE_MS: i64 = 60 * 60_000;
 /// A segment whose append lies further ahead than this was stamped by a wrong clock, in milliseconds.
 pub const MAX_CLOCK_LEAD_MS: i64 = 24 * 60 * 60_000;
 /// How often the recovery points are written when they have moved, in milliseconds.

@@ -10,6 +10,7 @@ pub mod rules;
 pub mod scan;
 pub mod template;
 pub mod testing;
+pub mod time;
 pub mod transition;
 mod yaml;
 

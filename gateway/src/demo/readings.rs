@@ -7,8 +7,6 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use forebay_log::Millis;
 
-use crate::ingest::parse_time;
-
 /// Forty London households, half-hourly, two weeks of 2013 (UK Power Networks, CC BY 4.0).
 const LONDON: &[u8] = include_bytes!("../../../examples/data/london_30min_2013-02-04_2013-02-17_40_meters.csv.zst");
 /// One household near Paris, every minute of a week of 2009 (Hebrail and Berard, CC BY 4.0).
@@ -160,7 +158,8 @@ fn parse(text: &[u8], single: &str) -> anyhow::Result<Vec<Meter>> {
         }
         let stamp = row.get(time).unwrap_or_default();
         let line = row.position().map_or(0, csv::Position::line);
-        let at = parse_time(stamp).with_context(|| format!("line {line}: \"{stamp}\" is not a time"))?;
+        let at = forebay_sinks::time::parse_plain(stamp)
+            .with_context(|| format!("line {line}: \"{stamp}\" is not a time"))?;
         let name = meter.and_then(|index| row.get(index)).unwrap_or(single);
         let index = *by_name.entry(name.to_owned()).or_insert_with(|| {
             meters.push(Meter { name: name.to_owned(), origin: at, readings: Vec::new(), members: String::new() });

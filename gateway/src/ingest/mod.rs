@@ -4,8 +4,6 @@ mod filter;
 mod gather;
 mod json_pointer;
 mod router;
-mod timestamp;
 
 pub use gather::{Gather, Publish, Tickets};
 pub use router::{DEFAULT_TOPIC, RouteError, Routed, Router};
-pub(crate) use timestamp::parse_time;

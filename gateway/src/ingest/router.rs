@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use forebay_log::Millis;
 use forebay_log::topic::check_topic_name;
+use forebay_sinks::time;
 
 use super::filter::{Filter, Template};
 use super::json_pointer::Pointer;
-use super::timestamp;
 use crate::config::RouteConfig;
 
 /// The log topic of messages that no route matches.
@@ -81,7 +81,7 @@ impl Router {
                     Some(template) => template.fill(&captures),
                     None => Cow::Borrowed(client_id.as_bytes()),
                 },
-                timestamp: route.timestamp.as_ref().and_then(|at| at.find(payload)).and_then(timestamp::parse),
+                timestamp: route.timestamp.as_ref().and_then(|at| at.find(payload)).and_then(time::parse),
             };
         }
         Routed { topic: DEFAULT_TOPIC, key: Cow::Borrowed(mqtt_topic.as_bytes()), timestamp: None }

@@ -1,6 +1,11 @@
 //! Whether a node is ready to take readings, and if not, why.
 
+use std::time::Duration;
+
 use super::Gateway;
+
+/// A sync that takes longer is told of.
+const SYNC_STALLED: Duration = Duration::from_secs(10);
 
 impl Gateway {
     /// Why the node should get no traffic now; empty when it is ready.
@@ -12,6 +17,10 @@ impl Gateway {
         }
         if self.log.disk_full() {
             reasons.push("the disk is full: readings are refused until there is room".to_owned());
+        }
+        let stalled = self.log.sync_stalled();
+        if stalled > SYNC_STALLED {
+            reasons.push(format!("the disk has not finished a sync for {} s: readings wait", stalled.as_secs()));
         }
         reasons
     }

@@ -14,7 +14,7 @@ use crate::files::{File, is_disk_full};
 use crate::machine::{Machine, Token};
 use crate::pool::SyncPool;
 use crate::space::Space;
-use crate::stats::Stats;
+use crate::stats::{Stats, SyncClock};
 use crate::store::Store;
 
 /// Number of a partition in this node, given when it is opened.
@@ -39,6 +39,7 @@ pub(crate) struct Engine {
     pool: SyncPool,
     space: Arc<Space>,
     stats: Arc<Stats>,
+    sync_clock: Arc<SyncClock>,
     fsync: bool,
 }
 
@@ -51,7 +52,8 @@ struct Unsynced {
 
 impl Engine {
     pub(crate) fn new(pool: SyncPool, space: Arc<Space>, stats: Arc<Stats>, fsync: bool) -> Engine {
-        Engine { partitions: BTreeMap::new(), pool, space, stats, fsync }
+        let sync_clock = stats.sync_clock();
+        Engine { partitions: BTreeMap::new(), pool, space, stats, sync_clock, fsync }
     }
 
     /// Takes a partition in, unless its topic was deleted while it was opened.
@@ -118,6 +120,7 @@ impl Engine {
 
     /// Tells every partition that the clock was set by `by` milliseconds.
     pub(crate) fn clock_stepped(&mut self, now: Millis, by: i64) {
+        tracing::warn!(seconds = by / 1000, "the system's clock was set; by age nothing leaves the log for an hour");
         let keys: BTreeSet<PartitionKey> = self.partitions.keys().copied().collect();
         for &key in &keys {
             self.handle(now, key, Event::ClockStepped { by });
@@ -148,7 +151,10 @@ impl Engine {
             let began = Instant::now();
             let results = if self.fsync {
                 let files: Vec<Arc<dyn File>> = unsynced.iter().map(|write| Arc::clone(&write.file)).collect();
-                self.pool.sync_all(&files)
+                self.sync_clock.begin();
+                let results = self.pool.sync_all(&files);
+                self.sync_clock.end();
+                results
             } else {
                 unsynced.iter().map(|_| Ok(())).collect()
             };
@@ -179,8 +185,10 @@ impl Engine {
                         Ok(()) => Event::Repaired,
                         Err(cause) => {
                             let shared = driver.store.shared();
-                            error!(topic = %shared.topic, partition = shared.index, %cause,
-                                "partition is offline: a failed write could not be undone; retried each second");
+                            if shared.offline.load().is_none() {
+                                error!(topic = %shared.topic, partition = shared.index, %cause,
+                                    "partition is offline: a failed write could not be undone; retried each second");
+                            }
                             Event::RepairFailed(fault(&self.space, &cause))
                         }
                     };

@@ -2,6 +2,7 @@
 //! tries again to open partitions that are offline.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -36,11 +37,13 @@ struct Work {
     care: Care,
     unopened: Arc<UnopenedList>,
     written: Mutex<Points>,
+    /// That they are not written is told once.
+    points_failed: AtomicBool,
 }
 
 impl Keeper {
     pub(crate) fn start(care: Care, unopened: Arc<UnopenedList>, known: Points, fsync: bool) -> io::Result<Keeper> {
-        let work = Arc::new(Work { care, unopened, written: Mutex::new(known) });
+        let work = Arc::new(Work { care, unopened, written: Mutex::new(known), points_failed: AtomicBool::new(false) });
         let (stop, stopped) = sync_channel(1);
         let thread = thread::Builder::new().name("forebay-keeper".to_owned()).spawn({
             let work = Arc::clone(&work);
@@ -88,8 +91,15 @@ impl Work {
             return;
         }
         match self.care.space.reserved(|| points::save(self.care.files.as_ref(), &points)) {
-            Ok(()) => *written = points,
-            Err(error) => tracing::warn!(%error, "recovery points not written: the next start scans more"),
+            Ok(()) => {
+                *written = points;
+                self.points_failed.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                if !self.points_failed.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "recovery points not written, tried again each 3 s: the next start scans more");
+                }
+            }
         }
     }
 }

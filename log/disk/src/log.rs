@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_log::TopicConfig;
@@ -108,7 +109,7 @@ impl Log {
         if let Err(error) = finish_deletions(files.as_ref(), &space, &mut metadata) {
             tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
         }
-        let known = points::load(files.as_ref()).map_err(LogError::io(LOG_DIR))?;
+        let known = points::load(files.as_ref());
         let stats = Arc::new(Stats::default());
         let started = start_shards(&space, &stats, &options).map_err(LogError::io("shards"))?;
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
@@ -201,6 +202,11 @@ impl Log {
     /// Counters since the log was opened.
     pub fn stats(&self) -> LogStats {
         self.inner.stats.read()
+    }
+
+    /// How long the disk has not finished a sync that goes on now: a disk that hangs gives no error.
+    pub fn sync_stalled(&self) -> Duration {
+        self.inner.stats.longest_sync()
     }
 
     /// Flushes everything and stops the shards. Blocking. Later appends are refused with [`AppendError::Closed`].

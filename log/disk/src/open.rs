@@ -40,7 +40,9 @@ pub(crate) fn identify(files: &dyn Files, space: &Space) -> Result<Metadata, Log
         let text = format!("version=1\ncluster.id={}\nnode.id=1\n", metadata.cluster_id);
         space.reserved(|| replace_file(files, &path, text.as_bytes())).map_err(LogError::io(&path))?;
     }
-    dirs::sweep(files).map_err(LogError::io(LOG_DIR))?;
+    if let Err(error) = dirs::sweep(files) {
+        tracing::warn!(%error, "directories of deleted topics are not all removed: tried again at the next start");
+    }
     Ok(metadata)
 }
 

@@ -34,19 +34,18 @@ pub(crate) fn save(files: &dyn Files, points: &Points) -> io::Result<()> {
 }
 
 /// Reads the points. A file that cannot be trusted is as none at all: everything is scanned.
-pub(crate) fn load(files: &dyn Files) -> io::Result<Points> {
+pub(crate) fn load(files: &dyn Files) -> Points {
     let body = match read_sealed(files, &path(), HEADING) {
         Ok(body) => body.unwrap_or_default(),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+        Err(error) => {
             tracing::warn!(%error, file = %path().display(), "recovery points are unreadable: every segment is scanned");
             String::new()
         }
-        Err(error) => return Err(error),
     };
     let parse = |line: &str| {
         let mut words = line.split(' ');
         let topic = words.next()?.parse().ok()?;
         Some(((topic, words.next()?.parse().ok()?), Offset(words.next()?.parse().ok()?)))
     };
-    Ok(body.lines().filter_map(parse).collect())
+    body.lines().filter_map(parse).collect()
 }

@@ -39,7 +39,10 @@ pub(crate) fn read_sealed(files: &dyn Files, path: &Path, heading: &str) -> io::
     let Some(bytes) = read_file(files, path)? else { return Ok(None) };
     match unseal(heading, &bytes) {
         Ok(body) => Ok(Some(body.to_owned())),
-        Err(what) => Err(io::Error::new(io::ErrorKind::InvalidData, what)),
+        Err(what) => {
+            let what = format!("{}: {what}; restore it from a backup", path.display());
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::files::{Files, is_disk_full, remove_if_there};
 const RESERVE_FILE: &str = "reserve";
 /// How often a write of metadata is tried before it has failed.
 const METADATA_TRIES: usize = 3;
+/// The share of the reserve that only metadata may use.
+const METADATA_SHARE: u64 = 4;
 const BLOCK: usize = 1 << 20;
 
 /// Whether the disk is full, and the reserve for that time.
@@ -49,29 +51,54 @@ impl Space {
         self.full.load(Ordering::Acquire)
     }
 
-    /// Notes an error of a write; a full disk gives up the reserve.
+    /// Notes an error of a write: on a full disk appends are refused from now on. The reserve stays for those who need it: given
+    /// up now, any other program could take it.
     pub(crate) fn note(&self, error: &io::Error) {
-        if is_disk_full(error) {
-            let _guard = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.full.swap(true, Ordering::AcqRel) {
-                warn!("disk full: appends are refused until space returns; metadata uses the reserve");
-            }
-            if let Err(error) = remove_if_there(self.files.as_ref(), Path::new(RESERVE_FILE)) {
-                warn!(%error, "cannot release the reserve");
-            }
+        if is_disk_full(error) && !self.full.swap(true, Ordering::AcqRel) {
+            warn!("disk full: appends are refused until space returns; metadata uses the reserve");
         }
     }
 
-    /// Runs a write of metadata or of the program's own state, which repeats as a whole: after an error it is tried again,
-    /// on a full disk with the reserve released.
-    pub(crate) fn reserved<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    /// Runs a write of metadata, which repeats as a whole: after an error it is tried again, on a full disk with the reserve
+    /// released.
+    pub(crate) fn reserved<T>(&self, write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.retried(write, 0)
+    }
+
+    /// As [`Space::reserved`] for the program's own state: a part of the reserve is left to the metadata, without which nothing
+    /// can be deleted.
+    pub(crate) fn reserved_for_state<T>(&self, write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.retried(write, self.size.0 / METADATA_SHARE)
+    }
+
+    fn retried<T>(&self, mut write: impl FnMut() -> io::Result<T>, keep: u64) -> io::Result<T> {
         for _ in 1..METADATA_TRIES {
             match write() {
                 Ok(done) => return Ok(done),
-                Err(error) => self.note(&error),
+                Err(error) => {
+                    self.note(&error);
+                    if is_disk_full(&error) {
+                        self.release(keep);
+                    }
+                }
             }
         }
         write()
+    }
+
+    /// Gives the reserve up, down to `keep` bytes.
+    fn release(&self, keep: u64) {
+        let _guard = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = Path::new(RESERVE_FILE);
+        let released = match self.files.open(path, false) {
+            Ok(file) if keep > 0 => file.len().and_then(|len| if len > keep { file.set_len(keep) } else { Ok(()) }),
+            Ok(_) => remove_if_there(self.files.as_ref(), path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = released {
+            warn!(%error, "cannot release the reserve");
+        }
     }
 
     /// On a full disk, tries whether the reserve can be made again; then appends resume.
@@ -82,14 +109,17 @@ impl Space {
         }
     }
 
-    /// Writes the reserve and some headroom, so that a disk at its limit does not flap; keeps the reserve only.
+    /// Writes what is missing of the reserve and some headroom, so that a disk at its limit does not flap; keeps the reserve
+    /// only.
     fn make_reserve(&self) -> io::Result<()> {
         let _guard = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         let path = Path::new(RESERVE_FILE);
+        let mut held = 0;
         let written = self.files.open(path, true).and_then(|file| {
             let (reserve, headroom) = self.size;
             let zeros = vec![0; BLOCK];
-            let mut position = 0;
+            held = file.len()?.min(reserve);
+            let mut position = held;
             while position < reserve + headroom {
                 let left = usize::try_from(reserve + headroom - position).unwrap_or(BLOCK);
                 file.write_at(position, &[io::IoSlice::new(&zeros[..left.min(BLOCK)])])?;
@@ -100,8 +130,8 @@ impl Space {
             self.files.sync_dir(Path::new(""))
         });
         if written.is_err() {
-            // A part of a reserve would only take the last free bytes from the metadata.
-            remove_if_there(self.files.as_ref(), path)?;
+            // More of a reserve than there was would only take the last free bytes from the metadata.
+            self.files.open(path, false)?.set_len(held)?;
         }
         written
     }

@@ -1,7 +1,8 @@
 //! Counters of the log since it was opened, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A reading of the log's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,9 +30,38 @@ pub(crate) struct Stats {
     appended_bytes: AtomicU64,
     failed_writes: AtomicU64,
     corrupt_batches: AtomicU64,
+    /// One for each shard.
+    sync_clocks: Mutex<Vec<Arc<SyncClock>>>,
+}
+
+/// Since when a shard's sync goes on.
+#[derive(Default)]
+pub(crate) struct SyncClock(Mutex<Option<Instant>>);
+
+impl SyncClock {
+    pub(crate) fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+    pub(crate) fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    fn lasts(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |began| began.elapsed())
+    }
 }
 
 impl Stats {
+    /// A clock for the syncs of one more shard.
+    pub(crate) fn sync_clock(&self) -> Arc<SyncClock> {
+        let clock = Arc::<SyncClock>::default();
+        self.sync_clocks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&clock));
+        clock
+    }
+    /// How long the longest sync that goes on now has taken.
+    pub(crate) fn longest_sync(&self) -> Duration {
+        let clocks = self.sync_clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.iter().map(|clock| clock.lasts()).max().unwrap_or_default()
+    }
     pub(crate) fn committed(&self, files: usize, sync: Duration) {
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.synced_files.fetch_add(files as u64, Ordering::Relaxed);

@@ -68,7 +68,7 @@ impl Store {
         let slices: Vec<io::IoSlice<'_>> = write.slices.iter().map(|slice| io::IoSlice::new(slice)).collect();
         if self.shared.internal {
             // The program's own state may use the reserve: the same bytes go to the same place again.
-            self.space.reserved(|| file.write_at(write.position, &slices))?;
+            self.space.reserved_for_state(|| file.write_at(write.position, &slices))?;
         } else {
             file.write_at(write.position, &slices)?;
         }
@@ -86,7 +86,7 @@ impl Store {
             self.files.sync_dir(&self.dir)?;
             Ok(file)
         };
-        let file = if self.shared.internal { self.space.reserved(make) } else { make() }?;
+        let file = if self.shared.internal { self.space.reserved_for_state(make) } else { make() }?;
         let indexes = Indexes::new(base);
         Ok(Arc::new(SegmentFile::active(Arc::clone(&self.files), &self.dir, base, 0, file, indexes)))
     }

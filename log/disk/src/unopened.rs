@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay_log::Millis;
 use tracing::{error, info};
@@ -24,7 +24,22 @@ pub(crate) struct Unopened {
 /// Those that wait for another try.
 #[derive(Default)]
 pub(crate) struct UnopenedList {
-    waiting: Mutex<Vec<Unopened>>,
+    waiting: Mutex<Vec<(Unopened, Again)>>,
+}
+
+/// When a partition is tried again: its recovery may read much, so the waits grow.
+struct Again {
+    at: Instant,
+    wait: Duration,
+}
+
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+impl Again {
+    fn after(wait: Duration) -> Again {
+        Again { at: Instant::now() + wait, wait }
+    }
 }
 
 impl UnopenedList {
@@ -38,8 +53,9 @@ impl UnopenedList {
             Ok(driver) => mailbox.send_blocking(Request::Add(*key, Box::new(driver))).map_err(|_| LogError::Closed),
             Err(cause) => {
                 let (topic, partition) = (&open.shared.topic, open.shared.index);
-                error!(topic, partition, %cause, "partition is offline: it cannot be opened; tried again each second");
-                self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(unopened);
+                error!(topic, partition, %cause, "partition is offline: it cannot be opened; tried again after 1 to 60 s");
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.push((unopened, Again::after(FIRST_WAIT)));
                 Ok(())
             }
         }
@@ -69,11 +85,17 @@ impl UnopenedList {
     /// Tries all of them again.
     pub(crate) fn retry(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|Unopened { key, mailbox, open }| {
+        waiting.retain_mut(|(Unopened { key, mailbox, open }, again)| {
             if open.shared.removed.load(Ordering::Acquire) {
                 return false;
             }
-            let Ok(driver) = open.run(Millis::from_system(SystemTime::now())) else { return true };
+            if again.at > Instant::now() {
+                return true;
+            }
+            let Ok(driver) = open.run(Millis::from_system(SystemTime::now())) else {
+                *again = Again::after((again.wait * 2).min(LONGEST_WAIT));
+                return true;
+            };
             info!(topic = %open.shared.topic, partition = open.shared.index, "partition is online again");
             // A shard that has stopped needs it no more.
             let _ = mailbox.send_blocking(Request::Add(*key, Box::new(driver)));

@@ -3,7 +3,7 @@
 
 use super::event::{Effect, Persist};
 use super::machine::Partition;
-use crate::limits::MAX_CLOCK_LEAD_MS;
+use crate::limits::{CLOCK_SETTLE_MS, MAX_CLOCK_LEAD_MS};
 use crate::units::Millis;
 
 /// The clock was set: it showed `before`, and went on from `before + by`.
@@ -25,6 +25,7 @@ pub fn believable(appended: Millis, now: Millis) -> Millis {
 impl<T> Partition<T> {
     /// The clock was set by `by` and shows `now`. Waits that were counted by it go on for as long as they had left.
     pub(super) fn clock_stepped(&mut self, now: Millis, by: i64) {
+        self.hold.until = Millis(now.0.saturating_add(CLOCK_SETTLE_MS));
         self.steps.push(Step { before: Millis(now.0.saturating_sub(by)), by });
         self.shift_waits(by);
     }
@@ -33,10 +34,10 @@ impl<T> Partition<T> {
     pub(super) fn take_steps(&mut self, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
         let mut persist = None;
         for Step { before, by } in std::mem::take(&mut self.steps) {
-            let since = self.opened;
+            let since = self.hold.opened;
             let moved = |at: Millis| if at >= since && at <= before { Millis(at.0.saturating_add(by)) } else { at };
             persist = self.restamp(moved, effects).or(persist);
-            self.opened = Millis(since.0.saturating_add(by));
+            self.hold.opened = Millis(since.0.saturating_add(by));
         }
         persist
     }

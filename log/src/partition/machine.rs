@@ -7,9 +7,10 @@ use super::commit::Built;
 use super::epochs::EpochCache;
 use super::event::{Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Repair, ReplicaId, Watermarks};
 use super::producers::Producers;
-use super::retention;
+use super::retention::{self, Hold};
 use super::segments::{ClosedSegment, Segment, Starts};
 use crate::error::AppendError;
+use crate::limits::CLOCK_SETTLE_MS;
 use crate::topic::TopicConfig;
 use crate::units::{Epoch, Millis, Offset};
 
@@ -79,8 +80,8 @@ pub struct Partition<T> {
     /// Appends of a failed write, refused once the repair is durable: until then a crash might bring them back.
     pub(super) doubtful: Vec<(T, AppendError)>,
     pub(super) state: State,
-    /// When this machine was made, by the clock as it is now.
-    pub(super) opened: Millis,
+    /// Since when this machine is there, by the clock as it is now.
+    pub(super) hold: Hold,
     /// Steps of the clock that ages do not know yet.
     pub(super) steps: Vec<Step>,
 }
@@ -112,7 +113,7 @@ impl<T> Partition<T> {
             closed_version: 0,
             doubtful: Vec::new(),
             state: State::Idle,
-            opened: now,
+            hold: Hold { opened: now, until: Millis(now.0.saturating_add(CLOCK_SETTLE_MS)) },
             steps: Vec::new(),
         }
     }
@@ -174,7 +175,7 @@ impl<T> Partition<T> {
             return Some(retry_at);
         }
         let aged = self.segments.last().and_then(|active| active.ages_at(&self.config));
-        let retention = retention::next_deadline(&self.config, &self.segments, &self.starts);
+        let retention = retention::next_deadline(&self.config, &self.segments, &self.starts, self.hold);
         [aged, retention].into_iter().flatten().min().map(|at| at.max(self.rest_until))
     }
 

@@ -63,12 +63,13 @@ impl<T> Partition<T> {
         if let Some(persist) = self.settle_ages(now, effects) {
             return Some(persist);
         }
-        let kept = retention::apply(&self.config, &self.segments, &self.starts, self.high_watermark, now);
+        let kept = retention::apply(&self.config, &self.segments, &self.starts, self.high_watermark, self.hold, now);
         if let Some((starts, _)) = kept {
             return Some(Self::save(starts, Vec::new()));
         }
         let active = self.active();
-        self.maintain = active.is_aged(&self.config, now) || retention::active_expired(&self.config, &active, now);
+        self.maintain =
+            active.is_aged(&self.config, now) || retention::active_expired(&self.config, &active, self.hold, now);
         self.maintain.then(|| self.roll(now, Vec::new()))
     }
 

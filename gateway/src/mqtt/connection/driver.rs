@@ -76,6 +76,8 @@ pub(super) struct Driver {
     pub(super) output: Output,
     pub(super) appends: Appends,
     pub(super) stores: FuturesUnordered<Store>,
+    /// The streams on which these are answered.
+    pub(super) answering: Vec<u64>,
     pub(super) feed: Option<Box<Feed>>,
     pub(super) streams: Option<Box<Streams>>,
     pub(super) effects: Vec<Effect>,
@@ -119,7 +121,7 @@ impl Driver {
                     self.end(End::Lost);
                 }
                 Step::Settled(settled) => self.settled(settled),
-                Step::Stored(then, result) => self.event(Event::Stored { then, result }),
+                Step::Stored(then, result) => self.stored(then, result),
                 Step::Submitted(submitted) => self.appends.submitted(submitted),
                 Step::TakenOver => self.end(End::TakenOver),
                 Step::Shutdown => {
@@ -232,9 +234,9 @@ impl Driver {
         if self.ending.is_none() && self.closing.is_none() {
             self.deliver(now);
         }
-        let inbound = &self.session.kept.inbound;
+        let (inbound, answering) = (&self.session.kept.inbound, &self.answering);
         if let Some(streams) = &mut self.streams
-            && !streams.flush(|stream| inbound.awaits(stream))
+            && !streams.flush(|stream| inbound.awaits(stream) || answering.contains(&stream))
         {
             self.closing = Some(reason::QUOTA_EXCEEDED);
         }
@@ -284,6 +286,13 @@ impl Driver {
             let (stream, sequence, result) = (outcome.stream, outcome.sequence, outcome.result);
             self.event(Event::Appended { stream, sequence, result });
         }
+    }
+
+    pub(super) fn stored(&mut self, then: Then, result: Result<(), AppendError>) {
+        if let Some(at) = self.answering.iter().position(|stream| Some(*stream) == then.stream()) {
+            self.answering.swap_remove(at);
+        }
+        self.event(Event::Stored { then, result });
     }
 
     fn fed(&mut self, fed: Fed) {

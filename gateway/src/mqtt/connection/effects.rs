@@ -127,6 +127,7 @@ impl Driver {
 
     pub(super) fn store(&mut self, changes: Vec<(Bytes, Option<Bytes>)>, then: Then) {
         let sessions = self.broker.sessions.clone();
+        self.answering.extend(then.stream());
         self.stores.push(Box::pin(async move { (then, sessions.put_all(changes).await) }));
     }
 

@@ -151,6 +151,7 @@ fn begin(
         output: Output::new(max_outgoing_packet),
         appends: Appends::new(version),
         stores: FuturesUnordered::new(),
+        answering: Vec::new(),
         feed: None,
         streams,
         effects: Vec::new(),

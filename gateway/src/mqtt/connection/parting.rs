@@ -12,7 +12,7 @@ use crate::mqtt::limits::DRAIN_TIMEOUT;
 use crate::mqtt::packet::Will;
 use crate::mqtt::reason;
 use crate::mqtt::registry::Parked;
-use crate::mqtt::session::{Event, Then, cursor_key, intent_key, session_key};
+use crate::mqtt::session::{Then, cursor_key, intent_key, session_key};
 
 /// Ends a connection. The session has another owner, or none, when this returns.
 pub(super) async fn part<W: AsyncWrite + Unpin>(mut driver: Box<Driver>, end: End, writer: &mut W) {
@@ -62,7 +62,7 @@ async fn settle(driver: &mut Driver) {
         } else if let Some(settled) = driver.appends.groups.next().await {
             driver.settled(settled);
         } else if let Some((then, result)) = driver.stores.next().await {
-            driver.event(Event::Stored { then, result });
+            driver.stored(then, result);
         } else if driver.again.is_empty() {
             return;
         }

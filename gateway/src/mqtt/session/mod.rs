@@ -92,6 +92,18 @@ pub(crate) enum Then {
     UnsubAck { stream: u64, packet_id: u16, reasons: Vec<u8> },
 }
 
+impl Then {
+    /// The stream on which an answer follows.
+    pub(crate) fn stream(&self) -> Option<u64> {
+        match self {
+            Then::Nothing => None,
+            Then::Complete { stream, .. } | Then::SubAck { stream, .. } | Then::UnsubAck { stream, .. } => {
+                Some(*stream)
+            }
+        }
+    }
+}
+
 /// The part of a session that outlives its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {

@@ -96,3 +96,34 @@ async fn a_stream_that_finishes_while_its_packets_wait_for_the_disk_gets_all_its
     }
     assert_eq!(stream.next().await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_finishes_behind_its_subscribe_or_release_gets_the_answer() {
+    let door = Door::start(&[]).await;
+    let (_control, handle) = connect(&door, kept("m1")).await;
+    let mut stream = open_stream(&handle, 4);
+    stream.publish(1, Qos::ExactlyOnce, "a").await;
+    assert_eq!(stream.receive().await, Outgoing::PubRec(ack(1)));
+    door.files.shut();
+    stream.send(Incoming::PubRel(ack(1))).await;
+    stream.send(Incoming::Unsubscribe { packet_id: 2, filters: vec![Text::from("nothing")] }).await;
+    stream.stream.shutdown().await.unwrap();
+    assert!(matches!(stream.receive().await, Outgoing::UnsubAck { packet_id: 2, .. }));
+    let mut other = open_stream(&handle, 8);
+    let filter = SubscribeFilter {
+        filter: Text::from("meters/#"),
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: 2,
+    };
+    let subscribe = Incoming::Subscribe { packet_id: 3, filters: vec![filter], subscription_identifier: None };
+    other.send(subscribe).await;
+    other.stream.shutdown().await.unwrap();
+    tokio::time::sleep(SILENCE).await;
+    door.files.open();
+    assert_eq!(stream.next().await, Some(Outgoing::PubComp(ack(1))));
+    assert_eq!(stream.next().await, None);
+    assert_eq!(other.next().await, Some(Outgoing::SubAck { packet_id: 3, reasons: vec![1] }));
+    assert_eq!(other.next().await, None);
+}

@@ -83,7 +83,7 @@ impl World {
         self.files.set_faults(Faults { sync_per_mille, ..Faults::default() });
         let files: Arc<dyn Files> = Arc::new(self.files.clone());
         let space = Arc::new(Space::with_reserve(Arc::clone(&files), 16 << 10, 2 << 10));
-        let known = points::load(files.as_ref()).unwrap();
+        let known = points::load(files.as_ref());
         let mut engine = Engine::new(SyncPool::inline(), Arc::clone(&space), Arc::default(), true);
         let config = TopicConfig { segment_bytes: 1500, remote_storage_enable: false, ..TopicConfig::default() };
         let config = Arc::new(ArcSwap::from_pointee(config));

@@ -1,12 +1,13 @@
 //! A full disk: appends are refused with the right error, nothing is lost, metadata goes on, and so does the log when space
 //! returns.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::common::{chunk, values};
 use forebay_disk::sim::{Faults, SimFiles};
-use forebay_disk::{AppendData, Log};
+use forebay_disk::{AppendData, Files, Log};
 use forebay_log::topic::CompressionType;
 use forebay_log::{AppendError, Offset, TopicConfig};
 
@@ -74,6 +75,36 @@ async fn appends_are_refused_metadata_and_internal_topics_go_on_and_all_resumes_
     );
     assert_eq!(values(&log.topic("_state").unwrap().partitions[0]), ["state"]);
     assert!(log.topic("more").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_that_fills_the_disk_does_not_get_the_reserve() {
+    let files = SimFiles::new(3);
+    let log = open(&files);
+    let topic = log.create_topic("t", 1, uncompressed()).await.unwrap();
+    let state = log.create_topic(
+        "_state",
+        1,
+        TopicConfig { compression_type: CompressionType::None, ..TopicConfig::internal() },
+    );
+    let state = state.await.unwrap();
+    files.set_faults(Faults { capacity: Some(12 * MIB), ..Faults::default() });
+    let big = "x".repeat(300_000);
+    while topic.partitions[0].append(AppendData::Chunk(chunk(&[&big]))).await.is_ok() {}
+    let other = files.open(Path::new("other"), true).unwrap();
+    let mut taken = 0;
+    while other.write_at(taken, &[std::io::IoSlice::new(&[1; 1000])]).is_ok() {
+        taken += 1000;
+    }
+    // The program's own state may take most of the reserve, and even then what frees space can be written.
+    let big = "x".repeat(1_000_000);
+    let mut states = 0;
+    while state.partitions[0].append(AppendData::Chunk(chunk(&[&big]))).await.is_ok() {
+        states += 1;
+    }
+    assert!(states >= 4, "{states}");
+    topic.partitions[0].set_log_start(Offset(1)).await.unwrap();
+    log.create_topic("more", 1, uncompressed()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

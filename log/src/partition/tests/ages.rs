@@ -1,6 +1,7 @@
 //! Retention under a clock that was wrong and is set right: what was stored before that is as old as it is, no older.
 
 use super::*;
+use crate::limits::CLOCK_SETTLE_MS;
 
 /// 2026-01-01T00:00:00Z
 const RIGHT: Millis = Millis(1_767_225_600_000);
@@ -17,6 +18,21 @@ fn filled(now: Millis) -> Model {
             model.event(Event::Roll(0));
         }
     }
+    model
+}
+
+/// The partition after a restart at `now`.
+fn again(mut model: Model, now: Millis) -> Model {
+    let machine = &model.machine;
+    let restored = Restored {
+        segments: machine.segments.clone(),
+        log_end: machine.log_end,
+        starts: machine.starts.clone(),
+        epochs: machine.epochs.clone(),
+        producers: Producers::default(),
+    };
+    model.now = now;
+    model.machine = Partition::new(config(false), now, restored);
     model
 }
 
@@ -49,21 +65,27 @@ fn records_of_the_minutes_before_the_clock_was_set_stay_for_their_retention() {
 
 #[test]
 fn a_segment_of_before_the_start_keeps_its_age() {
-    let mut model = filled(RIGHT);
-    let machine = &model.machine;
-    let restored = Restored {
-        segments: machine.segments.clone(),
-        log_end: machine.log_end,
-        starts: machine.starts.clone(),
-        epochs: machine.epochs.clone(),
-        producers: Producers::default(),
-    };
     // Off for a month, started with the hour of the shutdown, then set right: they are a month old.
-    model.now.0 += 5000;
-    model.machine = Partition::new(config(false), model.now, restored);
+    let mut model = again(filled(RIGHT), Millis(RIGHT.0 + 5000));
     let right = Millis(model.now.0 + MONTH);
     set_clock(&mut model, right);
+    assert_eq!(model.log_start, Offset::ZERO, "whether the clock is right now must show first");
+    pass(&mut model, CLOCK_SETTLE_MS);
     assert_eq!(model.log_start, Offset(6));
+}
+
+#[test]
+fn a_clock_that_is_wrongly_ahead_for_a_while_takes_nothing() {
+    let mut model = filled(RIGHT);
+    let ahead = Millis(RIGHT.0 + 70 * 12 * MONTH);
+    set_clock(&mut model, ahead);
+    pass(&mut model, RETENTION / 2);
+    set_clock(&mut model, Millis(RIGHT.0 + RETENTION / 2));
+    assert_eq!(model.records().len(), 6, "set ahead and back in one run");
+    let mut restarted = again(model, ahead);
+    pass(&mut restarted, CLOCK_SETTLE_MS / 2);
+    set_clock(&mut restarted, Millis(RIGHT.0 + RETENTION - 1));
+    assert_eq!(restarted.records().len(), 6, "started ahead, then set right");
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! A reading's own time as payloads write it: RFC 3339, `YYYY-MM-DD hh:mm:ss`, or epoch seconds or milliseconds.
+//!
+//! One reading has one time, for the record at ingest and for the alert rules alike.
 
 use forebay_log::Millis;
 
@@ -7,7 +9,7 @@ use forebay_log::Millis;
 const SMALLEST_MILLIS: f64 = 1e11;
 
 /// The time that a JSON scalar tells; `None` when it tells none. Without an offset a time is UTC.
-pub(super) fn parse(json: &[u8]) -> Option<Millis> {
+pub fn parse(json: &[u8]) -> Option<Millis> {
     match json.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
         Some(text) => parse_text(text),
         None => parse_number(json),
@@ -15,19 +17,24 @@ pub(super) fn parse(json: &[u8]) -> Option<Millis> {
 }
 
 /// As a payload's time, but from text without quotes, such as a column of a CSV file.
-pub(crate) fn parse_time(text: &str) -> Option<Millis> {
+pub fn parse_plain(text: &str) -> Option<Millis> {
     parse_text(text.as_bytes()).or_else(|| parse_number(text.as_bytes()))
 }
 
 fn parse_number(json: &[u8]) -> Option<Millis> {
-    let number: f64 = std::str::from_utf8(json).ok()?.parse().ok()?;
+    from_number(std::str::from_utf8(json).ok()?.parse().ok()?)
+}
+
+/// A time as seconds or milliseconds since 1970.
+pub fn from_number(number: f64) -> Option<Millis> {
     let millis = if number.abs() >= SMALLEST_MILLIS { number } else { number * 1000.0 };
     // f64 holds whole milliseconds of any sensible year exactly.
     #[expect(clippy::cast_possible_truncation, reason = "checked to be in range")]
     (millis.is_finite() && millis.abs() < 9e15).then_some(Millis(millis.round() as i64))
 }
 
-fn parse_text(text: &[u8]) -> Option<Millis> {
+/// A time as text, without quotes. Without an offset it is UTC.
+pub fn parse_text(text: &[u8]) -> Option<Millis> {
     let mut cursor = Cursor { rest: text };
     let year = cursor.number(4)?;
     cursor.expect(b"-")?;
