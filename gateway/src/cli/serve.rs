@@ -70,7 +70,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     loop {
         match signals.next().await {
             Asked::Stop => break,
-            Asked::Reload => node.reload().await,
+            // A reload may wait on a log that stalls; a stop does not wait for it.
+            Asked::Reload => tokio::select! {
+                () = node.reload() => {}
+                () = signals.stop() => break,
+            },
         }
     }
     tracing::info!("draining; a second signal exits at once");

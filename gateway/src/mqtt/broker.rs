@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use forebay_disk::Log;
+use forebay_disk::{Log, LogError};
 use forebay_log::partition::believable;
 use forebay_log::{AppendError, Millis, Offset};
 use futures_util::StreamExt;
@@ -104,7 +104,11 @@ impl Broker {
         for name in router.topics() {
             if log.topic(name).is_none() {
                 let settings = config.topics.get(name).unwrap_or(&config.topic_defaults);
-                log.create_topic(name, settings.num_partitions, settings.config.clone()).await?;
+                match log.create_topic(name, settings.num_partitions, settings.config.clone()).await {
+                    // Publishes to it are refused until there is room and the node has made it.
+                    Ok(_) | Err(LogError::DiskFull | LogError::TopicExists(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         let sessions = StateTopic::open(&log, SESSIONS_TOPIC).await?;

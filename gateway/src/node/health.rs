@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Gateway;
+use super::{Gateway, topics};
 
 /// A sync that takes longer is told of.
 const SYNC_STALLED: Duration = Duration::from_secs(10);
@@ -18,6 +18,11 @@ impl Gateway {
         if self.log.disk_full() {
             reasons.push("the disk is full: readings are refused until there is room".to_owned());
         }
+        let topics = self.log.topics();
+        let mut partitions = topics.values().flat_map(|topic| &topic.partitions).peekable();
+        if partitions.peek().is_some() && partitions.all(|partition| partition.offline().is_some()) {
+            reasons.push("every partition is offline: the disk takes no writes".to_owned());
+        }
         let stalled = self.log.sync_stalled();
         if stalled > SYNC_STALLED {
             reasons.push(format!("the disk has not finished a sync for {} s: readings wait", stalled.as_secs()));
@@ -28,7 +33,9 @@ impl Gateway {
     /// What is wrong with a part of the node while the rest goes on.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let missing = topics::missing(&self.log, &self.config).into_iter();
+        let mut problems: Vec<String> =
+            missing.map(|name| format!("topic {name} is missing: what is routed to it is refused")).collect();
         for topic in self.log.topics().values() {
             for partition in &topic.partitions {
                 if let Some(why) = partition.offline() {

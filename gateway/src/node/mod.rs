@@ -184,6 +184,7 @@ impl Node {
             let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised, max_connections });
             doors.spawn(kafka::serve(door, listener, doors_end));
         }
+        tokio::spawn(topics::keep(gateway.log.clone(), gateway.config.clone(), gateway.shutdown.clone()));
         front.open(gateway.clone());
         tracing::info!(took = ?started.elapsed(), "every listener accepts");
         Ok(Node { gateway, doors, http, services, tls: tcp_tls, quic })

@@ -90,3 +90,21 @@ async fn a_changed_certificate_is_served_after_a_reload_and_a_broken_one_is_not(
     assert_eq!(serving(), second);
     node.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_routed_topic_that_was_deleted_is_told_as_missing_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(config(&folder, &["routes=[{filter=\"meters/+\", topic=\"readings\"}]"])).await.unwrap();
+    let (log, gateway) = (node.gateway.log.clone(), node.gateway.clone());
+    assert!(gateway.problems().is_empty(), "{:?}", gateway.problems());
+    log.delete_topic("readings").await.unwrap();
+    assert!(gateway.problems().iter().any(|problem| problem.contains("readings is missing")));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while log.topic("readings").is_none() {
+        assert!(Instant::now() < deadline, "it is not made again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(gateway.problems().is_empty());
+    drop((log, gateway));
+    node.drain().await;
+}

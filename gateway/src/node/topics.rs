@@ -1,12 +1,19 @@
 //! Makes the topics that the configuration names: `[topics.NAME]`, the routes' topics, and the one for everything else.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use forebay_disk::{Log, LogError};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, TopicDefaults};
 use crate::ingest::DEFAULT_TOPIC;
+use crate::log_limit::LogLimit;
+
+/// How often missing topics are made again.
+const MAKE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Makes what is missing; topics that exist keep their configs.
 pub(super) async fn create_configured(log: &Log, config: &Config) -> anyhow::Result<()> {
@@ -30,6 +37,27 @@ pub(super) async fn create_configured(log: &Log, config: &Config) -> anyhow::Res
         }
     }
     Ok(())
+}
+
+/// Topics that are missing: deleted since, or not made for want of space. Publishes to them are refused.
+pub(super) fn missing(log: &Log, config: &Config) -> Vec<String> {
+    let topics = log.topics();
+    wanted(config).into_keys().filter(|name| !topics.contains_key(*name)).map(str::to_owned).collect()
+}
+
+/// Makes missing topics again, until told to stop.
+pub(super) async fn keep(log: Log, config: Arc<Config>, stop: CancellationToken) {
+    static LIMIT: LogLimit = LogLimit::new(1);
+    while stop.run_until_cancelled(tokio::time::sleep(MAKE_AGAIN)).await.is_some() {
+        if log.disk_full() || missing(&log, &config).is_empty() {
+            continue;
+        }
+        if let Err(error) = create_configured(&log, &config).await
+            && let Some(suppressed) = LIMIT.admit()
+        {
+            tracing::error!(suppressed, "a topic that readings are routed to is missing: {error:#}");
+        }
+    }
 }
 
 fn wanted(config: &Config) -> BTreeMap<&str, &TopicDefaults> {

@@ -87,15 +87,25 @@ fn store_error(what: String) -> object_store::Error {
 pub(super) struct FaultyStore {
     pub(super) inner: Arc<InMemory>,
     faults: Arc<Faults>,
+    outage: Arc<AtomicBool>,
 }
 
 impl FaultyStore {
     pub(super) fn new(faults: Arc<Faults>) -> FaultyStore {
-        FaultyStore { inner: Arc::new(InMemory::new()), faults }
+        FaultyStore { inner: Arc::new(InMemory::new()), faults, outage: Arc::default() }
+    }
+
+    /// Whether the store is out of reach from now on.
+    pub(super) fn set_outage(&self, outage: bool) {
+        self.outage.store(outage, Ordering::SeqCst);
+    }
+
+    fn step(&self) -> std::result::Result<bool, String> {
+        if self.outage.load(Ordering::SeqCst) { Err("out of reach".into()) } else { self.faults.step() }
     }
 
     async fn faulty<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let lost = self.faults.step().map_err(store_error)?;
+        let lost = self.step().map_err(store_error)?;
         let done = work.await;
         if lost { Err(store_error("answer lost".into())) } else { done }
     }
@@ -122,14 +132,14 @@ impl ObjectStore for FaultyStore {
         self.faulty(self.inner.get_ranges(location, ranges)).await
     }
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        match self.faults.step() {
+        match self.step() {
             Err(error) => stream::once(async { Err(store_error(error)) }).boxed(),
             Ok(false) => self.inner.delete_stream(locations),
             Ok(true) => self.inner.delete_stream(locations).map(|_| Err(store_error("answer lost".into()))).boxed(),
         }
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.faults.step() {
+        match self.step() {
             Ok(false) => self.inner.list(prefix),
             _ => stream::once(async { Err(store_error("list failed".into())) }).boxed(),
         }

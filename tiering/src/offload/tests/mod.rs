@@ -235,3 +235,26 @@ async fn a_table_switched_off_while_ranges_leave_it_does_not_keep_their_objects_
     assert_eq!(world.objects().await, Vec::<String>::new());
     assert_eq!(world.manifest.load(TOPIC_ID).expect("readable").0, Vec::new());
 }
+
+#[tokio::test]
+async fn two_days_without_the_store_cost_nothing_but_the_wait() {
+    let world = World::new(u64::MAX, Mode::Fail);
+    let mut driver = world.driver();
+    world.store.set_outage(true);
+    // A segment each ten minutes, a look each minute.
+    for segment in 0..288 {
+        world.log.add(0, segment * 10..(segment + 1) * 10, 19_000);
+        for _ in 0..10 {
+            driver.poll(world.policy(), false).await.expect("the manifest can be written");
+            world.now.fetch_add(60_000, Ordering::SeqCst);
+        }
+    }
+    assert!(driver.offload().error().is_some_and(|error| error.contains("out of reach")));
+    assert!(world.tiered([0, 0]), "the local copy must not go");
+    let held = world.manifest.entries.lock().expect("lock").len();
+    assert!(held <= 1 && driver.offload().ranges().count() == 0, "{held} entries");
+    world.store.set_outage(false);
+    world.run_until(&mut driver, "what was waiting", |world| world.tiered([2880, 0])).await;
+    assert_eq!(world.in_table().await, [once(0..2880), once(0..0)]);
+    assert_eq!(driver.offload().error(), None);
+}
