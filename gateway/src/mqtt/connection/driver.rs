@@ -16,6 +16,7 @@ use super::feed::{Fed, Feed};
 use super::input::{Arrived, Input};
 use super::output::Output;
 use super::streams::{StreamInput, Streams};
+use crate::clock::Moment;
 use crate::mqtt::Broker;
 use crate::mqtt::broker::Admission;
 use crate::mqtt::codec::Codec;
@@ -251,7 +252,8 @@ impl Driver {
                 return;
             }
             let Some(delivery) = feed.receiving.try_next() else { return };
-            self.handle(now, Event::Deliver(delivery));
+            let wall = self.broker.clock.moment(now).wall;
+            self.handle(now, Event::Deliver { delivery, wall });
         }
     }
 
@@ -297,7 +299,10 @@ impl Driver {
 
     fn fed(&mut self, fed: Fed) {
         match fed {
-            Fed::Delivery(delivery) => self.event(Event::Deliver(delivery)),
+            Fed::Delivery(delivery) => {
+                let Moment { steady, wall } = self.broker.clock.moment(self.broker.clock.now());
+                self.handle(steady, Event::Deliver { delivery, wall });
+            }
             Fed::Page(page) => {
                 if let Some(feed) = &mut self.feed {
                     self.broker.hub.turn_page(&mut feed.receiving, page);

@@ -46,7 +46,7 @@ impl Hub {
                         if !subscriptions.iter().any(|s| topic::matches(s.filter.as_str(), topic)) {
                             return None;
                         }
-                        deliver(&client_id, &subscriptions, record::published(record)?, place)
+                        deliver(&client_id, &subscriptions, record::published(record, &self.clock)?, place)
                     })
                     .collect();
                 if next == from && from < part.partition.watermarks().high_watermark {

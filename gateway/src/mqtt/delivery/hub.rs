@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::subscriber::{Lane, Offered};
 use super::trie::{Route, Trie};
 use super::{Delivery, PartId, Place, Receiving, Subscriber, tailer};
+use crate::clock::Clock;
 use crate::ingest::Router;
 use crate::metrics::Metrics;
 use crate::mqtt::limits::MAX_SUBSCRIPTIONS;
@@ -53,6 +54,7 @@ pub(crate) struct Hub {
     pub(super) reader: Reader,
     router: Arc<Router>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<Clock>,
     trie: RwLock<Trie>,
     parts: RwLock<BTreeMap<PartId, Arc<Part>>>,
     /// Ids are not used again.
@@ -68,6 +70,7 @@ impl Hub {
         reader: Reader,
         router: Arc<Router>,
         metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
         shutdown: CancellationToken,
     ) -> Arc<Hub> {
         let hub = Arc::new(Hub {
@@ -75,6 +78,7 @@ impl Hub {
             reader,
             router,
             metrics,
+            clock,
             trie: RwLock::default(),
             parts: RwLock::default(),
             next_part: AtomicU32::new(0),
@@ -231,6 +235,11 @@ impl Hub {
         self.named(next)
     }
 
+    /// Where each partition ends now.
+    pub(crate) fn ends(&self) -> Cursors {
+        Cursors(self.parts().values().map(|part| (part.key.clone(), part.high_watermark())).collect())
+    }
+
     fn named(&self, next: BTreeMap<PartId, Offset>) -> Cursors {
         let parts = self.parts();
         Cursors(next.into_iter().filter_map(|(id, offset)| Some((parts.get(&id)?.key.clone(), offset))).collect())
@@ -273,7 +282,7 @@ impl Hub {
     }
 
     fn offer(&self, part: PartId, record: &Record, found: &[&Route]) {
-        let Some(published) = record::published(record) else { return };
+        let Some(published) = record::published(record, &self.clock) else { return };
         let published = Arc::new(published);
         let place = Place { partition: part, offset: record.offset };
         let mut merged: HashMap<u64, (&Route, Delivery)> = HashMap::with_capacity(found.len());
