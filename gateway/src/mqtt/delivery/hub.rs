@@ -12,8 +12,9 @@ use forebay_log::Offset;
 use forebay_log::record::Record;
 use tokio_util::sync::CancellationToken;
 
-use super::subscriber::{Lane, Offered};
+use super::subscriber::{Lane, Offered, Rest};
 use super::trie::{Route, Trie};
+use super::trouble::Trouble;
 use super::{Delivery, PartId, Place, Receiving, Subscriber, tailer};
 use crate::clock::Clock;
 use crate::ingest::Router;
@@ -37,6 +38,8 @@ pub(super) struct Part {
     pub(super) followed: CancellationToken,
     /// Messages below this have been offered to all who were subscribed.
     pub(super) position: Mutex<Offset>,
+    /// Of subscribers that read it for themselves.
+    pub(super) trouble: Mutex<Trouble>,
 }
 
 impl Part {
@@ -124,6 +127,7 @@ impl Hub {
                     partition: partition.clone(),
                     followed: self.shutdown.child_token(),
                     position: Mutex::new(from),
+                    trouble: Mutex::default(),
                 });
                 parts.insert(id, part.clone());
                 tokio::spawn(tailer::run(self.clone(), part));
@@ -313,13 +317,15 @@ impl Hub {
     }
 
     /// Notes how far a subscriber has read for itself; once it is where the tailer is, the queue takes over.
-    pub(super) fn caught_up_to(&self, receiving: &Receiving, part: &Part, next: Offset) {
+    /// `got_on`: it did read; else it rests before it tries again.
+    pub(super) fn caught_up_to(&self, receiving: &Receiving, part: &Part, next: Offset, got_on: bool) {
         let position = part.position();
         receiving.subscriber.lane(part.id, |lane| {
             if next >= *position {
                 *lane = Lane::live(next);
             } else if let Some(behind) = &mut lane.behind {
                 behind.next = next;
+                behind.rest = if got_on { None } else { Some(Rest::after(behind.rest)) };
             }
         });
     }

@@ -7,6 +7,7 @@ mod hub;
 mod subscriber;
 mod tailer;
 mod trie;
+mod trouble;
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use forebay_log::Offset;
 pub(crate) use catchup::Page;
 pub(crate) use expiry::Expiry;
 pub(crate) use hub::Hub;
-pub(crate) use subscriber::Receiving;
 use subscriber::Subscriber;
+pub(crate) use subscriber::{Lag, Receiving};
 
 use super::packet::{Message, MessageProperties, Publish, Qos, Text};
 use crate::clock::Moment;

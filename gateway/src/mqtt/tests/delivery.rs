@@ -313,6 +313,7 @@ async fn cursors_of_an_older_layout_count_from_the_present_end_and_not_from_the_
     let mut away = door.connect(kept("away")).await;
     away.subscribe("meters/#", Qos::AtLeastOnce).await;
     away.disconnect().await;
+    eventually(|| door.broker.connected() == 0).await;
     door.broker.publish("program", "meters/m1", b"long ago", false).await.unwrap();
     let older = Bytes::from_static(&[1, 0, 0, 0, 0]);
     door.broker.sessions.put(cursor_key("away"), Some(older)).await.unwrap();
