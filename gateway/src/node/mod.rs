@@ -97,7 +97,7 @@ impl Node {
     /// What cannot be bound, opened or loaded, and what to do about it.
     pub async fn start(mut config: Config, files: Arc<dyn Files>) -> anyhow::Result<Node> {
         let started = Instant::now();
-        let shares = descriptors::share(descriptors::raise(), &config);
+        let shares = descriptors::share(descriptors::raise(&config), &config);
         config.mqtt.max_connections = shares.mqtt;
         let config = Arc::new(config);
         let bound = Bound::bind(&config)?;
