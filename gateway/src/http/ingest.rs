@@ -79,7 +79,7 @@ impl Shares {
         // A record that does not fit beside others must not take them with it when it is refused.
         let Share { chunk, numbers } = &self.open;
         let together = chunk.bytes() + lengths.iter().sum::<usize>() + of_headers;
-        let overhead = BATCH_HEADER_BYTES + (numbers.len() + 1) * RECORD_OVERHEAD_BYTES;
+        let overhead = BATCH_HEADER_BYTES + RECORD_OVERHEAD_BYTES;
         if !numbers.is_empty() && (chunk.bytes() >= CHUNK_BYTES || together + overhead > self.max_message_bytes) {
             self.full.push(std::mem::take(&mut self.open));
         }
