@@ -33,7 +33,7 @@ pub const SHARD_QUEUE: usize = 1024;
 /// Bytes kept back on disk so that metadata stays writable on a full disk.
 pub const RESERVE_BYTES: u64 = 8 << 20;
 /// Bytes that must be free beyond the reserve before a disk that was full takes appends again.
-pub const DISK_FULL_HEADROOM_BYTES: u64 = 1 << 20;
+pub const DISK_FULL_HEADROOM_BYTES: u64 = 4 << 20;
 /// Most bytes that one read returns, unless a single batch is larger.
 pub const MAX_READ_BYTES: usize = 64 << 20;
 /// Most cold segments that a partition keeps apart for the retention of the whole log; older ones are counted together.

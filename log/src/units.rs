@@ -37,6 +37,15 @@ unit!(
 impl Offset {
     pub const ZERO: Offset = Offset(0);
 
+    /// The largest that is believed from a file: no log comes near it, and what is added to it does not overflow.
+    const LARGEST: i64 = 1 << 62;
+
+    /// An offset as our files hold it; `None` when it is none that a log can have reached.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Offset> {
+        text.parse().ok().filter(|offset| (0..=Self::LARGEST).contains(offset)).map(Offset)
+    }
+
     /// The offset `count` records later.
     #[must_use]
     pub fn plus(self, count: i64) -> Offset {

@@ -189,6 +189,7 @@ mod tests {
             lag_records: 6,
             lost_records: 3,
             error: Some("no space".into()),
+            failing_since: None,
         };
         let text = table(&[topic]);
         assert!(

@@ -79,7 +79,7 @@ impl Shares {
         // A record that does not fit beside others must not take them with it when it is refused.
         let Share { chunk, numbers } = &self.open;
         let together = chunk.bytes() + lengths.iter().sum::<usize>() + of_headers;
-        let overhead = BATCH_HEADER_BYTES + (numbers.len() + 1) * RECORD_OVERHEAD_BYTES;
+        let overhead = BATCH_HEADER_BYTES + RECORD_OVERHEAD_BYTES;
         if !numbers.is_empty() && (chunk.bytes() >= CHUNK_BYTES || together + overhead > self.max_message_bytes) {
             self.full.push(std::mem::take(&mut self.open));
         }
@@ -158,7 +158,10 @@ async fn answer(submitted: Vec<(u32, Vec<usize>, Result<Ticket, AppendError>)>) 
     }
     match failed.map(ApiError::from) {
         None => Ok((StatusCode::OK, Json(json!({ "records": places }))).into_response()),
-        Some(error) => Ok((error.status, Json(json!({ "error": error.what, "records": places }))).into_response()),
+        Some(error) => {
+            let body = json!({ "error": error.what, "records": places });
+            Ok(error.with(body))
+        }
     }
 }
 

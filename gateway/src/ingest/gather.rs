@@ -14,8 +14,6 @@ use super::Router;
 
 /// Bytes that a record may take beyond its key, value and headers: lengths and deltas.
 const RECORD_OVERHEAD_BYTES: usize = 64;
-/// What a batch writes in front of a record's key, at its longest: length, attributes and two deltas.
-const RECORD_PREFIX_BYTES: usize = 21;
 /// As [`RECORD_OVERHEAD_BYTES`], for each header.
 const HEADER_OVERHEAD_BYTES: usize = 8;
 /// Headers that a record has at most without user properties and the caller's own, so that they fit on the stack.
@@ -174,8 +172,7 @@ fn open_slot(slots: &mut Vec<Slot>, topic: &mut CachedTopic, index: u32, bytes: 
         let chunk = &slots[slot as usize].chunk;
         // A chunk is stored whole, in one batch, or not at all.
         let limit = GATHER_BATCH_BYTES.min(topic.max_message_bytes.saturating_sub(BATCH_HEADER_BYTES));
-        let raw = chunk.bytes() + chunk.len() * RECORD_PREFIX_BYTES;
-        if raw + bytes <= limit && chunk.len() < GATHER_BATCH_RECORDS {
+        if chunk.bytes() + bytes <= limit && chunk.len() < GATHER_BATCH_RECORDS {
             return Ok(slot);
         }
     }

@@ -3,10 +3,12 @@
 //! One task a topic polls its closed segments and does what the offload machine of `forebay-tiering` asks for; copies go one
 //! at a time in the whole node. The manifest is the internal topic `_lake_manifest`.
 
+mod cold;
 mod local;
 mod manifest;
 mod retire;
 mod status;
+mod told;
 mod verify;
 mod worker;
 
@@ -19,10 +21,9 @@ use forebay_disk::{Log, Topic};
 use forebay_log::topic::LakeFormat;
 use forebay_log::{Millis, Offset, ReadError};
 use forebay_tiering::manifest::{Entry, TopicEntry};
-use forebay_tiering::parquet::{ColdReader, ObjectError};
+use forebay_tiering::parquet::ColdReader;
 use object_store::ObjectStore;
 use object_store::path::Path;
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use cold::ColdReads;
 use manifest::Manifest;
 pub use status::{TopicStatus, VerifyReport};
 use worker::{Command, Worker};
@@ -47,6 +49,7 @@ struct Shared {
     store: Arc<dyn ObjectStore>,
     url: String,
     reader: Arc<ColdReader>,
+    cold: ColdReads,
     manifest: Manifest,
     copies: Arc<Semaphore>,
     metrics: Arc<Metrics>,
@@ -90,14 +93,26 @@ impl Lake {
     ) -> anyhow::Result<Arc<Lake>> {
         let url = config.object_store.url.trim_end_matches('/').to_owned();
         let store = forebay_tiering::store::open(&url, &config.object_store.options)?;
+        Lake::start_on(store, url, log, metrics, shutdown).await
+    }
+
+    /// As [`Lake::start`], on a store that is open.
+    pub(crate) async fn start_on(
+        store: Arc<dyn ObjectStore>,
+        url: String,
+        log: Log,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Arc<Lake>> {
         let manifest = Manifest::open(&log, metrics.clone()).await?;
         metrics.lake.set_off(manifest.broken().is_some());
         if let Some(why) = manifest.broken() {
             tracing::error!("{why}; until then nothing is offloaded and no offsets are read from the lake");
         }
         let reader = Arc::new(ColdReader::new(store.clone()));
+        let cold = ColdReads::new(reader.clone(), metrics.clone());
         let copies = Arc::new(Semaphore::new(COPIES));
-        let shared = Arc::new(Shared { log, store, url, reader, manifest, copies, metrics, shutdown });
+        let shared = Arc::new(Shared { log, store, url, reader, cold, manifest, copies, metrics, shutdown });
         let lake = Arc::new(Lake { shared, workers: Mutex::default(), retiring: Mutex::default() });
         if lake.off().is_none() {
             retire::unfinished(&lake.shared).into_iter().for_each(|topic| lake.retire(topic, None));
@@ -175,7 +190,7 @@ impl Lake {
         let first = entries.partition_point(|entry| entry.end <= from);
         for entry in &entries[first..] {
             // A range may end in a gap (control batches, damage): then the next has what follows.
-            let read = self.cold(entry, move |reader: Arc<ColdReader>, path: Path| async move {
+            let read = self.shared.cold.run(entry, move |reader: Arc<ColdReader>, path: Path| async move {
                 reader.read(&path, from, max_bytes).await
             });
             let batches = read.await?;
@@ -210,7 +225,7 @@ impl Lake {
             if entry.end <= log_start {
                 continue;
             }
-            let found = self.cold(entry, move |reader: Arc<ColdReader>, path: Path| async move {
+            let found = self.shared.cold.run(entry, move |reader: Arc<ColdReader>, path: Path| async move {
                 reader.offset_for_time(&path, at).await
             });
             if let Some(found) = found.await?.filter(|(offset, _)| *offset >= log_start) {
@@ -229,24 +244,6 @@ impl Lake {
         kept.filter_map(|entry| entry.facts.as_ref().filter(|facts| facts.rows > 0))
             .map(|facts| facts.max_timestamp)
             .max()
-    }
-
-    /// Decoding Parquet is work for a thread that no connection waits for.
-    async fn cold<T, F>(
-        &self,
-        entry: &Entry,
-        work: impl FnOnce(Arc<ColdReader>, Path) -> F + Send + 'static,
-    ) -> Result<T, ReadError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, ObjectError>>,
-    {
-        let (reader, path, runtime) = (self.shared.reader.clone(), Path::from(entry.path.as_str()), Handle::current());
-        match tokio::task::spawn_blocking(move || runtime.block_on(work(reader, path))).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(ReadError::Storage(format!("cold tier, object {}: {error}", entry.path))),
-            Err(error) => Err(ReadError::Storage(format!("cold tier: {error}"))),
-        }
     }
 
     pub fn status(&self) -> Vec<TopicStatus> {
@@ -324,4 +321,4 @@ async fn supervise(lake: Arc<Lake>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 //! What goes is decided once and durably, before the first object does: half of a table can no more tell whose it is. A
 //! restart goes on with the topics that the manifest knows and the log does not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_tiering::manifest::{Removal, TopicEntry};
 use forebay_tiering::table::{DeltaLake, Table, TableError};
@@ -14,6 +14,7 @@ use object_store::path::Path;
 use tokio::task::JoinHandle;
 
 use super::Shared;
+use super::told::Told;
 
 /// Wait after a failure, while the store is out of reach.
 const RETRY: Duration = Duration::from_secs(10);
@@ -33,8 +34,12 @@ pub(super) async fn retire(shared: &Shared, topic: TopicEntry, worker: Option<Jo
     {
         tracing::error!(topic = topic.name, %error, "the offload of a deleted topic broke off");
     }
+    shared.metrics.lake.forget(&topic.name);
+    let mut told = Told::default();
     while let Err(error) = attempt(shared, &topic).await {
-        tracing::warn!(topic = topic.name, error, "the lake of a deleted topic cannot be removed; trying again");
+        if told.is_news(&error, Instant::now()) {
+            tracing::warn!(topic = topic.name, error, "the lake of a deleted topic cannot be removed; trying again");
+        }
         tokio::time::sleep(RETRY).await;
     }
 }

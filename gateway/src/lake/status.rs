@@ -28,6 +28,9 @@ pub struct TopicStatus {
     pub lost_records: u64,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// Unix time in milliseconds from which on each attempt has failed.
+    #[serde(default)]
+    pub failing_since: Option<i64>,
 }
 
 /// What a verification found; empty `problems` means that manifest, objects, table and log agree.
@@ -97,5 +100,6 @@ pub(super) fn of(topic: &Topic, url: &str, totals: &Totals, progress: Progress) 
         lag_records: lag.sum(),
         lost_records: totals.lost,
         error: progress.error,
+        failing_since: progress.failing_since.map(|since| since.0),
     }
 }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::local::TopicLog;
 use super::status::Totals;
+use super::told::Told;
 use super::{Shared, VerifyReport, is_offloaded, status, verify};
 
 /// How often the closed segments are looked at.
@@ -37,6 +38,12 @@ pub(super) enum Command {
 pub(super) struct Progress {
     pub(super) table_version: Option<i64>,
     pub(super) error: Option<String>,
+    /// From when on each look has shown an error.
+    pub(super) failing_since: Option<Millis>,
+}
+
+fn now() -> Millis {
+    Millis::from_system(SystemTime::now())
 }
 
 pub(super) struct Worker {
@@ -47,6 +54,7 @@ pub(super) struct Worker {
     stop: CancellationToken,
     /// `None` until opened, and after the manifest could not be written.
     driver: Option<Driver>,
+    told: Told,
 }
 
 impl Worker {
@@ -57,7 +65,7 @@ impl Worker {
         stop: CancellationToken,
     ) -> Worker {
         let log = Arc::new(TopicLog { topic: topic.clone(), stop: stop.clone() });
-        Worker { shared, topic, log, progress, stop, driver: None }
+        Worker { shared, topic, log, progress, stop, driver: None, told: Told::default() }
     }
 
     /// Works until stopped, and ends a step that has begun; only when the node goes down it is left in the middle, which is
@@ -73,8 +81,14 @@ impl Worker {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     _ = ticks.tick() => {
-                        if is_offloaded(&self.topic) && self.poll(false).await.is_err() {
-                            ticks.reset_after(MANIFEST_RETRY);
+                        if !is_offloaded(&self.topic) {
+                            self.rest();
+                            continue;
+                        }
+                        match self.poll(false).await {
+                            Ok(true) => ticks.reset_immediately(),
+                            Ok(false) => {}
+                            Err(_) => ticks.reset_after(MANIFEST_RETRY),
                         }
                     }
                     command = commands.recv() => match command {
@@ -138,22 +152,29 @@ impl Worker {
                 log: self.log.clone(),
                 table: Box::new(table),
                 copies: shared.copies.clone(),
-                clock: Arc::new(|| Millis::from_system(SystemTime::now())),
+                clock: Arc::new(now),
             });
             self.driver = Some(driver.map_err(|error| error.to_string())?);
         }
         self.driver.as_mut().ok_or_else(|| "no driver".to_owned())
     }
 
-    /// Everything that is due. After an error the next poll begins anew from the manifest.
-    async fn poll(&mut self, flush: bool) -> Result<(), String> {
-        let policy = self.policy();
+    /// What is due, one copy at most; returns whether another one is. After an error the next poll begins anew from the
+    /// manifest.
+    async fn poll(&mut self, flush: bool) -> Result<bool, String> {
+        let (policy, mut failures) = (self.policy(), 1);
         let polled = match self.driver() {
-            Ok(driver) => driver.poll(policy, flush).await.map_err(|error| error.to_string()),
+            Ok(driver) => {
+                let failed = driver.offload().failures();
+                let polled = driver.poll(policy, flush).await.map_err(|error| error.to_string());
+                failures = driver.offload().failures() - failed + u64::from(polled.is_err());
+                polled
+            }
             Err(error) => Err(error),
         };
+        self.shared.metrics.lake.failed(failures);
         match &polled {
-            Ok(()) => {
+            Ok(_) => {
                 let error = self.driver.as_ref().and_then(|driver| driver.offload().error()).map(str::to_owned);
                 self.note(error);
             }
@@ -169,10 +190,13 @@ impl Worker {
         let version = self.driver.as_mut().and_then(|driver| driver.table().version());
         let totals = self.totals();
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(new) = error.as_ref().filter(|new| progress.error.as_ref() != Some(*new)) {
-            tracing::warn!(topic = self.topic.name, error = new, "the offload to the lake failed; trying again");
-            self.shared.metrics.lake.failed();
-        } else if error.is_none() && progress.error.is_some() {
+        if let Some(new) = &error {
+            progress.failing_since.get_or_insert_with(now);
+            if self.told.is_news(new, std::time::Instant::now()) {
+                tracing::warn!(topic = self.topic.name, error = new, "the offload to the lake failed; trying again");
+            }
+        } else if progress.failing_since.take().is_some() {
+            self.told = Told::default();
             tracing::info!(topic = self.topic.name, "the offload to the lake works again");
         }
         progress.error = error;
@@ -180,6 +204,13 @@ impl Worker {
         let shown = status::of(&self.topic, &self.shared.url, &totals, progress.clone());
         drop(progress);
         self.shared.metrics.lake.show(&shown);
+    }
+
+    /// Of a topic that is not offloaded nothing is shown, and nothing is wrong.
+    fn rest(&mut self) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        (progress.error, progress.failing_since, self.told) = (None, None, Told::default());
+        self.shared.metrics.lake.forget(&self.topic.name);
     }
 
     fn totals(&self) -> Arc<Totals> {
@@ -191,12 +222,14 @@ impl Worker {
             partition.roll().await.map_err(|error| format!("partition {}: {error}", partition.index()))?;
         }
         let targets: Vec<Offset> = self.topic.partitions.iter().map(|p| p.watermarks().high_watermark).collect();
-        let (mut best, mut deadline) = (0, Instant::now() + FLUSH_STALL);
+        let (mut last, mut deadline) = (None, Instant::now() + FLUSH_STALL);
+        let mut hurry = true;
         loop {
             if self.stop.is_cancelled() || done.is_closed() {
                 return Err("stopped".to_owned());
             }
-            self.poll(true).await?;
+            let more = self.poll(hurry).await?;
+            hurry = !more;
             let totals = self.totals();
             let missing: i64 = targets
                 .iter()
@@ -209,13 +242,19 @@ impl Worker {
             if missing == 0 {
                 return Ok(());
             }
-            if let Some(error) = self.driver.as_ref().and_then(|driver| driver.offload().error()) {
+            let offload = self.driver.as_ref().map(Driver::offload);
+            let now = Some((missing, offload.map_or(0, |offload| offload.ranges().count())));
+            if last != now {
+                (last, deadline) = (now, Instant::now() + FLUSH_STALL);
+            }
+            let stalled = Instant::now() >= deadline;
+            if let Some(error) = offload.and_then(|offload| offload.error()).filter(|_| stalled || !more) {
                 return Err(error.to_owned());
             }
-            if best == 0 || missing < best {
-                (best, deadline) = (missing, Instant::now() + FLUSH_STALL);
+            if more {
+                continue;
             }
-            if Instant::now() >= deadline {
+            if stalled {
                 let segments: usize = (0..self.log.partitions()).map(|p| self.log.local(p).1.len()).sum();
                 return Err(format!("{missing} records are not in a closed segment ({segments} are closed)"));
             }

@@ -23,7 +23,9 @@ pub struct LakeMetrics {
     off: Gauge,
     failures: Counter,
     cold_reads: Counter,
+    cold_failures: Counter,
     cold_bytes: Counter,
+    failing_since: Family<TopicLabel, Gauge>,
     lag: Family<TopicLabel, Gauge>,
     files: Family<TopicLabel, Gauge>,
     rows: Family<TopicLabel, Gauge>,
@@ -42,7 +44,9 @@ impl LakeMetrics {
             off: Gauge::default(),
             failures: Counter::default(),
             cold_reads: Counter::default(),
+            cold_failures: Counter::default(),
             cold_bytes: Counter::default(),
+            failing_since: Family::default(),
             lag: Family::default(),
             files: Family::default(),
             rows: Family::default(),
@@ -60,7 +64,17 @@ impl LakeMetrics {
         );
         registry.register("off", "1 while the lake is off because its manifest is damaged", metrics.off.clone());
         registry.register("written_bytes", "Bytes of Parquet objects written", metrics.bytes.clone());
-        registry.register("failures", "Offload steps that failed with a new reason", metrics.failures.clone());
+        registry.register("failures", "Offload steps that failed", metrics.failures.clone());
+        registry.register(
+            "failing_since_seconds",
+            "Unix time from which on the topic's offload has not got on; 0 while it does",
+            metrics.failing_since.clone(),
+        );
+        registry.register(
+            "cold_read_failures",
+            "Reads of the cold tier that failed, or came when too many were waiting",
+            metrics.cold_failures.clone(),
+        );
         registry.register("cold_reads", "Reads served from the cold tier", metrics.cold_reads.clone());
         registry.register("cold_read_bytes", "Bytes served from the cold tier", metrics.cold_bytes.clone());
         registry.register("lag_records", "Records not yet in the table", metrics.lag.clone());
@@ -86,8 +100,12 @@ impl LakeMetrics {
         self.off.set(off.into());
     }
 
-    pub fn failed(&self) {
-        self.failures.inc();
+    pub fn failed(&self, steps: u64) {
+        self.failures.inc_by(steps);
+    }
+
+    pub fn cold_read_failed(&self) {
+        self.cold_failures.inc();
     }
 
     pub fn cold_read(&self, bytes: usize) {
@@ -98,12 +116,21 @@ impl LakeMetrics {
     pub fn show(&self, status: &TopicStatus) {
         let label = TopicLabel { topic: status.topic.clone() };
         let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.failing_since.get_or_create(&label).set(status.failing_since.map_or(0, |since| since / 1000));
         self.lag.get_or_create(&label).set(status.lag_records);
         self.files.get_or_create(&label).set(gauge(status.files));
         self.rows.get_or_create(&label).set(gauge(status.rows));
         self.size.get_or_create(&label).set(gauge(status.bytes));
         if let Some(version) = status.table_version {
             self.version.get_or_create(&label).set(version);
+        }
+    }
+
+    /// Shows nothing of a topic any more.
+    pub fn forget(&self, topic: &str) {
+        let label = TopicLabel { topic: topic.to_owned() };
+        for family in [&self.failing_since, &self.lag, &self.files, &self.rows, &self.size, &self.version] {
+            family.remove(&label);
         }
     }
 }

@@ -47,6 +47,7 @@ pub async fn serve(
                 });
             }
             Err(error) => {
+                broker.metrics.accept_failed("mqtt");
                 if let Some(suppressed) = LIMIT.admit() {
                     warn!(%error, suppressed, "cannot accept MQTT connections");
                 }

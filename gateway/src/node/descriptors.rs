@@ -6,6 +6,9 @@ use crate::config::Config;
 use crate::http::MAX_CONNECTIONS as MAX_HTTP;
 use crate::kafka::MAX_CONNECTIONS as MAX_KAFKA;
 
+/// The fewest that the log needs.
+const LOG_LEAST: usize = 256;
+
 /// How many connections each door may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shares {
@@ -14,26 +17,30 @@ pub(super) struct Shares {
     pub(super) http: usize,
 }
 
-/// Raises the soft limit (often 1024) to the hard one and returns what is allowed then.
-pub(super) fn raise() -> usize {
+/// Raises the soft limit (often 1024) to the hard one, or to what `config` can use where the process may do that, and returns
+/// what is allowed then.
+pub(super) fn raise(config: &Config) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let allowed = if raised.is_ok() { maximum } else { current };
-    allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX))
+    let useful = u64::try_from(config.mqtt.max_connections.saturating_mul(2)).unwrap_or(u64::MAX);
+    let both = |limit| Rlimit { current: limit, maximum: limit };
+    let most = maximum.map(|hard| hard.max(useful));
+    let allowed = [most, maximum].into_iter().find(|&limit| setrlimit(Resource::Nofile, both(limit)).is_ok());
+    allowed.unwrap_or(current).map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX))
 }
 
-/// Half of the descriptors for meters, an eighth each for Kafka and HTTP clients; the last quarter is the log's.
+/// At most an eighth each for Kafka and HTTP clients, an eighth but not fewer than [`LOG_LEAST`] for the log, the rest for meters.
 pub(super) fn share(allowed: usize, config: &Config) -> Shares {
     let wanted = config.mqtt.max_connections;
-    let mqtt = wanted.min(allowed / 2);
+    let (kafka, http) = (MAX_KAFKA.min(allowed / 8), MAX_HTTP.min(allowed / 8));
+    let mqtt = wanted.min(allowed.saturating_sub(kafka + http + LOG_LEAST.max(allowed / 8)));
     if mqtt < wanted {
-        tracing::warn!(
+        tracing::info!(
             allowed,
             max_connections = mqtt,
             "the system allows too few open files for mqtt.max_connections = {wanted}: raise the hard limit (ulimit -Hn, LimitNOFILE)"
         );
     }
-    Shares { mqtt, kafka: MAX_KAFKA.min(allowed / 8), http: MAX_HTTP.min(allowed / 8) }
+    Shares { mqtt, kafka, http }
 }
 
 #[cfg(test)]
@@ -42,13 +49,13 @@ mod tests {
     use crate::config::Sources;
 
     #[test]
-    fn the_soft_limit_is_raised_and_connections_leave_a_quarter_to_the_log() {
-        let allowed = raise();
-        assert_eq!(getrlimit(Resource::Nofile).current, getrlimit(Resource::Nofile).maximum);
+    fn the_soft_limit_is_raised_and_connections_leave_the_log_its_share() {
         let config = Config::load(&Sources::default()).expect("the defaults");
+        let allowed = raise(&config);
+        assert_eq!(getrlimit(Resource::Nofile).current, getrlimit(Resource::Nofile).maximum);
         for allowed in [1024, 65_536, allowed] {
             let Shares { mqtt, kafka, http } = share(allowed, &config);
-            assert!(mqtt > 0 && kafka > 0 && http > 0 && mqtt + kafka + http <= allowed / 4 * 3);
+            assert!(mqtt > 0 && kafka > 0 && http > 0 && mqtt + kafka + http <= allowed - (allowed / 8).max(LOG_LEAST));
         }
         assert_eq!(share(1 << 20, &config), Shares { mqtt: 100_000, kafka: MAX_KAFKA, http: MAX_HTTP });
     }

@@ -97,7 +97,7 @@ impl Node {
     /// What cannot be bound, opened or loaded, and what to do about it.
     pub async fn start(mut config: Config, files: Arc<dyn Files>) -> anyhow::Result<Node> {
         let started = Instant::now();
-        let shares = descriptors::share(descriptors::raise(), &config);
+        let shares = descriptors::share(descriptors::raise(&config), &config);
         config.mqtt.max_connections = shares.mqtt;
         let config = Arc::new(config);
         let bound = Bound::bind(&config)?;
@@ -115,7 +115,8 @@ impl Node {
         let certificates = config.clone();
         let tls = tokio::task::spawn_blocking(move || tls::load(&certificates));
         let options = LogOptions { shards: shards(), fsync: config.durability.fsync };
-        let log = tokio::task::spawn_blocking(move || Log::open(files, options))
+        let node_id = config.node.id;
+        let log = tokio::task::spawn_blocking(move || Log::open_as(node_id, files, options))
             .await?
             .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
         topics::create_configured(&log, &config).await?;

@@ -24,9 +24,11 @@ async fn start(config: Config) -> anyhow::Result<Node> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_keeps_its_records_and_its_identity_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let node = start(config(&folder, &["topics.readings.num.partitions=1"])).await.unwrap();
+    let node = start(config(&folder, &["node.id=7", "topics.readings.num.partitions=1"])).await.unwrap();
     let line = node.ready_line();
-    assert!(line.starts_with("forebay ready node=1 mqtt=127.0.0.1:") && !line.contains(":0 "), "{line}");
+    assert!(line.starts_with("forebay ready node=7 mqtt=127.0.0.1:") && !line.contains(":0 "), "{line}");
+    let properties = std::fs::read_to_string(folder.path().join("log/meta.properties")).unwrap();
+    assert!(properties.contains("node.id=7\n"), "{properties}");
     let cluster = node.gateway.log.cluster_id();
     let partition = Arc::clone(&node.gateway.log.topic("readings").unwrap().partitions[0]);
     let mut chunk = RecordChunk::new();

@@ -103,9 +103,17 @@ impl Log {
     /// When the directory cannot be read or its metadata is damaged. A damaged partition is no error: it is reported and
     /// goes on with what is whole, or is offline.
     pub fn open(files: Arc<dyn Files>, options: LogOptions) -> Result<Log, LogError> {
+        Log::open_as(1, files, options)
+    }
+
+    /// As [`Log::open`], for the node of this number: its directory names it from the first start on.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_as(node_id: u32, files: Arc<dyn Files>, options: LogOptions) -> Result<Log, LogError> {
         files.create_dir_all(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
         let space = Arc::new(Space::open(Arc::clone(&files)));
-        let mut metadata = identify(files.as_ref(), &space)?;
+        let mut metadata = identify(node_id, files.as_ref(), &space)?;
         if let Err(error) = finish_deletions(files.as_ref(), &space, &mut metadata) {
             tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
         }

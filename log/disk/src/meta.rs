@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use forebay_log::TopicConfig;
-use forebay_log::topic::{CompressionType, LakeFormat};
+use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
+use forebay_log::topic::{CompressionType, LakeFormat, check_topic_name};
 use uuid::Uuid;
 
 use crate::LogError;
@@ -46,7 +47,7 @@ impl Metadata {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(format(&error.to_string())),
             Err(source) => return Err(LogError::Io { path: FILE.to_owned(), source }),
         };
-        body.map(|body| parse(&body).ok_or_else(|| format("malformed"))).transpose()
+        body.map(|body| parse(&body).map_err(|what| format(&what))).transpose()
     }
 
     fn to_text(&self) -> String {
@@ -59,30 +60,38 @@ impl Metadata {
     }
 }
 
-fn parse(body: &str) -> Option<Metadata> {
+/// # Errors
+/// The line that is not understood: the file is whole, so another version has written it.
+fn parse(body: &str) -> Result<Metadata, String> {
     let mut metadata = Metadata { cluster_id: String::new(), topics: BTreeMap::new() };
     for line in body.lines() {
-        let mut words = line.split(' ');
-        match words.next()? {
-            "cluster" => metadata.cluster_id = words.next()?.to_owned(),
-            "topic" => {
-                let name = words.next()?.to_owned();
-                let mut topic = TopicMeta {
-                    id: words.next()?.parse().ok()?,
-                    partitions: words.next()?.parse().ok()?,
-                    deleting: words.next()? == "deleting",
-                    config: TopicConfig::default(),
-                };
-                for word in words {
-                    let (key, value) = word.split_once('=')?;
-                    set(&mut topic.config, key, value)?;
-                }
+        let strange = || format!("{line:?} is not understood: written by a newer version of the program?");
+        match line.split_once(' ') {
+            Some(("cluster", id)) => metadata.cluster_id = id.to_owned(),
+            Some(("topic", rest)) => {
+                let (name, topic) = parse_topic(rest).ok_or_else(strange)?;
                 metadata.topics.insert(name, topic);
             }
-            _ => return None,
+            _ => return Err(strange()),
         }
     }
-    Some(metadata)
+    Ok(metadata)
+}
+
+fn parse_topic(line: &str) -> Option<(String, TopicMeta)> {
+    let mut words = line.split(' ');
+    let name = words.next().filter(|name| check_topic_name(name).is_ok())?;
+    let mut topic = TopicMeta {
+        id: words.next()?.parse().ok()?,
+        partitions: words.next()?.parse().ok().filter(|count| (1..=MAX_PARTITIONS_PER_TOPIC).contains(count))?,
+        deleting: words.next()? == "deleting",
+        config: TopicConfig::default(),
+    };
+    for word in words {
+        let (key, value) = word.split_once('=')?;
+        set(&mut topic.config, key, value)?;
+    }
+    Some((name.to_owned(), topic))
 }
 
 fn configs(config: &TopicConfig) -> String {
@@ -166,6 +175,6 @@ mod tests {
         let plain = TopicMeta { config: TopicConfig::default(), deleting: false, ..topic.clone() };
         let topics = BTreeMap::from([("a".to_owned(), topic), ("b".to_owned(), plain)]);
         let metadata = Metadata { cluster_id: "x".to_owned(), topics };
-        assert_eq!(parse(&metadata.to_text()), Some(metadata));
+        assert_eq!(parse(&metadata.to_text()), Ok(metadata));
     }
 }

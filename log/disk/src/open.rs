@@ -24,7 +24,7 @@ use crate::store::{EPOCHS_FILE, Store};
 const PROPERTIES_FILE: &str = "meta.properties";
 
 /// Reads the node's metadata, or begins it at the first start.
-pub(crate) fn identify(files: &dyn Files, space: &Space) -> Result<Metadata, LogError> {
+pub(crate) fn identify(node_id: u32, files: &dyn Files, space: &Space) -> Result<Metadata, LogError> {
     let metadata = match Metadata::load(files)? {
         Some(metadata) => metadata,
         None => {
@@ -37,7 +37,7 @@ pub(crate) fn identify(files: &dyn Files, space: &Space) -> Result<Metadata, Log
     };
     let path = std::path::Path::new(LOG_DIR).join(PROPERTIES_FILE);
     if read_file(files, &path).map_err(LogError::io(&path))?.is_none() {
-        let text = format!("version=1\ncluster.id={}\nnode.id=1\n", metadata.cluster_id);
+        let text = format!("version=1\ncluster.id={}\nnode.id={node_id}\n", metadata.cluster_id);
         space.reserved(|| replace_file(files, &path, text.as_bytes())).map_err(LogError::io(&path))?;
     }
     if let Err(error) = dirs::sweep(files) {

@@ -45,7 +45,7 @@ pub(crate) fn load(files: &dyn Files) -> Points {
     let parse = |line: &str| {
         let mut words = line.split(' ');
         let topic = words.next()?.parse().ok()?;
-        Some(((topic, words.next()?.parse().ok()?), Offset(words.next()?.parse().ok()?)))
+        Some(((topic, words.next()?.parse().ok()?), Offset::from_text(words.next()?)?))
     };
     body.lines().filter_map(parse).collect()
 }

@@ -25,7 +25,9 @@ pub(crate) fn save(files: &dyn Files, dir: &Path, starts: &Starts) -> io::Result
 /// Reads the starts of the partition in `dir`; the default when none were ever saved.
 pub(crate) fn load(files: &dyn Files, dir: &Path) -> io::Result<Starts> {
     let Some(body) = read_sealed(files, &dir.join(FILE), HEADING)? else { return Ok(Starts::default()) };
-    parse(&body).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed partition.state"))
+    parse(&body).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{FILE}: malformed; restore it from a backup"))
+    })
 }
 
 fn parse(body: &str) -> Option<Starts> {
@@ -33,15 +35,15 @@ fn parse(body: &str) -> Option<Starts> {
     for line in body.lines() {
         let mut words = line.split(' ');
         match words.next()? {
-            "log_start" => starts.log_start = Offset(words.next()?.parse().ok()?),
-            "tiered" => starts.tiered = Offset(words.next()?.parse().ok()?),
+            "log_start" => starts.log_start = Offset::from_text(words.next()?)?,
+            "tiered" => starts.tiered = Offset::from_text(words.next()?)?,
             "cold" => starts.cold.push(ColdSegment {
-                end_offset: Offset(words.next()?.parse().ok()?),
+                end_offset: Offset::from_text(words.next()?)?,
                 bytes: words.next()?.parse().ok()?,
                 appended: Millis(words.next()?.parse().ok()?),
             }),
             _ => return None,
         }
     }
-    Some(starts)
+    starts.cold.is_sorted_by_key(|cold| cold.end_offset).then_some(starts)
 }

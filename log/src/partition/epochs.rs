@@ -65,7 +65,7 @@ impl EpochCache {
         let mut cache = EpochCache::default();
         for line in lines {
             let (epoch, start) = line.split_once(' ')?;
-            let (epoch, start) = (Epoch(epoch.parse().ok()?), Offset(start.parse().ok()?));
+            let (epoch, start) = (Epoch(epoch.parse().ok().filter(|&epoch| epoch >= 0)?), Offset::from_text(start)?);
             if cache.entries.last().is_some_and(|&(e, s)| e >= epoch || s >= start) {
                 return None;
             }

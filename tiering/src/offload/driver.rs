@@ -107,13 +107,14 @@ impl Driver {
         self.table.as_mut()
     }
 
-    /// Looks at the local log and does everything that is due.
+    /// Looks at the local log and does what is due, but copies one segment at most; returns whether another one is due at
+    /// once.
     ///
     /// # Errors
     /// The manifest could not be written: open a new driver.
-    pub async fn poll(&mut self, policy: Policy, flush: bool) -> Result<(), DriverError> {
+    pub async fn poll(&mut self, policy: Policy, flush: bool) -> Result<bool, DriverError> {
         let mut events = VecDeque::from([Event::Policy(policy)]);
-        for (partition, end) in std::mem::take(&mut self.untold) {
+        for (partition, end) in self.untold.clone() {
             self.tell_tiered(partition, end).await;
         }
         for partition in 0..self.log.partitions() {
@@ -128,7 +129,7 @@ impl Driver {
                 events.extend(self.perform(effect).await?);
             }
         }
-        Ok(())
+        Ok(self.offload.has_more((self.clock)()))
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<Option<Event>, DriverError> {
@@ -160,9 +161,13 @@ impl Driver {
     }
 
     async fn tell_tiered(&mut self, partition: u32, end: Offset) {
-        if let Err(error) = self.log.set_tiered(partition, end).await {
-            tracing::warn!(partition, %end, error, "the log was not told what is in the lake; trying again");
-            self.untold.insert(partition, end);
+        match self.log.set_tiered(partition, end).await {
+            Ok(()) => drop(self.untold.remove(&partition)),
+            Err(error) => {
+                if self.untold.insert(partition, end).is_none() {
+                    tracing::warn!(partition, %end, error, "the log was not told what is in the lake; trying again");
+                }
+            }
         }
     }
 

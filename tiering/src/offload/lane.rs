@@ -62,6 +62,10 @@ pub(super) struct Lane {
     /// Objects being deleted now.
     pub(super) deleting: Vec<Uuid>,
     pub(super) retry: Retry,
+    /// Why the last copy failed, until one succeeds.
+    pub(super) copy_error: Option<String>,
+    /// Why the last deletion of an object failed, until one succeeds.
+    pub(super) delete_error: Option<String>,
     /// Whether the log was told, since the start, how far the lake has come.
     pub(super) announced: bool,
 }

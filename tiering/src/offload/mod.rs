@@ -47,7 +47,9 @@ pub struct Offload {
     /// What the commit in progress adds and removes.
     committing: Option<(Vec<Entry>, Vec<Entry>)>,
     flushing: bool,
-    error: Option<String>,
+    commit_error: Option<String>,
+    /// Steps that failed since the start.
+    failures: u64,
 }
 
 impl Offload {
@@ -77,7 +79,8 @@ impl Offload {
             commit_retry: Retry::default(),
             committing: None,
             flushing: false,
-            error: None,
+            commit_error: None,
+            failures: 0,
         }
     }
 
@@ -91,9 +94,20 @@ impl Offload {
         self.lanes.get(&partition)?.tiered_end(&self.policy)
     }
 
-    /// Why the last step failed; cleared when it succeeds.
+    /// Why something does not get on, until it does: the commits' reason, or that of the first partition that has one.
     pub fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+        let lanes = self.lanes.values().flat_map(|lane| [&lane.copy_error, &lane.delete_error]);
+        [&self.commit_error].into_iter().chain(lanes).find_map(|error| error.as_deref())
+    }
+
+    /// Steps that failed since the start.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Whether the next [`Event::Tick`] would begin a copy.
+    pub fn has_more(&self, now: Millis) -> bool {
+        self.busy.is_none() && self.next_copy(now).is_some()
     }
 
     /// When to send a [`Event::Tick`] if nothing else happens.
@@ -105,14 +119,19 @@ impl Offload {
         copies.chain(graces).chain(commit).min()
     }
 
-    /// Takes one event in and says what is to be done.
+    /// Takes one event in and says what is to be done. Only a tick or a flush begins a copy: however much there is to do, those
+    /// who drive the machine are back after each.
     pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        let begins_copy = matches!(event, Event::Tick | Event::Flush);
         match event {
             Event::Local { partition, log_start, segments } => {
                 let policy = &self.policy;
                 let lane = self.lanes.entry(partition).or_default();
                 lane.log_start = log_start;
                 lane.segments = segments;
+                if lane.next_segment().is_none() {
+                    lane.copy_error = None;
+                }
                 if !lane.announced {
                     lane.announced = true;
                     effects.extend(lane.tiered_end(policy).map(|end| Effect::Tiered { partition, end }));
@@ -130,7 +149,12 @@ impl Offload {
             }
             Event::Tick => {}
         }
-        self.plan(now, effects);
+        self.plan_removal(now, effects);
+        self.plan_deletes(now, effects);
+        if begins_copy {
+            self.plan_copy(now, effects);
+        }
+        self.plan_commit(now, effects);
     }
 
     fn persisted(&mut self, now: Millis, then: Then, effects: &mut Vec<Effect>) {
@@ -196,15 +220,16 @@ impl Offload {
                     changes.push(Change::Shape(self.shape.clone()));
                 }
                 lane.retry.succeeded();
-                self.error = None;
+                lane.copy_error = None;
                 effects.push(Effect::Persist { changes, then: Then::CopyFinished { partition } });
             }
             Err(error) => {
                 // The object may be there all the same: it goes before the range is tried again.
                 lane.trash.extend(lane.copying.take());
                 lane.retry.failed(now);
+                lane.copy_error = Some(format!("partition {partition}: {error}"));
                 self.busy = None;
-                self.error = Some(format!("partition {partition}: {error}"));
+                self.failures += 1;
             }
         }
     }
@@ -213,12 +238,13 @@ impl Offload {
         let Some((adds, removes)) = self.committing.take() else { return };
         if let Err(error) = result {
             self.commit_retry.failed(now);
-            self.error = Some(format!("table commit: {error}"));
+            self.commit_error = Some(format!("table commit: {error}"));
+            self.failures += 1;
             return;
         }
         self.commit_retry.succeeded();
         self.commit_due = None;
-        self.error = None;
+        self.commit_error = None;
         let mut changes = Vec::new();
         let mut partitions: Vec<u32> = adds.iter().map(|entry| entry.partition).collect();
         partitions.dedup();
@@ -248,6 +274,7 @@ impl Offload {
         let Some(lane) = self.lanes.get_mut(&partition) else { return };
         match result {
             Ok(()) => {
+                lane.delete_error = None;
                 let entry = lane.trash.iter().chain(lane.ranges.values()).find(|entry| entry.id == id);
                 if let Some(entry) = entry {
                     let changes = vec![Change::Forget(Box::new(entry.clone()))];
@@ -257,17 +284,10 @@ impl Offload {
             Err(error) => {
                 lane.deleting.retain(|deleting| *deleting != id);
                 lane.retry.failed(now);
-                self.error = Some(format!("partition {partition}: {error}"));
+                lane.delete_error = Some(format!("partition {partition}: {error}"));
+                self.failures += 1;
             }
         }
-    }
-
-    /// Everything that can be begun now.
-    fn plan(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        self.plan_removal(now, effects);
-        self.plan_deletes(now, effects);
-        self.plan_copy(now, effects);
-        self.plan_commit(now, effects);
     }
 
     fn plan_removal(&mut self, now: Millis, effects: &mut Vec<Effect>) {
@@ -312,16 +332,18 @@ impl Offload {
         }
     }
 
+    /// The partitions take turns.
+    fn next_copy(&self, now: Millis) -> Option<(u32, Segment)> {
+        let mut turns = self.lanes.range(self.served.saturating_add(1)..).chain(self.lanes.range(..=self.served));
+        let due = |lane: &Lane| if lane.trash.is_empty() && lane.retry.ready(now) { lane.next_segment() } else { None };
+        turns.find_map(|(partition, lane)| Some((*partition, due(lane)?)))
+    }
+
     fn plan_copy(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         if self.busy.is_some() {
             return;
         }
-        let turns = self.lanes.range(self.served.saturating_add(1)..).chain(self.lanes.range(..=self.served));
-        let due = |lane: &Lane| if lane.trash.is_empty() && lane.retry.ready(now) { lane.next_segment() } else { None };
-        let Some((partition, segment)) = turns.into_iter().find_map(|(partition, lane)| Some((*partition, due(lane)?)))
-        else {
-            return;
-        };
+        let Some((partition, segment)) = self.next_copy(now) else { return };
         let id = (self.ids)();
         let entry = Entry {
             topic_id: self.topic_id,
@@ -345,6 +367,9 @@ impl Offload {
     }
 
     fn plan_commit(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if !self.policy.table {
+            self.commit_error = None;
+        }
         if self.committing.is_some() || !self.policy.table {
             return;
         }
@@ -354,7 +379,7 @@ impl Offload {
         let adds = take(|entry| entry.state == State::CopyFinished);
         let removes = take(|entry| entry.state == State::DeleteStarted && entry.removed_at.is_none());
         if adds.is_empty() && removes.is_empty() {
-            self.commit_due = None;
+            (self.commit_due, self.commit_error) = (None, None);
             self.flushing &= self.busy.is_some();
             return;
         }

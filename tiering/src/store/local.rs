@@ -43,8 +43,12 @@ impl DurableLocal {
         let root = std::path::absolute(root).map_err(io_error)?;
         let prefix = Path::from_absolute_path(&root)?;
         let inner = Arc::new(PrefixStore::new(LocalFileSystem::new(), prefix));
-        // Files that a crash left have other process ids in their names, or are overwritten.
+        // Files that a crash left have other process ids in their names, or are overwritten; `leftovers` removes them.
         Ok(DurableLocal { inner, root, counter: Arc::new(AtomicU64::new(u64::from(std::process::id()) << 32)) })
+    }
+
+    pub(super) fn root(&self) -> &FsPath {
+        &self.root
     }
 
     fn file(&self, location: &Path) -> PathBuf {
@@ -220,5 +224,36 @@ mod tests {
         let listed: Vec<_> = store.list(None).try_collect::<Vec<_>>().await.expect("listable");
         let listed: Vec<_> = listed.iter().map(|meta| (meta.location.as_ref(), meta.size)).collect();
         assert_eq!(listed, [("t/_date=2024-01-01/a.json", 5), ("t/b", 10_000_000)]);
+    }
+
+    #[tokio::test]
+    async fn what_a_power_cut_left_of_a_copy_goes_at_the_next_start_and_nothing_else_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (root, outside) = (folder.path().join("lake"), folder.path().join("outside"));
+        let write = |path: PathBuf| {
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+            let written = File::create(&path).and_then(|file| file.set_modified(long_ago));
+            written.expect("written");
+            path
+        };
+        let left = [
+            "t/_date=2024-01-01/part-00000-1.parquet#1",
+            "t/_date=2024-01-01/part-00000-2.parquet#12345678901",
+            "t/_delta_log/00000000000000000001.json#7",
+        ];
+        let left = left.map(|path| write(root.join(path)));
+        let kept = ["t/_date=2024-01-01/part-00000-1.parquet", "t/notes#draft", "t/#1", "t/a#", "t/folder#1/a.parquet"];
+        let kept = kept.map(|path| write(root.join(path)));
+        let elsewhere = write(outside.join("a.parquet#1"));
+        std::os::unix::fs::symlink(&outside, root.join("linked")).expect("linked");
+
+        let _store = super::super::open(&format!("file:{}", root.display()), &Default::default()).expect("a store");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while left.iter().any(|path| path.exists()) {
+            assert!(std::time::Instant::now() < deadline, "the leftovers stay");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert!(kept.iter().chain([&elsewhere]).all(|path| path.exists()));
     }
 }

@@ -1,5 +1,6 @@
 //! Opens the object store that `[object_store]` names.
 
+mod leftovers;
 mod local;
 
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ pub enum OpenError {
 }
 
 /// Opens the store at `url`: `file:PATH` (relative to the working directory) or `s3://BUCKET/PREFIX`, with options as
-/// object_store names them. Nothing is read or written yet, so a store out of reach is found out later.
+/// object_store names them. No object is read or written yet, so a store out of reach is found out later.
 ///
 /// # Errors
 /// The URL or an option is not one of a store that this program speaks to.
@@ -40,7 +41,9 @@ pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn Obj
     let problem = |what: String| OpenError::Url { url: url.to_owned(), what };
     if let Some(path) = url.strip_prefix("file:") {
         let path = path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path);
-        return Ok(Arc::new(DurableLocal::new(FsPath::new(path))?));
+        let store = DurableLocal::new(FsPath::new(path))?;
+        leftovers::sweep_in_background(store.root().to_owned());
+        return Ok(Arc::new(store));
     }
     let parsed = Url::parse(url).map_err(|error| problem(error.to_string()))?;
     match ObjectStoreScheme::parse(&parsed) {

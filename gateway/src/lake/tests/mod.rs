@@ -2,6 +2,8 @@
 
 mod damage;
 mod deletion;
+mod outage;
+pub(crate) mod store;
 
 use std::path::Path as FsPath;
 use std::time::{Duration, Instant};
@@ -15,10 +17,12 @@ use forebay_tiering::offload::{Change, ManifestStore};
 use super::*;
 use crate::config::Sources;
 use crate::reader::Reader;
+use store::{Moods, MoodyStore};
 
 struct TestNode {
     log: Log,
     lake: Arc<Lake>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
 
@@ -41,8 +45,17 @@ async fn start(folder: &FsPath, url: &str) -> TestNode {
     config.object_store.url = url.to_owned();
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::new());
-    let lake = Lake::start(log.clone(), Arc::new(config), metrics, stop.clone()).await.expect("a lake");
-    TestNode { log, lake, stop }
+    let lake = Lake::start(log.clone(), Arc::new(config), metrics.clone(), stop.clone()).await.expect("a lake");
+    TestNode { log, lake, metrics, stop }
+}
+
+/// A node on a store whose mood the test sets.
+async fn start_moody(folder: &FsPath) -> (TestNode, Moods) {
+    let (log, url) = (open_log(folder).await, url(folder));
+    let (store, moods) = MoodyStore::new(&url);
+    let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
+    let lake = Lake::start_on(store, url, log.clone(), metrics.clone(), stop.clone()).await.expect("a lake");
+    (TestNode { log, lake, metrics, stop }, moods)
 }
 
 /// Polls until `done`, at most 20 s.

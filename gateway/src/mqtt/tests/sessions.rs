@@ -224,7 +224,7 @@ async fn a_session_resumed_without_expiry_does_not_come_back_after_a_crash() {
     let mut client = door.connect(kept("m1")).await;
     client.subscribe("meters/#", Qos::AtLeastOnce).await;
     client.disconnect().await;
-    let mut client = door.connect(Connect { session_expiry_interval: 0, ..kept("m1") }).await;
+    let client = door.connect(Connect { session_expiry_interval: 0, ..kept("m1") }).await;
     assert!(client.present);
     let stored = || Entry::decode(door.broker.sessions.get(&session_key("m1")).unwrap()).unwrap();
     eventually(|| stored().expiry == 0).await;

@@ -1,3 +1,4 @@
 //! Tests of the log from inside: they drive a shard's engine without its thread, so that a run is the same each time.
 
+mod files;
 mod simulation;

@@ -1,4 +1,4 @@
-//! The log under a seeded simulation: clients append, the disk fails, the machine loses power at a random moment, and
+//! The log under a seeded simulation: clients append, the disk fails, clocks are wrong, the machine loses power at a random moment, and
 //! after each restart every acknowledged record is there once, in order, and none that was refused.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,8 @@ const TOPIC: &str = "t";
 const ID: Uuid = Uuid::from_u128(1);
 const PARTITIONS: u32 = 2;
 const CLIENTS: u64 = 3;
+/// The time at which the simulation begins, of a clock that is right.
+const NOW: i64 = 1_767_225_600_000;
 
 /// What is known of one record that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,9 @@ type Answer = oneshot::Receiver<Result<Appended, AppendError>>;
 struct World {
     random: Random,
     files: SimFiles,
+    /// What the machine's clock shows, and by how much that is wrong.
     now: i64,
+    skew: i64,
     sent: u64,
     /// By partition and value.
     fates: BTreeMap<(u32, String), Fate>,
@@ -63,14 +67,15 @@ struct Node {
 impl World {
     fn new(seed: u64) -> World {
         let files = SimFiles::new(seed);
-        files.set_clock(1_700_000_000_000);
+        files.set_clock(NOW);
         files.create_dir_all(Path::new(LOG_DIR)).unwrap();
         files.sync_dir(Path::new("")).unwrap();
         dirs::create(&files, TOPIC, ID, PARTITIONS).unwrap();
         World {
             random: Random::new(seed ^ 0xfeed),
             files,
-            now: 1_700_000_000_000,
+            now: NOW,
+            skew: 0,
             sent: 0,
             fates: BTreeMap::new(),
             asked_starts: BTreeMap::new(),
@@ -78,7 +83,18 @@ impl World {
         }
     }
 
+    /// Sets the clock wrong by `skew`; returns by how much that moved it.
+    fn set_clock(&mut self, skew: i64) -> i64 {
+        let by = skew - self.skew;
+        (self.now, self.skew) = (self.now + by, skew);
+        self.files.set_clock(self.now);
+        by
+    }
+
     fn start(&mut self) -> Node {
+        // Without a battery, off for a month with the hour of the shutdown, wrongly ahead.
+        let skew = [0, 0, 0, -NOW, -30 * Millis::DAY, 70 * 365 * Millis::DAY][self.random.below(6) as usize];
+        self.set_clock(skew);
         let sync_per_mille = if self.random.chance(300) { 100 } else { 0 };
         self.files.set_faults(Faults { sync_per_mille, ..Faults::default() });
         let files: Arc<dyn Files> = Arc::new(self.files.clone());
@@ -259,6 +275,10 @@ fn run(seed: u64) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         for _ in 0..world.random.below(30) {
             world.now += 10;
             world.files.set_clock(world.now);
+            if world.skew != 0 && world.random.chance(50) {
+                let by = world.set_clock(0);
+                node.engine.clock_stepped(Millis(world.now), by);
+            }
             world.turn(&mut node, &admission);
             if world.random.chance(100) {
                 world.checkpoint(&node);

@@ -113,7 +113,7 @@ async fn deleting_a_topic_on_a_full_disk_makes_room() {
     let log = open(&files);
     let fat = log.create_topic("fat", 1, uncompressed()).await.unwrap();
     let thin = log.create_topic("thin", 1, uncompressed()).await.unwrap();
-    files.set_faults(Faults { capacity: Some(12 * MIB), ..Faults::default() });
+    files.set_faults(Faults { capacity: Some(16 * MIB), ..Faults::default() });
     let big = "x".repeat(300_000);
     while fat.partitions[0].append(AppendData::Chunk(chunk(&[&big]))).await.is_ok() {}
     assert!(log.disk_full());

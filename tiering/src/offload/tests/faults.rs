@@ -194,6 +194,10 @@ pub(super) struct FakePartition {
     pub(super) segments: Mutex<Vec<(Segment, Vec<Bytes>)>>,
     pub(super) log_start: Mutex<Offset>,
     pub(super) tiered: Mutex<Offset>,
+    /// Whether the disk fails under its segments.
+    pub(super) unreadable: AtomicBool,
+    /// How often a segment was begun to be read.
+    pub(super) tries: AtomicU64,
 }
 
 /// The payload of an offset: a new field from 30 on, one that does not fit at 7, garbage at 11, none at 13.
@@ -209,8 +213,13 @@ pub(super) fn payload(partition: u32, offset: i64) -> Option<Vec<u8>> {
 
 impl FakeLog {
     pub(super) fn new(faults: Arc<Faults>, partitions: u32) -> FakeLog {
-        let empty =
-            |_| FakePartition { segments: Mutex::default(), log_start: Mutex::default(), tiered: Mutex::default() };
+        let empty = |_| FakePartition {
+            segments: Mutex::default(),
+            log_start: Mutex::default(),
+            tiered: Mutex::default(),
+            unreadable: AtomicBool::default(),
+            tries: AtomicU64::default(),
+        };
         FakeLog { faults, partitions: (0..partitions).map(empty).collect() }
     }
 
@@ -232,12 +241,18 @@ impl FakeLog {
     }
 }
 
-struct FakeSource(Vec<Bytes>);
+struct FakeSource {
+    batches: Vec<Bytes>,
+    unreadable: bool,
+}
 
 impl SegmentSource for FakeSource {
     fn read(&mut self, from: Offset) -> std::result::Result<Stretch, SourceError> {
+        if self.unreadable {
+            return Err(SourceError("Input/output error (os error 5)".into()));
+        }
         let mut out = BytesMut::new();
-        for batch in &self.0 {
+        for batch in &self.batches {
             if BatchHeader::parse(batch)?.next_offset() > from && out.len() < 500 {
                 out.extend_from_slice(batch);
             }
@@ -257,8 +272,11 @@ impl LocalLog for FakeLog {
         (*partition.log_start.lock().expect("lock"), segments)
     }
     fn source(&self, partition: u32) -> Box<dyn SegmentSource> {
-        let segments = self.partitions[partition as usize].segments.lock().expect("lock");
-        Box::new(FakeSource(segments.iter().flat_map(|(_, batches)| batches.clone()).collect()))
+        let partition = &self.partitions[partition as usize];
+        partition.tries.fetch_add(1, Ordering::SeqCst);
+        let segments = partition.segments.lock().expect("lock");
+        let batches = segments.iter().flat_map(|(_, batches)| batches.clone()).collect();
+        Box::new(FakeSource { batches, unreadable: partition.unreadable.load(Ordering::SeqCst) })
     }
     async fn set_tiered(&self, partition: u32, end: Offset) -> std::result::Result<(), String> {
         let lost = self.faults.step()?;

@@ -64,10 +64,16 @@ impl World {
         .expect("a readable manifest")
     }
 
+    /// Everything that is due, as a topic's worker does it: look after look.
+    async fn poll(&self, driver: &mut Driver) -> Result<(), DriverError> {
+        while driver.poll(self.policy(), false).await? {}
+        Ok(())
+    }
+
     /// Polls, restarting whenever the driver or the process is gone, until `done`; time passes between polls.
     async fn run_until(&self, driver: &mut Driver, what: &str, done: impl Fn(&World) -> bool) {
         for _ in 0..40 {
-            let poll = driver.poll(self.policy(), false).await;
+            let poll = self.poll(driver).await;
             if done(self) {
                 return;
             }
@@ -256,5 +262,29 @@ async fn two_days_without_the_store_cost_nothing_but_the_wait() {
     world.store.set_outage(false);
     world.run_until(&mut driver, "what was waiting", |world| world.tiered([2880, 0])).await;
     assert_eq!(world.in_table().await, [once(0..2880), once(0..0)]);
+    assert_eq!(driver.offload().error(), None);
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_read_is_told_until_it_can_and_holds_no_other_partition_up() {
+    let world = World::new(u64::MAX, Mode::Fail);
+    let broken = &world.log.partitions[0];
+    broken.unreadable.store(true, Ordering::SeqCst);
+    world.log.add(0, 0..10, 19_000);
+    let mut driver = world.driver();
+    // A look each second for five minutes, a new segment of the other partition at each; its table commits go well.
+    for second in 0..300 {
+        world.log.add(1, second * 10..(second + 1) * 10, 19_000);
+        world.poll(&mut driver).await.expect("the manifest can be written");
+        let error = driver.offload().error().expect("told").to_owned();
+        assert!(error.contains("partition 0") && error.contains("os error 5"), "second {second}: {error}");
+        world.now.fetch_add(1_000, Ordering::SeqCst);
+    }
+    assert_eq!(driver.offload().ranges().filter(|entry| entry.partition == 1).count(), 300);
+    let tries = broken.tries.load(Ordering::SeqCst);
+    assert!((8..=12).contains(&tries), "{tries}: first after a second, then each time later, at least once a minute");
+
+    broken.unreadable.store(false, Ordering::SeqCst);
+    world.run_until(&mut driver, "what was waiting", |world| world.tiered([10, 3000])).await;
     assert_eq!(driver.offload().error(), None);
 }
