@@ -26,8 +26,13 @@ pub const CLOCK_UNSET_BEFORE_MS: i64 = 946_684_800_000;
 pub const DEFAULT_MAX_FUTURE_MS: i64 = 60_000;
 /// Default `timeout` of one delivery over HTTP, milliseconds.
 pub const DEFAULT_DELIVERY_TIMEOUT_MS: i64 = 10_000;
-/// Attempts after which a transition that the receiver refuses for good (most 4xx) is parked.
+/// Attempts after which a transition that the receiver itself refuses (400, 413, 422) is parked.
 pub const REFUSALS_BEFORE_PARKING: u32 = 5;
+/// For how long a fired alert that is posted to Alertmanager holds unless it is posted again, milliseconds: Prometheus, too,
+/// gives it four times the pause between two posts.
+pub const ALERTMANAGER_HOLD_MS: i64 = 240_000;
+/// Most alerts in one POST to Alertmanager.
+pub const ALERTMANAGER_POST_ALERTS: usize = 500;
 /// First pause between two attempts of a delivery, milliseconds.
 pub const BACKOFF_FIRST_MS: u64 = 200;
 /// Longest pause between two attempts of a delivery, milliseconds.

@@ -1,18 +1,18 @@
 //! Brings transitions to one receiver, in order and at least once: a durable cursor on `_alerts` moves only behind what was delivered.
 //!
-//! A receiver that is down, slow or overloaded is tried again for as long as it takes. One that refuses a transition for good (most 4xx)
-//! is tried a few times; then the transition is parked: logged, counted, and left in `_alerts` for whoever looks.
+//! A receiver that is down, slow, overloaded or behind a proxy that lets nothing through is tried again for as long as it takes.
+//! One that refuses a transition itself (400, 413, 422) is tried a few times; then the transition is parked: logged, counted, and
+//! left in `_alerts` for whoever looks. Receivers that forget are reminded of what fires.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use forebay_log::{AppendError, Offset};
-use forebay_sinks::limits::REFUSALS_BEFORE_PARKING;
+use forebay_log::{AppendError, Millis, Offset};
+use forebay_sinks::limits::{ALERTMANAGER_POST_ALERTS, REFUSALS_BEFORE_PARKING};
 use forebay_sinks::receiver::{Backoff, DeliveryError};
-use forebay_sinks::{ReceiverConfig, Transition};
+use forebay_sinks::{ReceiverConfig, State, Transition};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::entry::{decode, encode};
 use super::journal::{behind_damage, parse, visit};
-use super::limits::{CURSOR_INTERVAL, READ_BYTES};
+use super::limits::{CURSOR_INTERVAL, READ_BYTES, REMIND_INTERVAL, REMIND_SOON, TOLD_FAILURES};
 use super::receiver::Receiver;
-use super::service::{Service, pause};
-use crate::log_limit::LogLimit;
+use super::service::{Service, now, pause};
+use super::standing::Standing;
+use crate::log_limit::FaultLog;
 use crate::state::StateTopic;
 
 /// How far a receiver got.
@@ -36,13 +37,17 @@ struct Cursor {
 struct Courier {
     service: Arc<Service>,
     id: String,
-    kind: &'static str,
+    standing: Arc<Standing>,
     receiver: Receiver,
     next: Offset,
     saved: Offset,
     save_at: Instant,
-    progress: Arc<AtomicI64>,
+    remind_at: Instant,
+    /// Alerts (fingerprint and beginning) that were resolved here since the last reminder: the board may show them a little
+    /// longer.
+    resolved: HashSet<(String, Millis)>,
     backoff: Backoff,
+    faults: FaultLog,
     stop: CancellationToken,
 }
 
@@ -57,7 +62,7 @@ struct Running {
     id: String,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    progress: Arc<AtomicI64>,
+    standing: Arc<Standing>,
 }
 
 fn cursor_key(id: &str) -> Bytes {
@@ -75,41 +80,76 @@ impl Couriers {
     /// # Errors
     /// A receiver cannot be set up, or its cursor not be written; then the present ones stay.
     pub(super) async fn replace(&mut self, configs: &[ReceiverConfig]) -> anyhow::Result<()> {
+        let mut places = Vec::new();
+        for config in configs {
+            let next = self.cursor(&config.id()).await?;
+            places.push((next, next));
+        }
+        self.serve(configs, places).await
+    }
+
+    /// As [`Couriers::replace`] for those of a node that starts, which nothing keeps from opening its doors: a place that
+    /// cannot be noted now is noted later.
+    ///
+    /// # Errors
+    /// A receiver cannot be set up.
+    pub(super) async fn start(&mut self, configs: &[ReceiverConfig]) -> anyhow::Result<()> {
+        let mut places = Vec::new();
+        for config in configs {
+            places.push(match self.cursor(&config.id()).await {
+                Ok(next) => (next, next),
+                Err(error) => {
+                    tracing::error!(%error, receiver = config.name(), "where a new receiver begins cannot be noted yet");
+                    (self.service.journal.end(), Offset(-1))
+                }
+            });
+        }
+        self.serve(configs, places).await
+    }
+
+    /// Serves receivers from their places on: the next offset, and what is noted durably.
+    async fn serve(&mut self, configs: &[ReceiverConfig], places: Vec<(Offset, Offset)>) -> anyhow::Result<()> {
         let mut receivers = Vec::new();
         for config in configs {
-            let (id, receiver) = (config.id(), Receiver::new(config)?);
-            let next = self.cursor(&id).await?;
-            receivers.push((id, config.kind(), receiver, next));
+            receivers.push(Receiver::new(config)?);
         }
         let reached = self.end().await;
-        for (id, kind, receiver, cursor) in receivers {
+        let mut standings: Vec<Arc<Standing>> = Vec::new();
+        for ((config, receiver), (cursor, saved)) in configs.iter().zip(receivers).zip(places) {
+            let id = config.id();
             let next = reached.get(&id).map_or(cursor, |next| cursor.max(*next));
             let stop = self.stop.child_token();
-            let progress = Arc::new(AtomicI64::new(next.0));
+            let mut name = config.name();
+            for number in 2.. {
+                if standings.iter().all(|other| other.name != name) {
+                    break;
+                }
+                name = format!("{}#{number}", config.name());
+            }
+            let standing = Arc::new(Standing::new(name, config.kind(), next));
+            standings.push(standing.clone());
             let seed = RandomState::new().hash_one(&id);
             let courier = Courier {
                 service: self.service.clone(),
                 id: id.clone(),
-                kind,
+                standing: standing.clone(),
                 receiver,
                 next,
-                saved: next,
+                saved,
                 save_at: Instant::now() + CURSOR_INTERVAL,
-                progress: progress.clone(),
+                remind_at: Instant::now() + REMIND_SOON,
+                resolved: HashSet::new(),
                 backoff: Backoff::new(seed),
+                faults: FaultLog::new(),
                 stop: stop.clone(),
             };
-            self.running.push(Running { id, stop, task: tokio::spawn(courier.run()), progress });
+            self.running.push(Running { id, stop, task: tokio::spawn(courier.run()), standing });
         }
+        self.service.set_receivers(standings);
         if let Err(error) = self.forget_others(configs).await {
             tracing::warn!(%error, "how far receivers got that are gone stays noted; one that comes back goes on there");
         }
         Ok(())
-    }
-
-    /// Whether every receiver has all transitions before `end`.
-    pub(super) fn reached(&self, end: Offset) -> bool {
-        self.running.iter().all(|running| running.progress.load(Ordering::Acquire) >= end.0)
     }
 
     /// Ends all deliveries; cursors are saved. Returns how far each receiver got.
@@ -120,7 +160,7 @@ impl Couriers {
         let mut reached = HashMap::new();
         for running in self.running.drain(..) {
             let _ = running.task.await;
-            reached.insert(running.id, Offset(running.progress.load(Ordering::Acquire)));
+            reached.insert(running.id, running.standing.next());
         }
         reached
     }
@@ -153,6 +193,7 @@ impl Courier {
         let mut marks = self.service.journal.partition.watch();
         while !self.stop.is_cancelled() {
             marks.borrow_and_update();
+            self.remind().await;
             if self.next < self.service.journal.end() {
                 if !self.bring().await && pause(&self.stop).await {
                     break;
@@ -160,6 +201,7 @@ impl Courier {
                 continue;
             }
             self.save_cursor().await;
+            let reminds = self.reminds();
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = marks.changed() => {
@@ -167,6 +209,8 @@ impl Courier {
                         break;
                     }
                 }
+                () = tokio::time::sleep_until(self.remind_at), if reminds => {}
+                () = tokio::time::sleep_until(self.save_at), if self.saved != self.next => {}
             }
         }
         self.save_cursor().await;
@@ -180,11 +224,15 @@ impl Courier {
             Ok(fetched) => fetched,
             Err(error) => {
                 let Some(behind) = behind_damage(&error, from) else {
-                    tracing::error!(%error, receiver = self.id, "alerts cannot be read for delivery; trying again");
+                    if let Some(suppressed) = self.faults.admit(&error) {
+                        let receiver = &self.standing.name;
+                        tracing::error!(%error, receiver, suppressed, "alerts cannot be read for delivery; trying again");
+                    }
+                    self.standing.set_error(Some(format!("_alerts cannot be read: {error}")));
                     return false;
                 };
                 let lost = behind.0 - from.0;
-                tracing::error!(%error, receiver = self.id, lost, "alerts are damaged in the log and not delivered");
+                tracing::error!(%error, receiver = self.standing.name, lost, "alerts are damaged in the log and not delivered");
                 self.service.metrics.alerts.skipped_records.inc_by(lost.unsigned_abs());
                 self.reach(behind);
                 return true;
@@ -215,13 +263,13 @@ impl Courier {
 
     fn reach(&mut self, next: Offset) {
         self.next = self.next.max(next);
-        self.progress.store(self.next.0, Ordering::Release);
+        self.standing.reach(self.next);
     }
 
     /// Delivers one transition, however long that takes. `false`: told to stop before.
     async fn deliver(&mut self, transition: &Transition) -> bool {
-        static LIMIT: LogLimit = LogLimit::new(2);
         let mut refusals = 0;
+        let (standing, kind) = (self.standing.clone(), self.standing.kind);
         loop {
             let attempt = self.receiver.deliver(&self.service, transition);
             let result = tokio::select! {
@@ -231,16 +279,24 @@ impl Courier {
             let metrics = &self.service.metrics.alerts;
             let (error, asked) = match result {
                 Ok(()) => {
-                    metrics.delivery(self.kind, "delivered");
+                    metrics.delivery(kind, "delivered");
+                    standing.set_error(None);
+                    if self.backoff.failures() >= TOLD_FAILURES {
+                        tracing::info!(receiver = standing.name, attempts = self.backoff.failures(), "delivered again");
+                    }
                     self.backoff.reset();
+                    if transition.state == State::Resolved && self.reminds() {
+                        self.resolved.insert((transition.fingerprint.clone(), transition.active_at));
+                    }
                     return true;
                 }
                 Err(DeliveryError::Refused { what }) => {
                     refusals += 1;
                     if refusals >= REFUSALS_BEFORE_PARKING {
-                        metrics.delivery(self.kind, "parked");
+                        metrics.delivery(kind, "parked");
+                        standing.set_error(Some(what.clone()));
                         tracing::error!(
-                            receiver = self.id,
+                            receiver = standing.name,
                             id = transition.id,
                             alert = transition.alert,
                             reason = what,
@@ -253,11 +309,12 @@ impl Courier {
                 }
                 Err(DeliveryError::Unavailable { what, retry_after }) => (what, retry_after),
             };
-            metrics.delivery(self.kind, "failed");
+            metrics.delivery(kind, "failed");
+            standing.set_error(Some(error.clone()));
             let wait = self.backoff.next_pause(asked);
-            if let Some(suppressed) = LIMIT.admit() {
+            if let Some(suppressed) = self.faults.admit(&error) {
                 tracing::warn!(
-                    receiver = self.id,
+                    receiver = standing.name,
                     reason = error,
                     attempts = self.backoff.failures(),
                     next_in = ?wait,
@@ -272,6 +329,47 @@ impl Courier {
         }
     }
 
+    fn reminds(&self) -> bool {
+        matches!(self.receiver, Receiver::Alertmanager(_))
+    }
+
+    /// Posts all that fires again to an Alertmanager when it is time: it ends what is not posted again, and forgets all
+    /// when it is restarted.
+    async fn remind(&mut self) {
+        let Receiver::Alertmanager(alertmanager) = &self.receiver else { return };
+        if Instant::now() < self.remind_at {
+            return;
+        }
+        let resolved = std::mem::take(&mut self.resolved);
+        let mut firing = self.service.board.active();
+        firing.retain(|alert| {
+            alert.state == State::Firing && !resolved.contains(&(alert.fingerprint.clone(), alert.active_at))
+        });
+        self.remind_at = Instant::now() + REMIND_INTERVAL;
+        for alerts in firing.chunks(ALERTMANAGER_POST_ALERTS) {
+            let result = tokio::select! {
+                () = self.stop.cancelled() => return,
+                result = alertmanager.post(alerts, now()) => result,
+            };
+            let Err(error) = result else {
+                self.service.metrics.alerts.delivery(self.standing.kind, "repeated");
+                self.standing.set_error(None);
+                continue;
+            };
+            self.service.metrics.alerts.delivery(self.standing.kind, "failed");
+            if let Some(suppressed) = self.faults.admit(&error) {
+                let (receiver, alerts) = (&self.standing.name, alerts.len());
+                tracing::warn!(%error, receiver, alerts, suppressed, "alerts that fire could not be posted again");
+            }
+            self.remind_at = Instant::now() + REMIND_SOON;
+            // Of a POST that is refused the good alerts are taken; what cannot be reached is not asked again now.
+            if matches!(error, DeliveryError::Unavailable { .. }) {
+                self.standing.set_error(Some(error.to_string()));
+                return;
+            }
+        }
+    }
+
     async fn save_cursor(&mut self) {
         self.save_at = Instant::now() + CURSOR_INTERVAL;
         if self.saved == self.next {
@@ -280,7 +378,10 @@ impl Courier {
         match save(&self.service.state, &self.id, self.next).await {
             Ok(()) => self.saved = self.next,
             Err(error) => {
-                tracing::warn!(%error, receiver = self.id, "how far a receiver got is not saved; after a restart it may be told again");
+                if let Some(suppressed) = self.faults.admit(&error) {
+                    let what = "how far a receiver got is not saved; after a restart it may be told again";
+                    tracing::warn!(%error, receiver = self.standing.name, suppressed, "{what}");
+                }
             }
         }
     }

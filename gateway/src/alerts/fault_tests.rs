@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use forebay_disk::AppendData;
 use forebay_log::record::RecordChunk;
@@ -176,5 +177,91 @@ async fn a_source_made_again_while_nobody_looked_is_read_from_its_beginning() {
     rig.settle().await;
     let recorded = rig.transitions();
     assert_eq!(states(&recorded), [("m1", State::Firing), ("m1", State::Resolved), ("m2", State::Firing)]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_starts_while_alerts_cannot_be_recorded_and_they_are_once_they_can() {
+    let folder = folder(RULES);
+    let log = Rig::open(folder.path()).await;
+    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
+    let rig = Rig::start_on(folder.path(), log).await;
+    rig.publish(0, &[reading("m1", 0, 200.0)]).await;
+    rig.settle().await;
+    rig.stop().await;
+    // The alert ends with its rule, and there is no room for that in `_alerts`.
+    std::fs::write(folder.path().join("rules.yaml"), "groups: []\n").expect("written");
+    let log = Rig::open(folder.path()).await;
+    let roomy = log.topic("_alerts").expect("the topic").config().as_ref().clone();
+    log.alter_topic("_alerts", TopicConfig { max_message_bytes: 1, ..roomy.clone() }).await.expect("altered");
+    let started = tokio::time::timeout(Duration::from_secs(20), Rig::start_on(folder.path(), log)).await;
+    let rig = started.expect("the doors open whatever the alerts do");
+    tokio::time::sleep(super::limits::RETRY_PAUSE).await;
+    assert!(!rig.alerts.settled().await, "a transition is still to be recorded");
+    rig.log.alter_topic("_alerts", roomy).await.expect("altered");
+    rig.settle().await;
+    assert_eq!(states(&rig.transitions()), [("m1", State::Firing), ("m1", State::Resolved)]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_starts_while_nothing_can_be_noted_about_new_rules_and_receivers() {
+    let folder = folder("groups: []\n");
+    let log = Rig::open(folder.path()).await;
+    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
+    Rig::start_on(folder.path(), log).await.stop().await;
+    std::fs::write(folder.path().join("rules.yaml"), format!("{RULES}receivers:\n- kafka: {{topic: told}}\n"))
+        .expect("written");
+    let log = Rig::open(folder.path()).await;
+    let roomy = log.topic("_alert_state").expect("the topic").config().as_ref().clone();
+    log.alter_topic("_alert_state", TopicConfig { max_message_bytes: 1, ..roomy.clone() }).await.expect("altered");
+    let rig = Rig::start_on(folder.path(), log).await;
+    assert!(!rig.alerts.settled().await, "where the rules begin is not noted");
+    rig.log.alter_topic("_alert_state", roomy).await.expect("altered");
+    rig.settle().await;
+    rig.publish(0, &[reading("m1", 0, 200.0)]).await;
+    rig.settle().await;
+    let partitions = rig.log.topic("told").expect("made for the receiver").partitions.len();
+    let told: usize = (0..partitions).map(|partition| rig.read("told", partition).len()).sum();
+    assert_eq!(told, 1);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_receiver_and_why_is_seen_in_metrics_and_status() {
+    static DOWN: AtomicBool = AtomicBool::new(true);
+    let (url, _taken) = webhook(|_| if DOWN.load(Ordering::Acquire) { "401 Unauthorized" } else { "200 OK" }).await;
+    let folder = folder(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}?token=secret\"}}\n"));
+    let log = Rig::open(folder.path()).await;
+    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
+    let rig = Rig::start_on(folder.path(), log).await;
+    rig.publish(0, &[reading("m1", 0, 200.0), reading("m2", 0, 200.0)]).await;
+    let shows = async |line: &str| {
+        let registry = &rig.alerts.service.metrics.registry;
+        let metrics = crate::metrics::render(registry, crate::metrics::Format::Prometheus).expect("metrics");
+        assert!(!metrics.contains("secret"), "{metrics}");
+        metrics.lines().any(|l| l.starts_with("forebay_alerts_") && l.ends_with(line)).then_some(())
+    };
+    let receiver = format!("webhook:{}", url.trim_start_matches("http://").trim_end_matches("/hook"));
+    let waiting = format!("receiver_backlog{{receiver=\"{receiver}\"}} 2");
+    eventually("the backlog", async || shows(&waiting).await).await;
+    eventually("the reason", async || {
+        let status = rig.alerts.receivers();
+        assert_eq!((status.len(), status[0].receiver.as_str()), (1, receiver.as_str()));
+        (status[0].last_error.as_deref() == Some("answered with status 401") && status[0].backlog == 2).then_some(())
+    })
+    .await;
+    eventually("no lag", async || shows("lag_records{topic=\"readings\",partition=\"0\"} 0").await).await;
+    DOWN.store(false, Ordering::Release);
+    rig.settle().await;
+    assert_eq!((rig.alerts.receivers()[0].backlog, rig.alerts.receivers()[0].last_error.clone()), (0, None));
+    rig.log.delete_topic("readings").await.expect("deleted");
+    eventually("no gauge of what is gone", async || {
+        match shows("lag_records{topic=\"readings\",partition=\"0\"} 0").await {
+            None => Some(()),
+            Some(()) => None,
+        }
+    })
+    .await;
     rig.stop().await;
 }

@@ -21,7 +21,7 @@ use super::checkpoint::{Checkpoint, Checkpoints, Starts};
 use super::journal::{behind_damage, visit};
 use super::limits::{CHECKPOINT_INTERVAL, CHECKPOINT_INTERVAL_MAX, CHECKPOINT_STRETCH_BYTES, READ_BYTES};
 use super::service::{Service, now, pause};
-use crate::log_limit::LogLimit;
+use crate::log_limit::{FaultLog, LogLimit};
 
 /// The task of one source partition.
 pub(super) struct Follower {
@@ -220,6 +220,7 @@ impl Follower {
 
     fn unreadable(&mut self, next: Offset, error: &ReadError) -> Step {
         static LIMIT: LogLimit = LogLimit::new(1);
+        static FAULTS: FaultLog = FaultLog::new();
         let place = (self.id.0.as_str(), self.id.2);
         if let ReadError::OutOfRange { start, .. } = error
             && *start > next
@@ -230,17 +231,16 @@ impl Follower {
             self.engine.skip_to(start.0);
             return Step::Progress;
         }
-        let suppressed = LIMIT.admit();
         if let Some(behind) = behind_damage(error, next) {
             let lost = behind.0 - next.0;
-            if let Some(suppressed) = suppressed {
+            if let Some(suppressed) = LIMIT.admit() {
                 tracing::error!(?place, %error, lost, suppressed, "rules pass over damaged records");
             }
             self.service.metrics.alerts.skipped_records.inc_by(lost.unsigned_abs());
             self.engine.skip_to(behind.0);
             return Step::Progress;
         }
-        if let Some(suppressed) = suppressed {
+        if let Some(suppressed) = FAULTS.admit(error) {
             tracing::error!(?place, %error, suppressed, "rules cannot read their source; trying again");
         }
         Step::Failed
@@ -268,6 +268,7 @@ impl Follower {
 
     /// Saves the state, if it changed.
     async fn save(&mut self) {
+        static FAULTS: FaultLog = FaultLog::new();
         self.save_at = Instant::now() + CHECKPOINT_INTERVAL;
         if self.saved == self.engine.next_offset() {
             return;
@@ -278,7 +279,10 @@ impl Follower {
         match self.checkpoints.save(&snapshot, self.service.journal.end()).await {
             Ok(()) => self.saved = self.engine.next_offset(),
             Err(error) => {
-                tracing::warn!(%error, "the state of alerts could not be saved; after a crash more is evaluated again")
+                if let Some(suppressed) = FAULTS.admit(&error) {
+                    let what = "the state of alerts could not be saved; after a crash more is evaluated again";
+                    tracing::warn!(%error, suppressed, "{what}");
+                }
             }
         }
         self.save_at = Instant::now() + interval;
@@ -302,13 +306,17 @@ pub(super) async fn emitted_since(
     id: &SourceId,
     stop: &CancellationToken,
 ) -> Option<HashSet<String>> {
+    static FAULTS: FaultLog = FaultLog::new();
     loop {
         let (journal, topic, partition) = (service.journal.clone(), id.0.clone(), id.2);
         let read = tokio::task::spawn_blocking(move || journal.emitted_since(from, &topic, partition));
-        match read.await {
+        let error = match read.await {
             Ok(Ok(emitted)) => return Some(emitted),
-            Ok(Err(error)) => tracing::error!(%error, "_alerts cannot be read back; trying again"),
-            Err(error) => tracing::error!(%error, "_alerts cannot be read back; trying again"),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if let Some(suppressed) = FAULTS.admit(&error) {
+            tracing::error!(error, suppressed, "_alerts cannot be read back; trying again");
         }
         if pause(stop).await {
             return None;

@@ -18,8 +18,18 @@ pub(super) const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_secs(60);
 pub(super) const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is checked that every follower still runs.
 pub(super) const FOLLOWER_CHECK: Duration = Duration::from_secs(1);
+/// Time between two posts of all alerts that fire to Alertmanager, which ends those that are not posted again.
+pub(super) const REMIND_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+/// As [`REMIND_INTERVAL`], after the start and after a post that failed.
+pub(super) const REMIND_SOON: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// Failed attempts after which it is worth a line that a delivery succeeded.
+pub(super) const TOLD_FAILURES: u32 = 8;
+/// Time between two measurements of how far rules and receivers are behind.
+pub(super) const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a failed read or append before the next attempt.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+// Room for two posts that fail.
+const _: () = assert!(REMIND_INTERVAL.as_millis() as i64 * 3 <= forebay_sinks::limits::ALERTMANAGER_HOLD_MS);
 const _: () = assert!(JOURNAL_CHUNK_BYTES < forebay_log::limits::GATHER_BATCH_BYTES);
 const _: () = assert!(CHECKPOINT_PART_BYTES < forebay_log::limits::GATHER_BATCH_BYTES);

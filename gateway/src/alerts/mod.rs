@@ -15,6 +15,7 @@ mod journal;
 mod limits;
 mod receiver;
 mod service;
+mod standing;
 mod supervisor;
 
 use std::path::PathBuf;
@@ -34,7 +35,9 @@ use crate::mqtt::Broker;
 use crate::reader::Reader;
 
 use courier::Couriers;
+use limits::MEASURE_INTERVAL;
 use service::Service;
+use standing::Standing;
 use supervisor::Supervisor;
 
 /// The alert service of a node.
@@ -59,6 +62,18 @@ pub struct RuleStatus {
     pub evaluation_errors: u64,
 }
 
+/// A receiver and what waits for it, for `/api/v1/status`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReceiverStatus {
+    /// Kind and address, without what may be secret.
+    pub receiver: String,
+    pub kind: &'static str,
+    /// Records of `_alerts` that it has not been told yet.
+    pub backlog: i64,
+    /// Why the last attempt failed, if it did.
+    pub last_error: Option<String>,
+}
+
 impl Alerts {
     /// Loads the rules (bad ones are an error that names file, line and column), restores state and starts to follow.
     ///
@@ -76,11 +91,18 @@ impl Alerts {
         let receivers = rules.receivers.clone();
         let service = Arc::new(Service::open(log, reader, broker, config, metrics, rules).await?);
         let mut couriers = Couriers::new(service.clone(), shutdown.clone());
-        couriers.replace(&receivers).await?;
+        couriers.start(&receivers).await?;
         let couriers = Arc::new(Mutex::new(couriers));
-        let supervisor = Supervisor::start(service.clone(), shutdown.clone()).await?;
+        let supervisor = Supervisor::start(service.clone(), shutdown.clone()).await;
         let tasks = TaskTracker::new();
         tasks.spawn(supervisor.run());
+        let (measured, end) = (service.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let mut ticks = tokio::time::interval(MEASURE_INTERVAL);
+            while end.run_until_cancelled(ticks.tick()).await.is_some() {
+                measured.measure();
+            }
+        });
         let ending = couriers.clone();
         tasks.spawn(async move {
             shutdown.cancelled().await;
@@ -117,6 +139,18 @@ impl Alerts {
         all
     }
 
+    /// The receivers and what waits for them.
+    pub fn receivers(&self) -> Vec<ReceiverStatus> {
+        let end = self.service.journal.end();
+        let status = |standing: &Arc<Standing>| ReceiverStatus {
+            receiver: standing.name.clone(),
+            kind: standing.kind,
+            backlog: standing.backlog(end),
+            last_error: standing.error(),
+        };
+        self.service.receivers().iter().map(status).collect()
+    }
+
     /// Loads the rule files again (SIGHUP, `POST /rules/reload`); on an error the old rules stay. Keeps the state of
     /// alerts whose rule still exists and resolves the others.
     ///
@@ -132,6 +166,9 @@ impl Alerts {
 
     /// Whether everything in the source topics up to their present end has been evaluated and delivered (demo, tests).
     pub async fn settled(&self) -> bool {
+        if !self.service.opening.none() {
+            return false;
+        }
         let rules = self.service.rules.borrow().clone();
         for topic in rules.sources().into_iter().filter_map(|name| self.service.log.topic(name)) {
             for partition in &topic.partitions {
@@ -142,7 +179,10 @@ impl Alerts {
                 }
             }
         }
-        self.couriers.lock().await.reached(self.service.journal.end())
+        // Not before: a reload may be replacing them.
+        let _couriers = self.couriers.lock().await;
+        let end = self.service.journal.end();
+        self.service.receivers().iter().all(|standing| standing.next() >= end)
     }
 
     /// Waits, after the shutdown was told, until the last state is saved.
@@ -158,6 +198,8 @@ async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<RuleSet> {
     Ok(loaded?)
 }
 
+#[cfg(test)]
+mod alertmanager_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]

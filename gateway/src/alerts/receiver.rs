@@ -46,7 +46,7 @@ impl Receiver {
     pub(super) async fn deliver(&self, service: &Service, transition: &Transition) -> Result<(), DeliveryError> {
         match self {
             Receiver::Webhook(webhook) => webhook.deliver(&transition.id, transition.to_json()).await,
-            Receiver::Alertmanager(alertmanager) => alertmanager.deliver(transition).await,
+            Receiver::Alertmanager(alertmanager) => alertmanager.post(std::slice::from_ref(transition), now()).await,
             Receiver::Mqtt { topic, retain } => {
                 let topic = mqtt_topic(topic, transition);
                 let json = transition.to_json();

@@ -1,6 +1,6 @@
 //! What all tasks of the alert service share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use forebay_disk::{Log, LogError};
@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::board::Board;
 use super::journal::Journal;
 use super::limits::RETRY_PAUSE;
+use super::standing::{Opening, Standing};
 use crate::config::Config;
-use crate::log_limit::LogLimit;
+use crate::log_limit::FaultLog;
 use crate::metrics::Metrics;
 use crate::mqtt::Broker;
 use crate::reader::Reader;
@@ -32,6 +33,10 @@ pub(super) struct Service {
     pub(super) state: Arc<StateTopic>,
     pub(super) journal: Journal,
     pub(super) board: Board,
+    /// What must be done before what is shown is all there is.
+    pub(super) opening: Opening,
+    /// The receivers that are served.
+    receivers: Mutex<Vec<Arc<Standing>>>,
     /// The rules in force; followers take up a change before the next record.
     pub(super) rules: watch::Sender<Arc<RuleSet>>,
 }
@@ -50,17 +55,26 @@ impl Service {
         state.go_on_damaged();
         let journal = Journal::open(&log).await?;
         let (rules, _) = watch::channel(Arc::new(rules));
-        Ok(Service { log, reader, broker, config, metrics, state, journal, board: Board::default(), rules })
+        let (board, opening, receivers) = (Board::default(), Opening::default(), Mutex::default());
+        Ok(Service { log, reader, broker, config, metrics, state, journal, board, opening, receivers, rules })
+    }
+
+    pub(super) fn receivers(&self) -> Vec<Arc<Standing>> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_receivers(&self, receivers: Vec<Arc<Standing>>) {
+        *self.receivers.lock().unwrap_or_else(PoisonError::into_inner) = receivers;
     }
 
     /// Makes transitions durable in `_alerts`, trying again while the log refuses them (a full disk). `false`: told to stop
     /// before that succeeded.
     pub(super) async fn record(&self, transitions: &[Transition], stop: &CancellationToken) -> bool {
-        static LIMIT: LogLimit = LogLimit::new(1);
+        static FAULTS: FaultLog = FaultLog::new();
         let mut rest = transitions;
         while let Err((durable, error)) = self.journal.append(now(), rest).await {
             rest = &rest[durable..];
-            if let Some(suppressed) = LIMIT.admit() {
+            if let Some(suppressed) = FAULTS.admit(&error) {
                 tracing::error!(%error, suppressed, "alert transitions cannot be recorded; trying again");
             }
             if pause(stop).await {

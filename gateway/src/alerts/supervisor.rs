@@ -6,6 +6,7 @@ use std::sync::Arc;
 use forebay_disk::Topic;
 use forebay_log::AppendError;
 use forebay_sinks::{Engine, RuleSet};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -17,48 +18,41 @@ use super::checkpoint::{
 use super::follower::{Follower, emitted_since};
 use super::limits::FOLLOWER_CHECK;
 use super::service::{Service, pause};
+use super::standing::OpeningGuard;
+use crate::log_limit::FaultLog;
 
 /// The followers that run.
 pub(super) struct Supervisor {
     service: Arc<Service>,
     followers: HashMap<SourceId, (CancellationToken, JoinHandle<()>)>,
     stop: CancellationToken,
+    /// Until the followers of the present sources are started.
+    starting: Option<OpeningGuard>,
 }
 
 impl Supervisor {
-    /// Settles where new sources begin and starts the followers.
-    ///
-    /// # Errors
-    /// `_alert_state` cannot be written.
-    pub(super) async fn start(service: Arc<Service>, stop: CancellationToken) -> anyhow::Result<Supervisor> {
-        let mut supervisor = Supervisor { service, followers: HashMap::new(), stop };
-        supervisor.register().await?;
-        supervisor.sync().await;
-        Ok(supervisor)
+    /// Settles where new sources begin, if that can be noted now: before the doors open, so that rules get what comes in
+    /// through them.
+    pub(super) async fn start(service: Arc<Service>, stop: CancellationToken) -> Supervisor {
+        let starting = Some(service.opening.begin());
+        let supervisor = Supervisor { service, followers: HashMap::new(), stop, starting };
+        if let Err(error) = supervisor.register().await {
+            tracing::error!(%error, "sources of alert rules cannot be noted; new rules wait for that");
+        }
+        supervisor
     }
 
-    /// Runs until the shutdown; then waits for the followers' last checkpoints.
+    /// Starts the followers and runs until the shutdown; then waits for their last checkpoints. What the alerts wait for
+    /// keeps nobody else waiting.
     pub(super) async fn run(mut self) {
+        static FAULTS: FaultLog = FaultLog::new();
         let mut topics = self.service.log.topics_changed();
         let mut rules = self.service.rules.subscribe();
         loop {
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                changed = topics.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                }
-                _ = rules.changed() => {}
-                // A follower may end just when its rules come back.
-                () = tokio::time::sleep(FOLLOWER_CHECK), if !self.followers.is_empty() => {
-                    if self.followers.values().all(|(_, task)| !task.is_finished()) {
-                        continue;
-                    }
-                }
-            }
             while let Err(error) = self.register().await {
-                tracing::error!(%error, "sources of alert rules cannot be noted; trying again");
+                if let Some(suppressed) = FAULTS.admit(&error) {
+                    tracing::error!(%error, suppressed, "sources of alert rules cannot be noted; trying again");
+                }
                 if pause(&self.stop).await {
                     break;
                 }
@@ -67,10 +61,31 @@ impl Supervisor {
                 break;
             }
             self.sync().await;
+            self.starting = None;
+            if !self.changed(&mut topics, &mut rules).await {
+                break;
+            }
         }
         for (_, (stop, task)) in self.followers.drain() {
             stop.cancel();
             let _ = task.await;
+        }
+    }
+
+    /// Waits until there may be followers to start or to end. `false`: told to stop.
+    async fn changed<T, R>(&self, topics: &mut watch::Receiver<T>, rules: &mut watch::Receiver<R>) -> bool {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                changed = topics.changed() => return changed.is_ok(),
+                _ = rules.changed() => return true,
+                // A follower may end just when its rules come back.
+                () = tokio::time::sleep(FOLLOWER_CHECK), if !self.followers.is_empty() => {
+                    if self.followers.values().any(|(_, task)| task.is_finished()) {
+                        return true;
+                    }
+                }
+            }
         }
     }
 
@@ -133,10 +148,17 @@ impl Supervisor {
                     continue;
                 }
                 let stop = self.stop.child_token();
-                let service = self.service.clone();
-                let opened = Follower::open(service, &topic, partition.clone(), stop.clone()).await;
-                let Some(follower) = opened else { return };
-                self.followers.insert(id, (stop, tokio::spawn(follower.run())));
+                let opening = self.service.opening.begin();
+                let (service, topic, partition) = (self.service.clone(), topic.clone(), partition.clone());
+                let told = stop.clone();
+                let task = tokio::spawn(async move {
+                    let follower = Follower::open(service, &topic, partition, told).await;
+                    drop(opening);
+                    if let Some(follower) = follower {
+                        follower.run().await;
+                    }
+                });
+                self.followers.insert(id, (stop, task));
             }
         }
     }

@@ -255,7 +255,7 @@ async fn stops_and_crashes_neither_repeat_nor_lose_a_transition() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_goes_on_after_a_restart_and_one_that_refuses_does_not_stop_the_others() {
     let (url, taken) = webhook(|_| "200 OK").await;
-    let (refusing, none) = webhook(|_| "410 Gone").await;
+    let (refusing, none) = webhook(|_| "422 Unprocessable").await;
     let rules = format!("{RULES}receivers:\n- webhook: {{url: \"{refusing}\"}}\n- webhook: {{url: \"{url}\"}}\n");
     let folder = folder(&rules);
     let log = Rig::open(folder.path()).await;

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use forebay_log::{AppendError, ReadError};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::limits::{MAX_BODY_BYTES, RETRY_AFTER};
 
@@ -43,6 +43,14 @@ impl ApiError {
     pub(super) fn timeout(after: Duration) -> ApiError {
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("not done within {} s", after.as_secs()))
     }
+    /// The answer with a body that says more.
+    pub(super) fn with(self, body: Value) -> Response {
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response
+    }
     pub(super) fn unknown_topic(name: &str) -> ApiError {
         ApiError::not_found(format!("there is no topic {name}"))
     }
@@ -50,11 +58,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "error": self.what }))).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
-        }
-        response
+        let body = json!({ "error": self.what });
+        self.with(body)
     }
 }
 

@@ -158,7 +158,10 @@ async fn answer(submitted: Vec<(u32, Vec<usize>, Result<Ticket, AppendError>)>) 
     }
     match failed.map(ApiError::from) {
         None => Ok((StatusCode::OK, Json(json!({ "records": places }))).into_response()),
-        Some(error) => Ok((error.status, Json(json!({ "error": error.what, "records": places }))).into_response()),
+        Some(error) => {
+            let body = json!({ "error": error.what, "records": places });
+            Ok(error.with(body))
+        }
     }
 }
 

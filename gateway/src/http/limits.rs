@@ -11,14 +11,15 @@ pub(crate) const MAX_CONNECTIONS: usize = 512;
 pub(super) struct Timeouts {
     /// A connection without a request that sends nothing and is sent nothing for this long is closed.
     pub(super) idle: Duration,
-    /// As `idle`, before the first byte: a silent connection takes another one's place.
-    pub(super) first_byte: Duration,
+    /// Longest time from the connection, and later from a request's first byte, until the request's head is whole: who sends
+    /// nothing, or a byte now and then, takes another one's place.
+    pub(super) head: Duration,
     /// Longest time for one request, its body included.
     pub(super) request: Duration,
 }
 
 pub(super) const TIMEOUTS: Timeouts =
-    Timeouts { idle: Duration::from_secs(60), first_byte: Duration::from_secs(10), request: Duration::from_secs(60) };
+    Timeouts { idle: Duration::from_secs(60), head: Duration::from_secs(10), request: Duration::from_secs(60) };
 /// Routes whose work grows with the lake: they may take as long as whoever asked waits.
 pub(super) const UNTIMED: &[&str] = &["/api/v1/lake/flush", "/api/v1/lake/verify"];
 /// What a client that is refused for now is told to wait, seconds.

@@ -1,4 +1,4 @@
-//! Accepts HTTP connections: at most so many at once, and none that stays silent for long.
+//! Accepts HTTP connections: at most so many at once, and none that stays silent, or in the middle of a request's head, for long.
 
 use std::future::Future;
 use std::io;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::front::Front;
 use super::limits::Timeouts;
+use crate::log_limit::FaultLog;
 
 /// A pause after an accept that failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -45,6 +46,7 @@ impl Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (IdleStream, SocketAddr) {
+        static FAULTS: FaultLog = FaultLog::new();
         loop {
             let Ok(permit) = self.free.clone().acquire_owned().await else {
                 std::future::pending::<()>().await;
@@ -57,7 +59,12 @@ impl Listener for LimitedListener {
                     return (IdleStream::new(stream, permit, self.front.clone(), self.timeouts), peer);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "accepting an HTTP connection failed");
+                    if let Some(gateway) = self.front.gateway() {
+                        gateway.metrics.accept_failed("http");
+                    }
+                    if let Some(suppressed) = FAULTS.admit(&error) {
+                        tracing::warn!(%error, suppressed, "accepting an HTTP connection failed");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -69,19 +76,32 @@ impl Listener for LimitedListener {
     }
 }
 
-/// How many requests of a connection are being worked on.
+/// The requests of a connection whose head has come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct InFlight(Arc<AtomicUsize>);
+pub(super) struct InFlight(Arc<Requests>);
+
+#[derive(Debug, Default)]
+struct Requests {
+    /// Being worked on.
+    now: AtomicUsize,
+    /// Since the connection was made.
+    begun: AtomicUsize,
+}
 
 impl InFlight {
     /// One more, until the guard is dropped.
     pub(super) fn begin(&self) -> RequestGuard {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.now.fetch_add(1, Ordering::Relaxed);
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
         RequestGuard(self.clone())
     }
 
     fn none(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.0.now.load(Ordering::Relaxed) == 0
+    }
+
+    fn begun(&self) -> usize {
+        self.0.begun.load(Ordering::Relaxed)
     }
 }
 
@@ -90,7 +110,7 @@ pub(super) struct RequestGuard(InFlight);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -100,13 +120,17 @@ impl Connected<IncomingStream<'_, LimitedListener>> for InFlight {
     }
 }
 
-/// A connection that fails when no first byte comes in time, or later nothing moves for too long.
+/// A connection that fails when a request's head does not come in time, or between requests nothing moves for too long.
 pub(super) struct IdleStream {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
     front: Arc<Front>,
     timeouts: Timeouts,
     requests: InFlight,
+    /// By when the head must have come that is being read.
+    head_by: Option<Instant>,
+    /// Requests begun when that was set.
+    begun: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -115,15 +139,22 @@ impl IdleStream {
         if let Some(gateway) = front.gateway() {
             gateway.metrics.http.connections.inc();
         }
-        let deadline = Box::pin(tokio::time::sleep(timeouts.first_byte));
-        IdleStream { stream, deadline, front, timeouts, requests: InFlight::default(), _permit: permit }
+        let head_by = Instant::now() + timeouts.head;
+        let deadline = Box::pin(tokio::time::sleep_until(head_by));
+        let (requests, head_by) = (InFlight::default(), Some(head_by));
+        IdleStream { stream, deadline, front, timeouts, requests, head_by, begun: 0, _permit: permit }
     }
 
     /// A result that is ready moves the deadline; one that is not fails once the deadline has passed. A client that waits
     /// for its answer is not idle.
     fn watch<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            self.deadline.as_mut().reset(Instant::now() + self.timeouts.idle);
+            let idle_by = Instant::now() + self.timeouts.idle;
+            if self.requests.begun() != self.begun {
+                self.begun = self.requests.begun();
+                self.head_by = None;
+            }
+            self.deadline.as_mut().reset(self.head_by.map_or(idle_by, |head_by| head_by.min(idle_by)));
             return poll;
         }
         while self.deadline.as_mut().poll(cx).is_ready() {
@@ -147,7 +178,13 @@ impl Drop for IdleStream {
 impl AsyncRead for IdleStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.watch(cx, poll)
+        let poll = self.watch(cx, poll);
+        if poll.is_ready() && self.requests.none() && self.head_by.is_none() {
+            let head_by = Instant::now() + self.timeouts.head;
+            self.head_by = Some(head_by);
+            self.deadline.as_mut().reset(head_by);
+        }
+        poll
     }
 }
 

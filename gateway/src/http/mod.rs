@@ -4,6 +4,8 @@ mod base64;
 mod budget;
 mod console;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod front;
 mod health;
 mod ingest;

@@ -42,6 +42,7 @@ pub(super) async fn status(State(front): State<Arc<Front>>, Opened(gateway): Ope
             "active": active.iter().take(MAX_STATUS_ALERTS).collect::<Vec<_>>(),
         },
         "rules": gateway.alerts.rules(),
+        "receivers": gateway.alerts.receivers(),
     }))
 }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::config::{Config, Sources};
 use crate::node::{Node, open_data_dir};
 
-async fn node(folder: &tempfile::TempDir, more: &[&str]) -> Node {
+pub(super) async fn node(folder: &tempfile::TempDir, more: &[&str]) -> Node {
     let off = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=127.0.0.1:0"));
     let set = off.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
     let config = Config::load(&Sources { set, data_dir: Some(folder.path().to_path_buf()), ..Sources::default() });
@@ -20,19 +20,19 @@ async fn node(folder: &tempfile::TempDir, more: &[&str]) -> Node {
     Node::start(config, files).await.unwrap()
 }
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
-async fn request(node: &Node, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+pub(super) async fn request(node: &Node, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     request_at(node.gateway.addresses.http.unwrap(), method, path, headers, body).await
 }
 
@@ -269,7 +269,7 @@ async fn verify_and_flush_take_as_long_as_they_need_and_other_requests_time_out(
     let end = tokio_util::sync::CancellationToken::new();
     let front = super::Front::new();
     let short = Duration::from_millis(300);
-    let timeouts = super::Timeouts { idle: short, first_byte: 10 * short, request: short };
+    let timeouts = super::Timeouts { idle: short, head: 10 * short, request: short };
     let serving = tokio::spawn(super::serve_routes(routes, front, listener, 9, timeouts, end.clone()));
     for (method, path, status) in
         [("GET", "/api/v1/lake/verify", 200), ("POST", "/api/v1/lake/flush", 200), ("GET", "/api/v1/status", 504)]

@@ -12,6 +12,12 @@ pub(crate) const MAX_SMALL_REQUEST_BYTES: usize = 4 << 20;
 pub(crate) const MAX_REQUEST_ELEMENTS: usize = 100_000;
 /// Most partitions of all topics together, when clients make topics.
 pub(crate) const MAX_PARTITIONS: usize = 20_000;
+/// Most committed offsets of all consumer groups together: they are held in memory.
+pub(crate) const MAX_GROUP_OFFSETS: usize = 100_000;
+/// A group is forgotten this long after its last commit, milliseconds (Kafka's default of `offsets.retention.minutes`).
+pub(crate) const OFFSETS_RETENTION_MS: i64 = 7 * 86_400_000;
+/// Least time between two looks for groups to forget, and before the first.
+pub(crate) const GROUP_LOOK_INTERVAL: Duration = Duration::from_secs(600);
 /// Bytes of large request frames that all connections of the door may hold; more waits in the sockets.
 pub(crate) const REQUEST_MEMORY: usize = 256 << 20;
 /// Largest frame, its length included, that counts as small. It takes its share of the memory when it has come whole, so

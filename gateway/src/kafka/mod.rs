@@ -126,6 +126,7 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
                 metrics.connections.set(connections.len() as i64);
             }
             Err(error) => {
+                shared.door.metrics.accept_failed("kafka");
                 if let Some(suppressed) = ACCEPT_FAILED.admit() {
                     tracing::warn!(%error, suppressed, "accepting a Kafka connection failed");
                 }

@@ -1,5 +1,9 @@
 //! Metrics of the alert rules: readings, states, transitions, deliveries.
 
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
 use forebay_sinks::{State, Tally};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -23,6 +27,41 @@ struct Delivery {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    topic: String,
+    partition: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReceiverLabel {
+    receiver: String,
+}
+
+/// Gauges of things that come and go: what was not measured last is not shown.
+struct Measured<L> {
+    family: Family<L, Gauge>,
+    shown: Mutex<HashSet<L>>,
+}
+
+impl<L: Clone + Eq + Hash> Measured<L> {
+    fn new() -> Measured<L> {
+        Measured { family: Family::default(), shown: Mutex::default() }
+    }
+
+    fn set(&self, values: impl Iterator<Item = (L, i64)>) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *shown);
+        for (labels, value) in values {
+            self.family.get_or_create(&labels).set(value);
+            shown.insert(labels);
+        }
+        for gone in before.difference(&shown) {
+            self.family.remove(gone);
+        }
+    }
+}
+
 /// What the alert rules count.
 pub struct AlertMetrics {
     readings: Family<Outcome, Counter>,
@@ -35,6 +74,8 @@ pub struct AlertMetrics {
     pub firing: Gauge,
     /// Key values that are followed.
     pub keys: Gauge,
+    lag: Measured<SourceLabels>,
+    backlog: Measured<ReceiverLabel>,
 }
 
 impl AlertMetrics {
@@ -48,6 +89,8 @@ impl AlertMetrics {
             pending: Gauge::default(),
             firing: Gauge::default(),
             keys: Gauge::default(),
+            lag: Measured::new(),
+            backlog: Measured::new(),
         };
         let registry = registry.sub_registry_with_prefix("alerts");
         registry.register("readings", "Readings by what the rules made of them", metrics.readings.clone());
@@ -66,7 +109,23 @@ impl AlertMetrics {
         registry.register("pending", "Alerts that are pending", metrics.pending.clone());
         registry.register("firing", "Alerts that are firing", metrics.firing.clone());
         registry.register("keys", "Key values that rules follow", metrics.keys.clone());
+        registry.register(
+            "lag_records",
+            "Records of a source partition that rules have not evaluated yet",
+            metrics.lag.family.clone(),
+        );
+        registry.register(
+            "receiver_backlog",
+            "Records of _alerts that a receiver has not been told yet",
+            metrics.backlog.family.clone(),
+        );
         metrics
+    }
+
+    /// Shows how far rules (topic, partition, records) and receivers (name, records) are behind.
+    pub(crate) fn measured(&self, lags: Vec<(String, u32, i64)>, backlogs: Vec<(String, i64)>) {
+        self.lag.set(lags.into_iter().map(|(topic, partition, lag)| (SourceLabels { topic, partition }, lag)));
+        self.backlog.set(backlogs.into_iter().map(|(receiver, backlog)| (ReceiverLabel { receiver }, backlog)));
     }
 
     /// Adds what an engine counted.
@@ -91,7 +150,7 @@ impl AlertMetrics {
         self.transitions.get_or_create(&ToState { state: state.name() }).inc();
     }
 
-    /// Counts an attempt to deliver: "delivered", "failed" or "parked".
+    /// Counts an attempt to deliver: "delivered", "failed", "parked", or "repeated" for a POST of alerts that still fire.
     pub fn delivery(&self, receiver: &'static str, outcome: &'static str) {
         self.deliveries.get_or_create(&Delivery { receiver, outcome }).inc();
     }

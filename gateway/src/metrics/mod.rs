@@ -14,6 +14,9 @@ mod quantile;
 use std::sync::Arc;
 
 use forebay_disk::Log;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 pub use alerts::AlertMetrics;
@@ -31,6 +34,12 @@ pub struct Metrics {
     pub kafka: KafkaMetrics,
     pub mqtt: MqttMetrics,
     pub lake: LakeMetrics,
+    accept_failures: Family<DoorLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabel {
+    door: &'static str,
 }
 
 impl Metrics {
@@ -41,7 +50,18 @@ impl Metrics {
         let kafka = KafkaMetrics::new(&mut registry);
         let mqtt = MqttMetrics::new(&mut registry);
         let lake = LakeMetrics::new(&mut registry);
-        Metrics { registry, alerts, http, kafka, lake, mqtt }
+        let accept_failures: Family<DoorLabel, Counter> = Family::default();
+        for door in ["http", "kafka", "mqtt"] {
+            accept_failures.get_or_create(&DoorLabel { door }).inc_by(0);
+        }
+        let help = "Connections that could not be accepted, mostly for want of file descriptors";
+        registry.register("accept_failures", help, accept_failures.clone());
+        Metrics { registry, alerts, http, kafka, lake, mqtt, accept_failures }
+    }
+
+    /// Counts a connection that a door ("http", "kafka", "mqtt") could not accept.
+    pub fn accept_failed(&self, door: &'static str) {
+        self.accept_failures.get_or_create(&DoorLabel { door }).inc();
     }
 
     /// The metrics of a node: those of the program, of its log and of the process.

@@ -40,6 +40,9 @@ impl Collector for ProcessCollector {
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             gauge("process_open_fds", "Number of open file descriptors", open.count() as f64)?;
         }
+        if let Some(limit) = max_descriptors() {
+            gauge("process_max_fds", "Maximum number of open file descriptors", limit)?;
+        }
         if let Ok(threads) = fs::read_dir("/proc/self/task") {
             gauge("process_threads", "Number of threads", threads.count() as f64)?;
         }
@@ -63,6 +66,13 @@ fn resident_bytes() -> Option<f64> {
     Some(kibibytes * 1024.0)
 }
 
+/// The soft limit, "unlimited" left out.
+fn max_descriptors() -> Option<f64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -77,6 +87,7 @@ mod tests {
     #[test]
     fn the_process_knows_its_memory_and_its_time() {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 1e5));
+        assert!(max_descriptors().is_none_or(|limit| limit >= 64.0));
         assert!(cpu_seconds().is_some_and(|seconds| seconds >= 0.0));
     }
 }

@@ -31,6 +31,10 @@ impl Live {
         self.entries.get(key).cloned()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         let from = self.entries.range(Bytes::copy_from_slice(prefix)..);
         from.take_while(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect()

@@ -80,6 +80,11 @@ impl StateTopic {
         lock(&self.live).get(key)
     }
 
+    /// How many keys there are.
+    pub fn count(&self) -> usize {
+        lock(&self.live).count()
+    }
+
     /// All entries whose key starts with `prefix`, in key order.
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         lock(&self.live).scan(prefix)

@@ -11,7 +11,7 @@ pub use webhook::{Webhook, signature};
 /// Why a delivery did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// Down, slow, overloaded or failing: worth another attempt, after the pause it asked for if it did.
+    /// Down, slow, failing, or kept by something in front of it: worth another attempt, after the pause it asked for if it did.
     #[error("{what}")]
     Unavailable { what: String, retry_after: Option<std::time::Duration> },
     /// It answered that it does not want this one.
@@ -19,12 +19,14 @@ pub enum DeliveryError {
     Refused { what: String },
 }
 
-/// What an HTTP answer means: 2xx is done; 408, 425, 429, 5xx may pass; all else is refused.
+/// What an HTTP answer means: 2xx is done; 400, 413 and 422 are about this transition, which is refused. All else may pass,
+/// once whoever looks after proxies, tokens and addresses has seen to it.
 fn judge(response: &reqwest::Response) -> Result<(), DeliveryError> {
     let status = response.status().as_u16();
     match status {
         200..=299 => Ok(()),
-        408 | 425 | 429 | 500..=599 => {
+        400 | 413 | 422 => Err(DeliveryError::Refused { what: format!("refused with status {status}") }),
+        _ => {
             let header = response.headers().get(reqwest::header::RETRY_AFTER);
             let seconds = header.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse::<u64>().ok());
             Err(DeliveryError::Unavailable {
@@ -32,7 +34,6 @@ fn judge(response: &reqwest::Response) -> Result<(), DeliveryError> {
                 retry_after: seconds.map(std::time::Duration::from_secs),
             })
         }
-        _ => Err(DeliveryError::Refused { what: format!("refused with status {status}") }),
     }
 }
 

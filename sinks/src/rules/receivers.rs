@@ -43,6 +43,18 @@ impl ReceiverConfig {
             ReceiverConfig::Kafka { topic } => format!("kafka:{topic}"),
         }
     }
+    /// What people are shown: of an address its host and port only, as paths may hold tokens.
+    pub fn name(&self) -> String {
+        match self {
+            ReceiverConfig::Webhook { url, .. } | ReceiverConfig::Alertmanager { url, .. } => {
+                let url = reqwest::Url::parse(url).ok();
+                let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+                let port = url.as_ref().and_then(reqwest::Url::port).map(|port| format!(":{port}"));
+                format!("{}:{host}{}", self.kind(), port.unwrap_or_default())
+            }
+            ReceiverConfig::Mqtt { .. } | ReceiverConfig::Kafka { .. } => self.id(),
+        }
+    }
     pub fn kind(&self) -> &'static str {
         match self {
             ReceiverConfig::Webhook { .. } => "webhook",

@@ -122,7 +122,7 @@ impl Group {
                 // Nothing is ever sent: it ends when the group does.
                 let _ = before.await;
             }
-            broker.retained.keep(retained).await
+            broker.retained.keep(retained, &broker.clock).await
         }))
     }
 
@@ -220,14 +220,14 @@ impl Appends {
         let Arriving { stream, sequence, message, intent } = publish;
         let gather = self.gather.get_or_insert_with(|| broker.new_gather().chained(self.chain.clone()));
         let intent = intent.map(|packet_id| (stream, packet_id));
-        let (topic, partition) = record::push(gather, broker.clock.moment(now), client_id.as_str(), message, intent)?;
+        let now = broker.clock.moment(now);
+        let (topic, partition) = record::push(gather, now, client_id.as_str(), message, intent)?;
         if let Some((stream, packet_id)) = intent {
             let from = broker.log_end(&topic, partition);
             let mark = Mark::Intent { topic: topic.to_string(), partition, from };
             self.marks.push((intent_key(client_id.as_str(), stream, packet_id), Some(mark.encode())));
         }
-        let retained =
-            (message.retain && broker.may_retain(message)).then(|| Arc::new(Published::kept(message, client_id, now)));
+        let retained = broker.to_retain(message, client_id, now);
         self.sequenced += usize::from(sequence.is_some());
         self.items.push(Item { stream, sequence, ticket: self.items.len(), retained });
         Ok(())

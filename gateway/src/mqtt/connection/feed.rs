@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use forebay_log::Offset;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::mqtt::Broker;
-use crate::mqtt::delivery::{Delivery, Page, PartId, Receiving};
+use crate::mqtt::delivery::{Delivery, Lag, Page, PartId, Receiving};
 use crate::mqtt::limits::RETAINED_PAGE;
 use crate::mqtt::packet::{Qos, Text};
 use crate::mqtt::session::{Cursors, Session, Subscription};
@@ -22,6 +23,8 @@ struct Scan {
 pub(super) enum Fed {
     Delivery(Delivery),
     Page(Page),
+    /// A partition that could not be read is to be tried again.
+    Again,
 }
 
 /// Only sessions with subscriptions have one.
@@ -29,6 +32,7 @@ pub(super) struct Feed {
     pub(super) receiving: Receiving,
     subscriptions: Option<Arc<[Subscription]>>,
     page: Option<BoxFuture<'static, Page>>,
+    again: Option<Instant>,
     scans: VecDeque<Scan>,
 }
 
@@ -36,7 +40,7 @@ impl Feed {
     /// Joins delivery; with `cursors` it begins with what the session missed.
     pub(super) fn join(broker: &Broker, client_id: &Text, cursors: Option<&Cursors>) -> Feed {
         let receiving = broker.hub.join(client_id.clone(), broker.config.max_queued_messages, cursors);
-        Feed { receiving, subscriptions: None, page: None, scans: VecDeque::new() }
+        Feed { receiving, subscriptions: None, page: None, again: None, scans: VecDeque::new() }
     }
 
     /// The session's subscriptions have changed.
@@ -50,6 +54,13 @@ impl Feed {
 
     /// Whether a message or a page comes; cancel-safe.
     pub(super) async fn next(&mut self, may_deliver: bool) -> Fed {
+        let again = self.again.filter(|_| self.page.is_none());
+        let rested = async {
+            match again {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let page = async {
             match &mut self.page {
                 Some(page) => page.await,
@@ -61,6 +72,10 @@ impl Feed {
             page = page => {
                 self.page = None;
                 Fed::Page(page)
+            }
+            () = rested => {
+                self.again = None;
+                Fed::Again
             }
             delivery = self.receiving.next(), if may_deliver => Fed::Delivery(delivery),
         }
@@ -86,10 +101,13 @@ impl Feed {
                 self.scans.pop_front();
             }
         }
-        if self.page.is_none()
-            && let Some((part, from)) = self.receiving.lagging()
-        {
-            self.read_page(broker, session, part, from);
+        if self.page.is_none() {
+            self.again = None;
+            match self.receiving.lagging() {
+                Lag::None => {}
+                Lag::At(part, from) => self.read_page(broker, session, part, from),
+                Lag::Until(at) => self.again = Some(at),
+            }
         }
     }
 
