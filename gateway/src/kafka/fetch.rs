@@ -132,7 +132,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
         if cold.is_none() && !targets.is_empty() {
             cold = Some(ColdReads::new(&shared, targets, limit));
         }
-        let enough = told || total >= enough || (over && total > 0);
+        let enough = told || ((over || total >= enough) && (total > 0 || cold.is_none()));
         let patience = if cold.is_some() && total == 0 { deadline.max(began + COLD_FETCH_WAIT) } else { deadline };
         if let Some(cold) = cold.as_mut().filter(|_| enough) {
             let _ = timeout_at(began + COLD_GRACE, cold.advance()).await;
@@ -145,9 +145,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
         }
         // The records read so far are dropped: holding them through the wait would hold memory for idle clients.
         drop((answers, memory));
-        if total > 0 {
-            tokio::time::sleep(FETCH_RECHECK).await;
-        }
+        let not_at_once = total > 0 || cold.is_some();
         let tiered = async {
             match &mut cold {
                 Some(cold) => cold.advance().await,
@@ -156,7 +154,11 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
         };
         tokio::select! {
             () = tiered => {}
-            () = changed(&shared, &mut watches, patience) => {}
+            () = changed(&shared, &mut watches, patience) => {
+                if not_at_once {
+                    tokio::time::sleep(FETCH_RECHECK).await;
+                }
+            }
         }
     }
 }
@@ -300,7 +302,7 @@ async fn reserve(shared: &Shared, limit: usize, until: Instant) -> Option<OwnedS
 }
 
 /// Gives back what the answer did not need.
-fn keep(memory: Option<OwnedSemaphorePermit>, total: usize) -> Option<OwnedSemaphorePermit> {
+pub(super) fn keep(memory: Option<OwnedSemaphorePermit>, total: usize) -> Option<OwnedSemaphorePermit> {
     let mut memory = memory?;
     let needed = (units(total) as usize).min(memory.num_permits());
     memory.split(needed)

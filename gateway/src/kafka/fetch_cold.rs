@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::errors::Refusal;
-use super::fetch::units;
+use super::fetch::{keep, units};
 use super::fetch_response::TopicAnswer;
 use super::limits::COLD_FETCH_BYTES;
 
@@ -88,6 +88,7 @@ impl ColdReads {
         mut total: usize,
         limit: usize,
     ) -> Option<OwnedSemaphorePermit> {
+        let before = total;
         let mut told = answers.iter().flat_map(|topic| &topic.partitions).any(|partition| partition.error != 0);
         for ((topic, target), read) in self.found {
             let Some(answer) = answers.get_mut(topic).and_then(|topic| topic.partitions.get_mut(target)) else {
@@ -111,6 +112,6 @@ impl ColdReads {
                 answer.into_iter().for_each(|answer| answer.error = ResponseError::KafkaStorageError.code());
             }
         }
-        self.memory
+        keep(self.memory, total - before)
     }
 }

@@ -14,7 +14,7 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use kafka_protocol::protocol::Decodable;
 use tokio_util::sync::CancellationToken;
 
-use super::super::limits::COLD_FETCH_WAIT;
+use super::super::limits::{COLD_FETCH_WAIT, COLD_GRACE};
 use super::super::topics::topic_name;
 use super::super::{Shared, fetch, list_offsets};
 use super::shared;
@@ -106,11 +106,15 @@ async fn tiers() -> Tiers {
 /// Fetches the first partitions of these topics from the start, as a consumer does that may wait half a second; for each
 /// the error code and the bytes of records.
 async fn fetch_from_start(shared: Arc<Shared>, topics: &[&str]) -> Vec<(i16, usize)> {
+    fetch_at_least(1, shared, topics).await
+}
+
+async fn fetch_at_least(min_bytes: i32, shared: Arc<Shared>, topics: &[&str]) -> Vec<(i16, usize)> {
     let topics = topics.iter().map(|name| {
         let partition = FetchPartition::default().with_partition_max_bytes(1 << 20);
         FetchTopic::default().with_topic(topic_name(name)).with_partitions(vec![partition])
     });
-    let request = FetchRequest::default().with_max_wait_ms(500).with_min_bytes(1).with_max_bytes(50 << 20);
+    let request = FetchRequest::default().with_max_wait_ms(500).with_min_bytes(min_bytes).with_max_bytes(50 << 20);
     let answer = fetch::handle(shared, 11, 1, request.with_topics(topics.collect())).await;
     let mut body = Bytes::from(answer.pieces.concat()).slice(8..);
     let response = FetchResponse::decode(&mut body, 11).unwrap();
@@ -166,5 +170,20 @@ async fn records_that_come_while_a_fetch_waits_for_the_cold_tier_are_answered() 
     let both = soon(fetching).await.unwrap();
     assert!(matches!(both[..], [(0, 0), (0, 1..)]), "{both:?}");
     assert!(began.elapsed() < COLD_FETCH_WAIT, "it did not wait for the cold tier's last word");
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_object_store_is_waited_for_when_there_is_nothing_else_to_answer() {
+    let Tiers { shared, moods, stop, _dir } = tiers().await;
+    moods.set(Mood::Silent);
+    let fetches = [0, 1].map(|min_bytes| tokio::spawn(fetch_at_least(min_bytes, shared.clone(), &["old"])));
+    // Longer than those wait who have something else.
+    tokio::time::sleep(COLD_GRACE * 4).await;
+    moods.set(Mood::Works);
+    for fetch in fetches {
+        let old = soon(fetch).await.unwrap();
+        assert!(matches!(old[..], [(0, 1..)]), "{old:?}");
+    }
     stop.cancel();
 }
