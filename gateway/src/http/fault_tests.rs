@@ -1,4 +1,4 @@
-//! The HTTP door towards clients that send slowly, and over a log that takes nothing.
+//! The HTTP door towards clients that send slowly, over a log that takes nothing, and what it shows of receivers that are down.
 
 use std::time::Duration;
 
@@ -50,4 +50,33 @@ async fn a_client_that_sends_its_head_byte_by_byte_does_not_hold_a_connection() 
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     end.cancel();
     serving.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_names_a_receiver_that_cannot_be_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rules = folder.path().join("rules.yaml");
+    let text = format!(
+        "groups:\n- name: voltage\n  source: readings\n  key: [meter]\n  rules:\n  - alert: Over\n    expr: v > 250\n\
+         receivers:\n- webhook: {{url: \"http://{free}/secret\"}}\n"
+    );
+    std::fs::write(&rules, text).unwrap();
+    let set = format!("alerts.rules=[\"{}\"]", rules.display());
+    let node = node(&folder, &["topics.readings.num.partitions=1", &set]).await;
+    let reading = "{\"value\":{\"meter\":\"m1\",\"v\":260}}";
+    assert_eq!(request(&node, "POST", "/api/v1/topics/readings/records", "", reading).await.status, 200);
+    let problem = format!("1 alert records wait for webhook:{free}: Connection refused");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = request(&node, "GET", "/api/v1/status", "", "").await;
+        assert!(!status.body.contains("/secret"), "{}", status.body);
+        if status.body.contains(&problem) {
+            assert_eq!(status.json()["receivers"][0]["backlog"], 1);
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{}", status.body);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.drain().await;
 }
