@@ -274,6 +274,11 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Resu
     };
     broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
     match parked {
+        // The former owner's session was not to be kept, this one is.
+        None if broker.registry.sessions() > maximum => {
+            broker.registry.release(live, None);
+            Err(Unfound::Full)
+        }
         None => Ok(Found { kept: Kept::default(), present: false, is_stored: false }),
         Some(mut parked) => {
             broker.unpark(&parked.kept);

@@ -21,6 +21,10 @@ async fn a_device_that_comes_under_a_new_name_each_time_does_not_fill_the_node_w
     assert_eq!(door.broker.clients(10).len(), 2);
 
     door.connect(v5("clean")).await.disconnect().await;
+    let _clean = door.connect(v5("trick")).await;
+    let (_, reason, _) = door.try_connect(kept("trick")).await;
+    assert_eq!(reason, 0x97, "nor by way of a session that was not to be kept");
+    eventually(|| door.broker.clients(10).len() == 2).await;
     assert!(door.connect(kept("m1")).await.present, "the sessions that are there go on");
     door.connect(Connect { session_expiry_interval: 0, ..kept("m2") }).await.disconnect().await;
     eventually(|| door.broker.clients(10).len() < 2).await;
