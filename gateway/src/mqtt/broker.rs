@@ -238,6 +238,7 @@ impl Broker {
         let now = self.clock.moment(self.clock.now());
         let mut gather = self.new_gather();
         record::push(&mut gather, now, client_id.as_str(), &message, None)?;
+        let _keeping = message.retain.then(|| self.retained.keepings.begin());
         for ticket in gather.submit().await.tickets {
             ticket?.await?;
         }

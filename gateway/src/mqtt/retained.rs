@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_log::AppendError;
 
 use super::delivery::{Expiry, Published};
+use super::keeping::Keepings;
 use super::packet::{Message, MessageProperties, Qos, Text};
 use super::session::stored::{self, EntryProblem};
 use super::topic;
@@ -25,6 +26,7 @@ pub(crate) struct Retained {
     /// `max_retained_bytes`
     maximum_bytes: usize,
     metrics: Arc<Metrics>,
+    pub(super) keepings: Arc<Keepings>,
 }
 
 #[derive(Default)]
@@ -66,6 +68,7 @@ impl Retained {
             maximum: config.max_retained_messages,
             maximum_bytes: config.max_retained_bytes,
             metrics,
+            keepings: Arc::default(),
         }
     }
 

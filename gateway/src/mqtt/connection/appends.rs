@@ -18,6 +18,7 @@ use crate::ingest::{Gather, Tickets};
 use crate::mqtt::Broker;
 use crate::mqtt::delivery::Published;
 use crate::mqtt::intents::Mark;
+use crate::mqtt::keeping::Keeping;
 use crate::mqtt::limits::{MAX_APPENDING_BYTES, MAX_APPENDING_PUBLISHES};
 use crate::mqtt::packet::{Message, Text, Version};
 use crate::mqtt::record;
@@ -75,6 +76,7 @@ pub(super) struct Group {
 struct Turn {
     before: Option<oneshot::Receiver<Infallible>>,
     _over: Option<oneshot::Sender<Infallible>>,
+    _keeping: Option<Keeping>,
 }
 
 impl Future for Group {
@@ -241,7 +243,7 @@ impl Appends {
         let Some(mut gather) = self.gather.take() else { return };
         let mut items = std::mem::take(&mut self.items);
         let marks = std::mem::take(&mut self.marks);
-        let turn = self.take_turn(&items);
+        let turn = self.take_turn(broker, &items);
         let (since, bytes) = (Instant::now(), gather.bytes());
         self.publishes += items.len();
         self.bytes += bytes;
@@ -270,12 +272,12 @@ impl Appends {
         }));
     }
 
-    fn take_turn(&mut self, items: &[Item]) -> Turn {
+    fn take_turn(&mut self, broker: &Broker, items: &[Item]) -> Turn {
         if items.iter().all(|item| item.retained.is_none()) {
             return Turn::default();
         }
         let (over, next) = oneshot::channel();
-        Turn { before: self.keeping.replace(next), _over: Some(over) }
+        Turn { before: self.keeping.replace(next), _over: Some(over), _keeping: Some(broker.retained.keepings.begin()) }
     }
 
     /// The log has taken a gather.

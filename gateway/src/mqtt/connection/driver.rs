@@ -258,7 +258,7 @@ impl Driver {
             if !self.session.has_room() || !self.output.is_low() {
                 return;
             }
-            let Some(delivery) = feed.receiving.try_next() else { return };
+            let Some(delivery) = feed.try_next() else { return };
             let wall = self.broker.clock.moment(now).wall;
             self.handle(now, Event::Deliver { delivery, wall });
         }

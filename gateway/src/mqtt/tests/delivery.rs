@@ -323,3 +323,21 @@ async fn cursors_of_an_older_layout_count_from_the_present_end_and_not_from_the_
     assert!(back.present);
     assert_eq!(back.message().await.message.payload, "since the start");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_comes_while_a_retained_message_is_durable_but_not_yet_kept_does_not_miss_it() {
+    let door = Door::start(&[]).await;
+    door.files.shut_for("log/_mqtt_retained-0");
+    let mut publisher = door.connect(v5("p")).await;
+    publisher.send(retained(1, "meters/a", "1")).await;
+    door.values_become(&["1"]).await;
+    let mut client = door.connect(v5("c")).await;
+    client.subscribe("meters/+", Qos::AtLeastOnce).await;
+    let early = timeout(SILENCE, client.message()).await;
+    door.files.open();
+    let Ok(message) = early else {
+        assert!(client.message().await.message.retain);
+        return;
+    };
+    panic!("delivered before it was kept: {message:?}");
+}

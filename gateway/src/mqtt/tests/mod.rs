@@ -43,7 +43,7 @@ const SILENCE: Duration = Duration::from_millis(150);
 #[derive(Clone)]
 struct Gated {
     inner: SimFiles,
-    gate: Arc<(Mutex<bool>, Condvar)>,
+    gate: Arc<(Mutex<Option<PathBuf>>, Condvar)>,
     unreadable: Arc<Mutex<Option<PathBuf>>>,
 }
 
@@ -52,10 +52,13 @@ impl Gated {
         Gated { inner: SimFiles::new(7), gate: Arc::default(), unreadable: Arc::default() }
     }
     fn shut(&self) {
-        *self.gate.0.lock().unwrap() = true;
+        self.shut_for("");
+    }
+    fn shut_for(&self, directory: &str) {
+        *self.gate.0.lock().unwrap() = Some(PathBuf::from(directory));
     }
     fn open(&self) {
-        *self.gate.0.lock().unwrap() = false;
+        *self.gate.0.lock().unwrap() = None;
         self.gate.1.notify_all();
     }
     fn make_unreadable(&self, directory: Option<&str>) {
@@ -107,7 +110,8 @@ impl File for GatedFile {
     fn sync(&self) -> io::Result<()> {
         let gate = &self.files.gate;
         let shut = gate.0.lock().unwrap();
-        drop(gate.1.wait_while(shut, |shut| *shut).unwrap());
+        let waits = |shut: &mut Option<PathBuf>| shut.as_ref().is_some_and(|shut| self.path.starts_with(shut));
+        drop(gate.1.wait_while(shut, waits).unwrap());
         self.inner.sync()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
