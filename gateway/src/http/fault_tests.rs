@@ -80,3 +80,37 @@ async fn the_status_names_a_receiver_that_cannot_be_told() {
     }
     node.drain().await;
 }
+
+#[tokio::test]
+async fn a_long_answer_is_finished_though_the_next_request_has_begun_to_come() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let long = async || {
+        let pieces = futures_util::stream::unfold(0, async |number: u32| {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            (number < 8).then_some((Ok::<_, std::io::Error>("piece"), number + 1))
+        });
+        axum::body::Body::from_stream(pieces)
+    };
+    let routes = axum::Router::new().route("/long", on_get(long));
+    let (front, end) = (super::Front::new(), tokio_util::sync::CancellationToken::new());
+    let timeouts = super::Timeouts { head: Duration::from_secs(1), ..super::TIMEOUTS };
+    let serving = tokio::spawn(super::serve_routes(routes, front, listener, 9, timeouts, end.clone()));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.write_all(b"GET /long HTTP/1.1\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), async {
+        while answer.windows(5).filter(|piece| piece == b"piece").count() < 8 {
+            if client.read_buf(&mut answer).await.unwrap_or(0) == 0 {
+                return false;
+            }
+        }
+        true
+    });
+    assert!(read.await.expect("in time"), "cut: {}", String::from_utf8_lossy(&answer));
+    end.cancel();
+    drop(client);
+    serving.await.unwrap();
+}
