@@ -10,6 +10,7 @@ use crate::mqtt::packet::Incoming;
 use crate::mqtt::session::CONTROL;
 
 /// What a stream has brought.
+#[expect(clippy::large_enum_variant, reason = "nearly all are packets: a box each would cost more")]
 pub(super) enum Arrived {
     Packet(Incoming),
     /// Nothing more comes on this stream.
