@@ -5,10 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use axum::extract::State as Shared;
 use axum::routing::post;
 use chrono::{DateTime, Utc};
-use forebay_log::TopicConfig;
 use serde_json::Value;
 
-use super::tests::{RULES, Rig, eventually, folder, reading};
+use super::tests::{RULES, Rig, eventually, reading};
 use super::*;
 
 type Posts = Arc<Mutex<Vec<Vec<Value>>>>;
@@ -49,10 +48,7 @@ fn meters(post: &[(String, i64)]) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fires_is_posted_again_and_again_until_it_is_resolved() {
     let (url, posts) = alertmanager().await;
-    let folder = folder(&format!("{RULES}receivers:\n- alertmanager: {{url: \"{url}\"}}\n"));
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (_folder, rig) = Rig::with_readings(&format!("{RULES}receivers:\n- alertmanager: {{url: \"{url}\"}}\n")).await;
     // m3 is pending only.
     rig.publish(0, &[reading("m1", 0, 200.0), reading("m2", 0, 200.0), reading("m3", 0, 260.0)]).await;
     rig.settle().await;

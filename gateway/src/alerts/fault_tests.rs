@@ -23,10 +23,7 @@ fn damage_last_batch(folder: &std::path::Path, partition: &str) {
 async fn a_damaged_batch_of_readings_or_of_transitions_costs_its_own_records_only() {
     static DOWN: AtomicBool = AtomicBool::new(true);
     let (url, taken) = webhook(|_| if DOWN.load(Ordering::Acquire) { "503 Busy" } else { "200 OK" }).await;
-    let folder = folder(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}\"}}\n"));
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (folder, rig) = Rig::with_readings(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}\"}}\n")).await;
     for (recorded, meter) in [(1, "m1"), (2, "m2")] {
         rig.publish(0, &[reading(meter, 0, 200.0)]).await;
         eventually("the transition", async || (rig.transitions().len() == recorded).then_some(())).await;
@@ -55,10 +52,7 @@ async fn a_damaged_batch_of_readings_or_of_transitions_costs_its_own_records_onl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_over_damaged_transitions_leaves_out_those_that_are_whole() {
-    let folder = folder(RULES);
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (folder, rig) = Rig::with_readings(RULES).await;
     for (recorded, meter) in [(1, "m1"), (2, "m2")] {
         rig.publish(0, &[reading(meter, 0, 200.0)]).await;
         eventually("the transition", async || (rig.transitions().len() == recorded).then_some(())).await;
@@ -82,10 +76,7 @@ async fn a_reload_that_cannot_be_noted_leaves_the_old_receivers_at_work() {
     static DOWN: AtomicBool = AtomicBool::new(true);
     let (url, taken) = webhook(|_| if DOWN.load(Ordering::Acquire) { "503 Busy" } else { "200 OK" }).await;
     let rules = format!("{RULES}receivers:\n- webhook: {{url: \"{url}\"}}\n");
-    let folder = folder(&rules);
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (folder, rig) = Rig::with_readings(&rules).await;
     rig.publish(0, &[reading("m1", 0, 200.0)]).await;
     eventually("an attempt", async || {
         let metrics = crate::metrics::render(&rig.alerts.service.metrics.registry, crate::metrics::Format::Prometheus)
@@ -113,10 +104,7 @@ async fn a_reload_that_cannot_be_noted_leaves_the_old_receivers_at_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transitions_of_which_a_part_was_refused_at_first_are_recorded_once_and_in_order() {
-    let folder = folder(RULES);
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (_folder, rig) = Rig::with_readings(RULES).await;
     rig.publish(0, &[reading("m1", 0, 200.0)]).await;
     rig.settle().await;
     let original = rig.transitions().remove(0);
@@ -160,10 +148,7 @@ async fn transitions_of_which_a_part_was_refused_at_first_are_recorded_once_and_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_made_again_while_nobody_looked_is_read_from_its_beginning() {
-    let folder = folder(RULES);
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (folder, rig) = Rig::with_readings(RULES).await;
     rig.publish(0, &[reading("m1", 0, 200.0)]).await;
     rig.settle().await;
     rig.stop().await;
@@ -182,10 +167,7 @@ async fn a_source_made_again_while_nobody_looked_is_read_from_its_beginning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_starts_while_alerts_cannot_be_recorded_and_they_are_once_they_can() {
-    let folder = folder(RULES);
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (folder, rig) = Rig::with_readings(RULES).await;
     rig.publish(0, &[reading("m1", 0, 200.0)]).await;
     rig.settle().await;
     rig.stop().await;
@@ -231,10 +213,8 @@ async fn the_node_starts_while_nothing_can_be_noted_about_new_rules_and_receiver
 async fn what_waits_for_a_receiver_and_why_is_seen_in_metrics_and_status() {
     static DOWN: AtomicBool = AtomicBool::new(true);
     let (url, _taken) = webhook(|_| if DOWN.load(Ordering::Acquire) { "401 Unauthorized" } else { "200 OK" }).await;
-    let folder = folder(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}?token=secret\"}}\n"));
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (_folder, rig) =
+        Rig::with_readings(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}?token=secret\"}}\n")).await;
     rig.publish(0, &[reading("m1", 0, 200.0), reading("m2", 0, 200.0)]).await;
     let shows = async |line: &str| {
         let registry = &rig.alerts.service.metrics.registry;

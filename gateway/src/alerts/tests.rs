@@ -58,6 +58,15 @@ impl Rig {
         .await
     }
 
+    /// A node with these rules and an empty topic `readings`.
+    pub(super) async fn with_readings(rules: &str) -> (tempfile::TempDir, Rig) {
+        let folder = folder(rules);
+        let log = Rig::open(folder.path()).await;
+        log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
+        let rig = Rig::start_on(folder.path(), log).await;
+        (folder, rig)
+    }
+
     pub(super) async fn start(folder: &Path) -> Rig {
         let log = Rig::open(folder).await;
         Rig::start_on(folder, log).await
@@ -176,10 +185,9 @@ pub(super) async fn webhook(refuse: fn(usize) -> &'static str) -> (String, Arc<M
 #[tokio::test(flavor = "multi_thread")]
 async fn transitions_are_recorded_shown_and_delivered_in_order_to_a_webhook_that_fails_now_and_then() {
     let (url, taken) = webhook(|number| if number % 3 == 0 { "503 Busy" } else { "204 No Content" }).await;
-    let folder = folder(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}\"}}\n- kafka: {{topic: told}}\n"));
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (_folder, rig) =
+        Rig::with_readings(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}\"}}\n- kafka: {{topic: told}}\n"))
+            .await;
     rig.publish(0, &[reading("m1", 0, 251.0), reading("m1", 1, 252.0), reading("m2", 1, 251.0)]).await;
     rig.publish(0, &[reading("m1", 2, 253.0), reading("m2", 2, 240.0)]).await;
     rig.settle().await;
@@ -257,10 +265,7 @@ async fn a_receiver_goes_on_after_a_restart_and_one_that_refuses_does_not_stop_t
     let (url, taken) = webhook(|_| "200 OK").await;
     let (refusing, none) = webhook(|_| "422 Unprocessable").await;
     let rules = format!("{RULES}receivers:\n- webhook: {{url: \"{refusing}\"}}\n- webhook: {{url: \"{url}\"}}\n");
-    let folder = folder(&rules);
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (folder, rig) = Rig::with_readings(&rules).await;
     rig.publish(0, &[reading("m1", 0, 200.0)]).await;
     rig.settle().await;
     rig.stop().await;
@@ -346,10 +351,7 @@ async fn what_was_there_before_the_rules_is_left_and_a_later_topic_is_read_from_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_of_a_deleted_topic_end_and_a_new_one_of_its_name_begins_afresh() {
-    let folder = folder(RULES);
-    let log = Rig::open(folder.path()).await;
-    log.create_topic("readings", 1, TopicConfig::default()).await.expect("made");
-    let rig = Rig::start_on(folder.path(), log).await;
+    let (_folder, rig) = Rig::with_readings(RULES).await;
     rig.publish(0, &[reading("m1", 0, 200.0)]).await;
     rig.settle().await;
     rig.log.delete_topic("readings").await.expect("deleted");
