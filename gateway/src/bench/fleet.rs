@@ -34,7 +34,13 @@ pub(super) trait Generator: Send + Sync + 'static {
     fn road(&self) -> anyhow::Result<Self::Road>;
     fn connect(&self, road: &Self::Road, number: usize) -> impl Future<Output = anyhow::Result<Self::Client>> + Send;
     /// Sends until the schedule is over and all is acknowledged, or `times.give_up`.
-    fn drive(&self, client: Self::Client, number: usize, times: Times, tally: Shared) -> impl Future<Output = Account> + Send;
+    fn drive(
+        &self,
+        client: Self::Client,
+        number: usize,
+        times: Times,
+        tally: Shared,
+    ) -> impl Future<Output = Account> + Send;
 }
 
 /// What became of one client's messages, which are numbered from 0.
@@ -133,9 +139,9 @@ pub(super) async fn run<G: Generator>(generator: G, load: &Load, mut progress: P
         let (generator, ready, start, finish) = (generator.clone(), ready.clone(), start.clone(), finish.clone());
         let work = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let done = runtime.context("cannot start a thread's runtime").and_then(|runtime| {
-                runtime.block_on(one_thread(&generator, numbers, end, shared, &ready, start))
-            });
+            let done = runtime
+                .context("cannot start a thread's runtime")
+                .and_then(|runtime| runtime.block_on(one_thread(&generator, numbers, end, shared, &ready, start)));
             let _ = finish.blocking_send(done);
         };
         std::thread::Builder::new().name(format!("bench-{thread}")).spawn(work).context("cannot start a thread")?;

@@ -26,8 +26,12 @@ pub(super) struct Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Sends a message that was due at this time; latency counts from there.
-    Send { due: u64 },
-    Wait { until: u64 },
+    Send {
+        due: u64,
+    },
+    Wait {
+        until: u64,
+    },
     Over,
 }
 
@@ -90,9 +94,8 @@ mod tests {
 
     #[test]
     fn clients_take_turns_at_even_distances() {
-        let mut all: Vec<u64> = (0..4)
-            .flat_map(|number| send_all(&mut Pace::new(Some(1000.0), number, 4, FREE), SECOND - 1))
-            .collect();
+        let mut all: Vec<u64> =
+            (0..4).flat_map(|number| send_all(&mut Pace::new(Some(1000.0), number, 4, FREE), SECOND - 1)).collect();
         all.sort_unstable();
         assert!(all.into_iter().eq((0..1000).map(|ms| ms * 1_000_000)));
     }

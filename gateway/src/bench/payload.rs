@@ -18,7 +18,8 @@ const VARIANTS: usize = 256;
 /// How far apart two clients begin in the payloads.
 const STRIDE: u64 = 977;
 
-const READING: &str = r#"{"meter":"{client}","ts":"{time}","seq":{seq},"voltage_l1":{value},"voltage_l2":{value},"voltage_l3":{value}"#;
+const READING: &str =
+    r#"{"meter":"{client}","ts":"{time}","seq":{seq},"voltage_l1":{value},"voltage_l2":{value},"voltage_l3":{value}"#;
 const SMALL_READING: &str = r#"{"seq":{seq},"v":{value}"#;
 
 /// The payloads of a run.
@@ -104,6 +105,11 @@ impl Deck {
         self.cards.iter().map(|card| card.len()).max().unwrap_or(0)
     }
 
+    /// The average payload, in bytes.
+    pub(super) fn average(&self) -> usize {
+        self.cards.iter().map(|card| card.len()).sum::<usize>() / self.cards.len().max(1)
+    }
+
     /// The payload of message `seq` of client `number`, before its digits are put in.
     pub(super) fn card(&self, number: usize, seq: u64) -> &[u8] {
         let index = (number as u64).wrapping_mul(STRIDE).wrapping_add(seq) % self.cards.len() as u64;
@@ -154,7 +160,8 @@ enum Mark {
 fn render(template: &str, dice: &mut Dice) -> (Box<[u8]>, Vec<(usize, Mark)>) {
     let (mut bytes, mut marks) = (Vec::new(), Vec::new());
     let mut rest = template;
-    let names = [("{client}", Mark::Client, NAME_BYTES), ("{seq}", Mark::Seq, SEQ_BYTES), ("{time}", Mark::Time, TIME_BYTES)];
+    let names =
+        [("{client}", Mark::Client, NAME_BYTES), ("{seq}", Mark::Seq, SEQ_BYTES), ("{time}", Mark::Time, TIME_BYTES)];
     while let Some(at) = rest.find('{') {
         bytes.extend_from_slice(&rest.as_bytes()[..at]);
         rest = &rest[at..];
@@ -244,7 +251,10 @@ mod tests {
             let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
             assert_eq!(json["seq"], 1234);
             if size == 200 {
-                assert_eq!((json["meter"].as_str(), json["ts"].as_str()), (Some("bench-abcdef-000007"), Some("2026-01-02T03:04:05.678Z")));
+                assert_eq!(
+                    (json["meter"].as_str(), json["ts"].as_str()),
+                    (Some("bench-abcdef-000007"), Some("2026-01-02T03:04:05.678Z"))
+                );
             }
         }
         assert!(Deck::reading(20).unwrap_err().to_string().contains("at least"), "too small for a reading");
@@ -252,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_payload_that_comes_back_is_recognised_and_one_wrong_byte_is_seen() {
-        for deck in [Deck::reading(200).unwrap(), Deck::readings(None).unwrap(), Deck::template("{seq};{time};{x};{value}")] {
+        for deck in
+            [Deck::reading(200).unwrap(), Deck::readings(None).unwrap(), Deck::template("{seq};{time};{x};{value}")]
+        {
             let mut payload = payload(&deck, 42);
             assert_eq!(deck.seq(&payload), Some(42));
             assert!(deck.is_intact(&payload, 7, NAME, 42));

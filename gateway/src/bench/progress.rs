@@ -17,7 +17,6 @@ pub(crate) enum Show {
     Auto,
     /// A line a second on standard error.
     Lines,
-    Nothing,
 }
 
 pub(super) struct Progress {
@@ -49,7 +48,8 @@ impl Progress {
     /// All clients are connected and begin.
     pub(super) fn begin(&mut self, load: &Load) {
         self.by_time = load.duration.is_some();
-        self.total = load.duration.map_or(load.count.unwrap_or(0), |duration| (duration + load.warmup).as_secs().max(1));
+        self.total =
+            load.duration.map_or(load.count.unwrap_or(0), |duration| (duration + load.warmup).as_secs().max(1));
         self.started = Instant::now();
         self.last = (self.started, 0);
         if let Some(bar) = &self.bar {
@@ -80,7 +80,8 @@ impl Progress {
         let rate = now.done.saturating_sub(self.last.1) as f64 / since.as_secs_f64();
         self.last = (Instant::now(), now.done);
         let elapsed = self.started.elapsed();
-        let line = format!("{:>3} s  {rate:.0} messages/s, sent {}, errors {}", elapsed.as_secs(), now.sent, now.errors);
+        let line =
+            format!("{:>3} s  {rate:.0} messages/s, sent {}, errors {}", elapsed.as_secs(), now.sent, now.errors);
         match &self.bar {
             Some(bar) => {
                 let position = if self.by_time { elapsed.as_secs() } else { now.done };

@@ -61,7 +61,8 @@ impl Report {
     /// A table.
     pub(crate) fn text(&self) -> String {
         let (facts, tally) = (&self.facts, &self.tally);
-        let mut out = format!("{}: {} clients, {} in flight, {}", facts.protocol, facts.clients, facts.inflight, facts.acks);
+        let mut out =
+            format!("{}: {} clients, {} in flight, {}", facts.protocol, facts.clients, facts.inflight, facts.acks);
         if let Some(rate) = facts.rate {
             let _ = write!(out, ", {rate} messages/s asked for");
         }
@@ -177,7 +178,10 @@ mod tests {
     fn figures_are_the_same_in_table_and_json_and_say_their_units() {
         let report = report(None, |_| {});
         let json = report.json();
-        assert_eq!((json["messages_per_second"].as_f64(), json["megabytes_per_second"].as_f64()), (Some(500.0), Some(0.1)));
+        assert_eq!(
+            (json["messages_per_second"].as_f64(), json["megabytes_per_second"].as_f64()),
+            (Some(500.0), Some(0.1))
+        );
         let p99 = json["ack_latency_seconds"]["p99"].as_f64().unwrap_or_default();
         assert!((0.989..=0.991).contains(&p99), "{p99}");
         let text = report.text();

@@ -155,7 +155,11 @@ mod tests {
         tally.acked(1, 10, 99 * MS, 150 * MS);
         assert_eq!((tally.measured, tally.latency.len()), (1, 0), "due in the warm-up, done after it");
         tally.acked(1, 10, 150 * MS, 250 * MS);
-        assert_eq!((tally.measured, tally.latency.len()), (1, 1), "acknowledged after the end, but a latency all the same");
+        assert_eq!(
+            (tally.measured, tally.latency.len()),
+            (1, 1),
+            "acknowledged after the end, but a latency all the same"
+        );
         assert_eq!((tally.latency.max() + 50) / 100, 1000, "100 ms");
         assert_eq!((tally.acked, tally.measured_bytes), (3, 10));
     }

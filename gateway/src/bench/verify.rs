@@ -125,7 +125,8 @@ impl<'a> Check<'a> {
                 }
                 self.verdict.missing += 1;
                 let name = self.names.name(number);
-                let text = || format!("{}: message {seq} was acknowledged and is not there", String::from_utf8_lossy(&name));
+                let text =
+                    || format!("{}: message {seq} was acknowledged and is not there", String::from_utf8_lossy(&name));
                 self.verdict.example(text);
             }
         }
@@ -181,7 +182,9 @@ mod tests {
         assert_eq!(faults(&[(0, 0), (0, 1), (0, 1), (0, 2)]), (0, 1, 0, 0));
         assert_eq!(faults(&[(0, 0), (0, 2), (0, 1)]), (0, 0, 1, 0));
         assert_eq!(faults(&[(0, 0), (0, 1), (0, 2), (0, 3)]), (0, 0, 0, 1), "never sent");
-        assert!(judge(&sent(&[3]), &[(0, 0), (0, 2)]).examples[0].contains("message 1 was acknowledged and is not there"));
+        assert!(
+            judge(&sent(&[3]), &[(0, 0), (0, 2)]).examples[0].contains("message 1 was acknowledged and is not there")
+        );
     }
 
     #[test]

@@ -38,12 +38,12 @@ enum Protocol {
 
 #[derive(Debug, clap::Args)]
 struct LoadArgs {
-    /// Connections
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_CLIENTS))]
-    clients: u64,
-    /// Messages (Kafka: requests) of one client that may be unacknowledged
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    inflight: u16,
+    /// Connections [default: 100, Kafka 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_CLIENTS))]
+    clients: Option<u64>,
+    /// Messages (Kafka: requests) of one client that may be unacknowledged [default: 20, Kafka 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    inflight: Option<u16>,
     /// Messages a second of all clients together, on a schedule that does not wait for the broker: latency counts from the time
     /// at which a message was due [default: as fast as acks come]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -64,7 +64,7 @@ struct LoadArgs {
     /// readings), or "readings" for the real ones in the program [default: JSON readings of --size]
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "size")]
     payload: Option<String>,
-    /// Bytes of a payload
+    /// Bytes of a payload [default: 200, Kafka 1024]
     #[arg(long, value_name = "BYTES")]
     size: Option<usize>,
     /// Read back by Kafka what was sent and compare: each acknowledged message there once, in its client's order
@@ -217,7 +217,9 @@ fn trust(cafile: Option<&PathBuf>, insecure: bool) -> anyhow::Result<Trust> {
     match (cafile, insecure) {
         (_, true) => Ok(Trust::Anything),
         (Some(path), false) => Ok(Trust::CaFile(path.clone())),
-        (None, false) => Err(Usage("--tls needs --cafile FILE, or --insecure to trust any certificate".to_owned()).into()),
+        (None, false) => {
+            Err(Usage("--tls needs --cafile FILE, or --insecure to trust any certificate".to_owned()).into())
+        }
     }
 }
 
@@ -234,7 +236,7 @@ fn publish(args: PublishArgs, road: RoadKind, port: u16) -> anyhow::Result<MqttB
         topic: args.topic,
         username: args.username,
         password: args.password,
-        load: args.load.load(),
+        load: args.load.load(100, 20),
         payload: args.load.payload(200)?,
         verify: args.load.verify.then_some(Verify { bootstrap: args.bootstrap, topic: args.log_topic }),
         show: args.load.show(),
@@ -242,7 +244,7 @@ fn publish(args: PublishArgs, road: RoadKind, port: u16) -> anyhow::Result<MqttB
 }
 
 async fn kafka(args: KafkaArgs) -> anyhow::Result<Report> {
-    let (load, show) = (args.load.load(), args.load.show());
+    let (load, show) = (args.load.load(4, 5), args.load.show());
     if args.fetch {
         return FetchBench { bootstrap: args.bootstrap, topic: args.topic, load, show }.run().await;
     }
@@ -265,11 +267,11 @@ async fn kafka(args: KafkaArgs) -> anyhow::Result<Report> {
 }
 
 impl LoadArgs {
-    fn load(&self) -> Load {
+    fn load(&self, clients: u64, inflight: u16) -> Load {
         let by_time = self.duration.or(self.count.is_none().then_some(DURATION));
         Load {
-            clients: usize::try_from(self.clients).unwrap_or(1),
-            inflight: self.inflight,
+            clients: usize::try_from(self.clients.unwrap_or(clients)).unwrap_or(1),
+            inflight: self.inflight.unwrap_or(inflight),
             rate: self.rate,
             duration: by_time,
             count: self.count,
@@ -284,9 +286,9 @@ impl LoadArgs {
             None if payload == "readings" => Payload::Readings(None),
             None => Payload::Template(payload.clone()),
             Some(file) if file.ends_with(".csv") || file.ends_with(".csv.zst") => Payload::Readings(Some(file.into())),
-            Some(file) => {
-                Payload::Template(std::fs::read_to_string(file).with_context(|| format!("--payload: cannot read {file}"))?)
-            }
+            Some(file) => Payload::Template(
+                std::fs::read_to_string(file).with_context(|| format!("--payload: cannot read {file}"))?,
+            ),
         })
     }
 
@@ -301,5 +303,8 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "expected a number above 0".to_owned())
+    text.parse()
+        .ok()
+        .filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| "expected a number above 0".to_owned())
 }
