@@ -13,6 +13,7 @@ use super::Load;
 use super::payload::TimeText;
 use super::progress::Progress;
 use super::tally::{Span, Tally};
+use crate::node::descriptors::raise_to;
 
 /// Clients of one thread that connect at a time.
 const CONNECTING: usize = 64;
@@ -20,6 +21,8 @@ const CONNECTING: usize = 64;
 const DRAIN: Duration = Duration::from_secs(10);
 /// What one read takes at most.
 const SCRATCH_BYTES: usize = 64 << 10;
+/// Open files besides the clients' sockets.
+const DESCRIPTORS: usize = 64;
 /// How often the threads are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// From the last connection to the first message, so that every thread has woken up.
@@ -123,6 +126,13 @@ pub(super) struct Done {
 /// # Errors
 /// A client could not connect.
 pub(super) async fn run<G: Generator>(generator: G, load: &Load, mut progress: Progress) -> anyhow::Result<Done> {
+    let descriptors = raise_to(load.clients + DESCRIPTORS);
+    if descriptors < load.clients + DESCRIPTORS {
+        bail!(
+            "{} clients need as many open files, and the system allows {descriptors}\nraise the hard limit (ulimit -Hn)",
+            load.clients
+        );
+    }
     let warmup = nanos(load.warmup);
     let end = load.duration.map_or(u64::MAX, |duration| warmup.saturating_add(nanos(duration)));
     let span = Span { from: warmup, to: end };
@@ -175,6 +185,10 @@ pub(super) async fn run<G: Generator>(generator: G, load: &Load, mut progress: P
     let mut tally = Tally::new(span);
     for shared in counts {
         tally.merge(&shared.lock().tally);
+    }
+    if load.count.is_some_and(|count| tally.sent >= count) {
+        // The count was reached before the time was over.
+        tally.span.to = tally.span.to.min(tally.last_done);
     }
     Ok(Done { tally, accounts })
 }

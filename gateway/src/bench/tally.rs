@@ -130,9 +130,9 @@ impl Tally {
 
     /// Seconds that the measured messages took.
     pub(super) fn seconds(&self) -> f64 {
-        let nanos = self.last_done.min(self.span.to).saturating_sub(self.span.from);
-        // When sending ended by time, quiet at the end counts too.
-        let nanos = if self.span.to == u64::MAX { nanos } else { self.span.to - self.span.from };
+        // When sending ends by time, quiet at the end counts too.
+        let to = if self.span.to == u64::MAX { self.last_done } else { self.span.to };
+        let nanos = to.saturating_sub(self.span.from);
         std::time::Duration::from_nanos(nanos).as_secs_f64()
     }
 }

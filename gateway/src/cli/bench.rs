@@ -308,3 +308,58 @@ fn positive(text: &str) -> Result<f64, String> {
         .filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
         .ok_or_else(|| "expected a number above 0".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Protocol, String> {
+        let command = Args::augment_args(clap::Command::new("bench"));
+        let matches = command.try_get_matches_from(std::iter::once("bench").chain(line.split(' ')));
+        let args = matches.and_then(|matches| Args::from_arg_matches(&matches));
+        args.map(|args| args.protocol).map_err(|error| error.to_string())
+    }
+
+    fn mqtt_bench(line: &str) -> anyhow::Result<MqttBench> {
+        match parse(line).map_err(anyhow::Error::msg)? {
+            Protocol::Mqtt(args) => mqtt(args),
+            other => Err(anyhow::anyhow!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn without_options_a_local_node_is_loaded_as_by_a_hundred_meters() {
+        let bench = mqtt_bench("mqtt").unwrap();
+        assert_eq!((bench.host.as_str(), bench.port, bench.qos), ("127.0.0.1", 1883, Qos::AtLeastOnce));
+        assert_eq!((bench.load.clients, bench.load.inflight), (100, 20));
+        assert_eq!((bench.load.duration, bench.load.warmup), (Some(DURATION), WARMUP));
+        assert!(matches!(bench.payload, Payload::Reading { size: 200 }) && bench.verify.is_none());
+    }
+
+    #[test]
+    fn a_count_replaces_the_time_unless_both_are_given() {
+        let load = |line: &str| mqtt_bench(line).unwrap().load;
+        assert_eq!((load("mqtt --count 5").duration, load("mqtt --count 5").warmup), (None, Duration::ZERO));
+        assert_eq!(load("mqtt --count 5 --duration 2s").duration, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_wrong_usage() {
+        for (line, what) in [
+            ("mqtt --qos 3", "3 is not in 0..=2"),
+            ("mqtt --rate 0", "above 0"),
+            ("mqtt --clients 0", "0 is not in"),
+            ("mqtt --mqtt-version 4", "3.1.1, 5"),
+            ("mqtt --tls", "--cafile"),
+            ("mqtt --topic a/+", "no topic to publish to"),
+            ("mqtt --payload x --size 5", "cannot be used with"),
+        ] {
+            let error = mqtt_bench(line).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(what), "{line}: {error}");
+        }
+        assert!(parse("kafka --fetch --verify").is_err());
+        assert_eq!(mqtt_bench("mqtt --tls --insecure").unwrap().port, 8883);
+    }
+}
