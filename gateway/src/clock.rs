@@ -25,7 +25,13 @@ pub(crate) struct Moment {
 impl Clock {
     #[must_use]
     pub(crate) fn start() -> Clock {
-        Clock { started: Instant::now(), at: Millis::from_system(SystemTime::now()), ahead: AtomicI64::new(0) }
+        Clock::start_at(SystemTime::now())
+    }
+
+    /// As if the system's clock showed `system`.
+    #[must_use]
+    pub(crate) fn start_at(system: SystemTime) -> Clock {
+        Clock { started: Instant::now(), at: Millis::from_system(system), ahead: AtomicI64::new(0) }
     }
 
     /// The steady clock: never set, for the machines that take time as an argument.

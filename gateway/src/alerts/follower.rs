@@ -191,11 +191,11 @@ impl Follower {
 
     /// Makes transitions durable and shows them. `false`: told to stop before.
     async fn record(&mut self, mut transitions: Vec<Transition>) -> bool {
-        static LIMIT: LogLimit = LogLimit::new(1);
+        static FAULTS: FaultLog = FaultLog::new();
         let tally = self.engine.take_tally();
         self.service.metrics.alerts.add(&tally);
         if tally.beyond_limit > 0
-            && let Some(suppressed) = LIMIT.admit()
+            && let Some(suppressed) = FAULTS.admit(&self.id.0)
         {
             tracing::error!(
                 topic = self.id.0,

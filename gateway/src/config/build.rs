@@ -75,7 +75,9 @@ impl Settings {
             max_session_expiry: u32::try_from(number("max_session_expiry")).unwrap_or(u32::MAX),
             connect_timeout_ms: number("connect_timeout").unsigned_abs(),
             max_topic_alias: short("max_topic_alias"),
+            max_sessions: size("max_sessions"),
             max_retained_messages: size("max_retained_messages"),
+            max_retained_bytes: size("max_retained_bytes"),
         }
     }
 

@@ -76,8 +76,12 @@ pub struct MqttConfig {
     pub connect_timeout_ms: u64,
     /// `max_topic_alias`
     pub max_topic_alias: u16,
+    /// `max_sessions`, connected or kept for clients that are away
+    pub max_sessions: usize,
     /// `max_retained_messages`
     pub max_retained_messages: usize,
+    /// `max_retained_bytes`, bytes of all retained messages together
+    pub max_retained_bytes: usize,
 }
 
 impl Default for MqttConfig {
@@ -91,7 +95,9 @@ impl Default for MqttConfig {
             max_session_expiry: 7 * 86_400,
             connect_timeout_ms: 10_000,
             max_topic_alias: 16,
+            max_sessions: 200_000,
             max_retained_messages: 100_000,
+            max_retained_bytes: 256 << 20,
         }
     }
 }

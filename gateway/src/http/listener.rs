@@ -76,32 +76,19 @@ impl Listener for LimitedListener {
     }
 }
 
-/// The requests of a connection whose head has come.
+/// How many requests of a connection are being worked on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct InFlight(Arc<Requests>);
-
-#[derive(Debug, Default)]
-struct Requests {
-    /// Being worked on.
-    now: AtomicUsize,
-    /// Since the connection was made.
-    begun: AtomicUsize,
-}
+pub(super) struct InFlight(Arc<AtomicUsize>);
 
 impl InFlight {
     /// One more, until the guard is dropped.
     pub(super) fn begin(&self) -> RequestGuard {
-        self.0.now.fetch_add(1, Ordering::Relaxed);
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
         RequestGuard(self.clone())
     }
 
     fn none(&self) -> bool {
-        self.0.now.load(Ordering::Relaxed) == 0
-    }
-
-    fn begun(&self) -> usize {
-        self.0.begun.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -110,7 +97,7 @@ pub(super) struct RequestGuard(InFlight);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.0.now.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -129,8 +116,6 @@ pub(super) struct IdleStream {
     requests: InFlight,
     /// By when the head must have come that is being read.
     head_by: Option<Instant>,
-    /// Requests begun when that was set.
-    begun: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -142,18 +127,17 @@ impl IdleStream {
         let head_by = Instant::now() + timeouts.head;
         let deadline = Box::pin(tokio::time::sleep_until(head_by));
         let (requests, head_by) = (InFlight::default(), Some(head_by));
-        IdleStream { stream, deadline, front, timeouts, requests, head_by, begun: 0, _permit: permit }
+        IdleStream { stream, deadline, front, timeouts, requests, head_by, _permit: permit }
     }
 
     /// A result that is ready moves the deadline; one that is not fails once the deadline has passed. A client that waits
     /// for its answer is not idle.
     fn watch<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            let idle_by = Instant::now() + self.timeouts.idle;
-            if self.requests.begun() != self.begun {
-                self.begun = self.requests.begun();
+            if !self.requests.none() {
                 self.head_by = None;
             }
+            let idle_by = Instant::now() + self.timeouts.idle;
             self.deadline.as_mut().reset(self.head_by.map_or(idle_by, |head_by| head_by.min(idle_by)));
             return poll;
         }
@@ -164,6 +148,14 @@ impl IdleStream {
             self.deadline.as_mut().reset(Instant::now() + self.timeouts.idle);
         }
         Poll::Pending
+    }
+
+    /// What is written is an answer: the head that it answers has come.
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.head_by = None;
+        }
+        self.watch(cx, poll)
     }
 }
 
@@ -191,7 +183,7 @@ impl AsyncRead for IdleStream {
 impl AsyncWrite for IdleStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch(cx, poll)
+        self.watch_write(cx, poll)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
@@ -199,7 +191,7 @@ impl AsyncWrite for IdleStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.watch(cx, poll)
+        self.watch_write(cx, poll)
     }
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()

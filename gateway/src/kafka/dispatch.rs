@@ -22,7 +22,7 @@ pub(crate) struct Reply {
     /// The frame, in pieces; empty where nothing is answered.
     pub(crate) pieces: Vec<Bytes>,
     /// Door memory that these bytes hold until they are written.
-    pub(crate) _memory: Option<OwnedSemaphorePermit>,
+    pub(crate) _memory: Vec<OwnedSemaphorePermit>,
     /// Close the connection: there is no other way to tell of the error.
     pub(crate) close: bool,
 }

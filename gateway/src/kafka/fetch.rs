@@ -14,15 +14,18 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use kafka_protocol::messages::{ApiKey, TopicName};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
+use super::fetch_cold::{ColdReads, ColdTarget};
 use super::fetch_response::{self, PartitionAnswer, TopicAnswer};
 use super::guard::{Field, INT8, INT32, INT64, Kind, Struct, Tag, UUID};
-use super::limits::{FETCH_RECHECK, MAX_FETCH_BYTES, MAX_FETCH_WAIT, MEMORY_UNIT};
+use super::limits::{
+    COLD_FETCH_WAIT, COLD_GRACE, FETCH_MEMORY_WAIT, FETCH_RECHECK, MAX_FETCH_BYTES, MAX_FETCH_WAIT, MEMORY_UNIT,
+};
 use super::list_offsets::check_epoch;
 use super::topics::partition;
 
@@ -79,7 +82,7 @@ static PARTITION: Struct = Struct {
 /// A finished answer; the memory of its records is given back when it is dropped, after the write.
 pub(crate) struct Answer {
     pub(crate) pieces: Vec<Bytes>,
-    pub(crate) memory: Option<OwnedSemaphorePermit>,
+    pub(crate) memory: Vec<OwnedSemaphorePermit>,
 }
 
 /// One partition that is asked for, and the partition if there is one.
@@ -94,15 +97,17 @@ struct TopicTargets {
     targets: Vec<Target>,
 }
 
-/// Answers once `min_bytes` are there, an error is to be told, or `max_wait_ms` are over.
+/// Answers once `min_bytes` are there, the cold tier has given what it is asked for, an error is to be told, or `max_wait_ms`
+/// are over. The cold tier alone may take longer.
 pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i32, request: FetchRequest) -> Answer {
     if request.session_id != 0 {
         let error = ResponseError::FetchSessionIdNotFound.code();
         let pieces = fetch_response::encode(&API, version, correlation_id, error, &[]);
-        return Answer { pieces, memory: None };
+        return Answer { pieces, memory: Vec::new() };
     }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_FETCH_WAIT);
-    let deadline = Instant::now() + wait;
+    let began = Instant::now();
+    let deadline = began + wait;
     let limit = usize::try_from(request.max_bytes).unwrap_or(0).clamp(1, MAX_FETCH_BYTES);
     let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
     let topics: Vec<TopicTargets> = request.topics.into_iter().map(|topic| targets(&shared, version, topic)).collect();
@@ -112,26 +117,49 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
         .filter_map(|t| Some(t.partition.as_ref().ok()?.watch()))
         .collect();
 
+    let mut cold: Option<ColdReads> = None;
     loop {
         for watch in &mut watches {
             watch.mark_unchanged();
         }
-        let last = Instant::now() >= deadline || shared.shutdown.is_cancelled();
+        let over = Instant::now() >= deadline || shared.shutdown.is_cancelled();
         let memory = match wants_read(&topics) {
-            true => reserve(&shared, limit).await,
+            true => reserve(&shared, limit, deadline.max(began + FETCH_MEMORY_WAIT)).await,
             false => None,
         };
-        let (answers, total, told) = read_all(&shared, &topics, limit, memory.is_some()).await;
-        if last || told || total >= enough {
+        let Look { mut answers, total, told, cold: targets } = read_all(&topics, limit, memory.is_some());
+        let memory = keep(memory, total);
+        if cold.is_none() && !targets.is_empty() {
+            cold = Some(ColdReads::new(&shared, targets, limit));
+        }
+        let enough = told || ((over || total >= enough) && (total > 0 || cold.is_none()));
+        let patience = if cold.is_some() && total == 0 { deadline.max(began + COLD_FETCH_WAIT) } else { deadline };
+        if let Some(cold) = cold.as_mut().filter(|_| enough) {
+            let _ = timeout_at(began + COLD_GRACE, cold.advance()).await;
+        }
+        let no_more = Instant::now() >= patience || shared.shutdown.is_cancelled();
+        if enough || no_more || cold.as_ref().is_some_and(ColdReads::done) {
+            let cold_memory = cold.and_then(|cold| cold.put_into(&mut answers, total, limit));
             let pieces = fetch_response::encode(&API, version, correlation_id, 0, &answers);
-            return Answer { pieces, memory: keep(memory, total) };
+            return Answer { pieces, memory: memory.into_iter().chain(cold_memory).collect() };
         }
         // The records read so far are dropped: holding them through the wait would hold memory for idle clients.
         drop((answers, memory));
-        if total > 0 {
-            tokio::time::sleep(FETCH_RECHECK).await;
+        let not_at_once = total > 0 || cold.is_some();
+        let tiered = async {
+            match &mut cold {
+                Some(cold) => cold.advance().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tiered => {}
+            () = changed(&shared, &mut watches, patience) => {
+                if not_at_once {
+                    tokio::time::sleep(FETCH_RECHECK).await;
+                }
+            }
         }
-        changed(&shared, &mut watches, deadline).await;
     }
 }
 
@@ -156,10 +184,13 @@ fn targets(shared: &Shared, version: i16, topic: FetchTopic) -> TopicTargets {
     TopicTargets { name: topic.topic, id: topic.topic_id, targets: targets.collect() }
 }
 
-/// Whether any partition has records for the client.
+/// Whether the local log of any partition has records for the client.
 fn wants_read(topics: &[TopicTargets]) -> bool {
     topics.iter().flat_map(|topic| &topic.targets).any(|target| {
-        target.partition.as_ref().is_ok_and(|p| target.asked.fetch_offset < p.watermarks().high_watermark.0)
+        target.partition.as_ref().is_ok_and(|partition| {
+            let marks = partition.watermarks();
+            (marks.local_start.0..marks.high_watermark.0).contains(&target.asked.fetch_offset)
+        })
     })
 }
 
@@ -179,50 +210,59 @@ async fn changed(shared: &Shared, watches: &mut [watch::Receiver<Watermarks>], d
     }
 }
 
-/// Reads every partition once: answers, bytes of records, and whether there is an error to tell. Without memory for them no
-/// records are read, also not those that have just come: the watches tell of them, and the next look has memory.
-async fn read_all(
-    shared: &Shared,
-    topics: &[TopicTargets],
-    limit: usize,
-    has_memory: bool,
-) -> (Vec<TopicAnswer>, usize, bool) {
+/// What the local log has for a fetch.
+struct Look {
+    answers: Vec<TopicAnswer>,
+    /// Bytes of records.
+    total: usize,
+    /// Whether there is an error to tell.
+    told: bool,
+    /// What only the cold tier has; answered as empty so far.
+    cold: Vec<ColdTarget>,
+}
+
+/// Reads every partition once. Without memory for them no records are read, also not those that have just come: the watches
+/// tell of them, and the next look has memory.
+fn read_all(topics: &[TopicTargets], limit: usize, has_memory: bool) -> Look {
     let limit = if has_memory { limit } else { 0 };
-    let (mut total, mut told) = (0, false);
-    let mut answers = Vec::with_capacity(topics.len());
-    for topic in topics {
+    let mut look = Look { answers: Vec::with_capacity(topics.len()), total: 0, told: false, cold: Vec::new() };
+    for (at, topic) in topics.iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.targets.len());
-        for target in &topic.targets {
-            let answer = match &target.partition {
-                Ok(partition) => {
-                    let first = has_memory && total == 0;
-                    read_one(shared, partition, &target.asked, limit.saturating_sub(total), first).await
-                }
-                Err(refusal) => Err(refusal.clone()),
-            };
-            let answer = answer.unwrap_or_else(|refusal| PartitionAnswer {
+        for (target_at, target) in topic.targets.iter().enumerate() {
+            let left = limit.saturating_sub(look.total);
+            let read = target.partition.as_ref().map_err(Refusal::clone).and_then(|partition| {
+                let (answer, cold) = read_one(partition, &target.asked, left, has_memory && look.total == 0)?;
+                look.cold.extend(cold.then(|| ColdTarget {
+                    place: (at, target_at),
+                    partition: Arc::clone(partition),
+                    from: Offset(target.asked.fetch_offset),
+                    most: usize::try_from(target.asked.partition_max_bytes).unwrap_or(0),
+                }));
+                Ok(answer)
+            });
+            let answer = read.unwrap_or_else(|refusal| PartitionAnswer {
                 error: refusal.code,
                 high_watermark: -1,
                 log_start: -1,
                 ..PartitionAnswer::default()
             });
-            total += answer.records.len();
-            told |= answer.error != 0;
+            look.total += answer.records.len();
+            look.told |= answer.error != 0;
             partitions.push(PartitionAnswer { index: target.asked.partition, ..answer });
         }
-        answers.push(TopicAnswer { name: topic.name.clone(), id: topic.id, partitions });
+        look.answers.push(TopicAnswer { name: topic.name.clone(), id: topic.id, partitions });
     }
-    (answers, total, told)
+    look
 }
 
-/// `first`: nothing was read before, so one batch is served even if it is larger than allowed (KIP-74).
-async fn read_one(
-    shared: &Shared,
-    partition: &Arc<Partition>,
+/// The answer, and whether only the cold tier has what is asked for. `first`: nothing was read before, so one batch is served
+/// even if it is larger than allowed (KIP-74).
+fn read_one(
+    partition: &Partition,
     asked: &FetchPartition,
     left: usize,
     first: bool,
-) -> Result<PartitionAnswer, Refusal> {
+) -> Result<(PartitionAnswer, bool), Refusal> {
     // Not "out of range", at which consumers would reset to another offset.
     if let Some(why) = partition.unopened() {
         return Err(ReadError::Offline(why).into());
@@ -239,28 +279,36 @@ async fn read_one(
         let out = ReadError::OutOfRange { asked: from, start: marks.log_start, end: marks.log_end };
         return Err(out.into());
     }
+    if from < marks.local_start {
+        return Ok((answer(marks, Bytes::new()), true));
+    }
     let take = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
     if from >= marks.high_watermark || (take == 0 && !first) {
-        return Ok(answer(marks, Bytes::new()));
+        return Ok((answer(marks, Bytes::new()), false));
     }
-    let fetched = shared.door.reader.read(partition, from, take.max(1)).await?;
+    let fetched = match partition.read(from, take.max(1)) {
+        // It has just left the local log.
+        Err(ReadError::Tiered { .. }) => return Ok((answer(marks, Bytes::new()), true)),
+        read => read?,
+    };
     let fits = first || fetched.batches.len() <= take;
-    Ok(answer(fetched.watermarks, if fits { fetched.batches } else { Bytes::new() }))
+    Ok((answer(fetched.watermarks, if fits { fetched.batches } else { Bytes::new() }), false))
 }
 
-/// Waits until the door has memory for a whole answer.
-async fn reserve(shared: &Shared, limit: usize) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(&shared.fetch_memory).acquire_many_owned(units(limit)).await.ok()
+/// Waits until the door has memory for a whole answer, but not for ever: then the answer has no records.
+async fn reserve(shared: &Shared, limit: usize, until: Instant) -> Option<OwnedSemaphorePermit> {
+    let memory = Arc::clone(&shared.fetch_memory).acquire_many_owned(units(limit));
+    timeout_at(until, memory).await.ok()?.ok()
 }
 
 /// Gives back what the answer did not need.
-fn keep(memory: Option<OwnedSemaphorePermit>, total: usize) -> Option<OwnedSemaphorePermit> {
+pub(super) fn keep(memory: Option<OwnedSemaphorePermit>, total: usize) -> Option<OwnedSemaphorePermit> {
     let mut memory = memory?;
     let needed = (units(total) as usize).min(memory.num_permits());
     memory.split(needed)
 }
 
-fn units(bytes: usize) -> u32 {
+pub(super) fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX)
 }
 
@@ -287,9 +335,8 @@ mod tests {
         let mut chunk = RecordChunk::new();
         chunk.push(Millis(1), None, Some(b"just in between"), &[]);
         topic.partitions[0].append(AppendData::Chunk(chunk)).await.unwrap();
-        let (answers, total, told) = read_all(&shared, &topics, 1 << 20, false).await;
-        assert_eq!((total, told, answers[0].partitions[0].high_watermark), (0, false, 1));
-        let (_, total, _) = read_all(&shared, &topics, 1 << 20, true).await;
-        assert!(total > 0);
+        let look = read_all(&topics, 1 << 20, false);
+        assert_eq!((look.total, look.told, look.answers[0].partitions[0].high_watermark), (0, false, 1));
+        assert!(read_all(&topics, 1 << 20, true).total > 0);
     }
 }

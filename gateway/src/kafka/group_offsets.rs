@@ -225,7 +225,8 @@ fn group_of(key: &Bytes) -> Option<Bytes> {
 
 fn committed_at(mut value: Bytes) -> Option<Millis> {
     (value.try_get_i16().ok()? == VALUE_VERSION).then_some(())?;
-    (value.try_get_i64().ok()?, value.try_get_i32().ok()?);
+    value.try_get_i64().ok()?;
+    value.try_get_i32().ok()?;
     read_string(&mut value)?;
     Some(Millis(value.try_get_i64().ok()?))
 }

@@ -29,6 +29,16 @@ pub(crate) const SMALL_REQUEST_MEMORY: usize = 64 << 20;
 pub(crate) const MAX_FETCH_BYTES: usize = 16 << 20;
 /// Bytes of fetched records that all connections of the door may hold on their way to the sockets.
 pub(crate) const FETCH_MEMORY: usize = 256 << 20;
+/// How long a fetch waits at least for its share of them.
+pub(crate) const FETCH_MEMORY_WAIT: Duration = Duration::from_secs(5);
+/// Largest part of a fetch response that comes from the cold tier, in bytes of records (a single larger batch is still served).
+pub(crate) const COLD_FETCH_BYTES: usize = 4 << 20;
+/// Bytes of such records that all connections may hold: of their own, so that none waits for the object store but their readers.
+pub(crate) const COLD_FETCH_MEMORY: usize = 64 << 20;
+/// How long a fetch that has nothing else to answer waits at least for the cold tier. Less than clients wait for their answer.
+pub(crate) const COLD_FETCH_WAIT: Duration = Duration::from_secs(5);
+/// How long one that has waits for it all the same: what the lake has in its cache comes within this.
+pub(crate) const COLD_GRACE: Duration = Duration::from_millis(250);
 /// Connections of the door; further ones are closed at once.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 /// Requests of one connection that may wait for their answer; the next is not read before one is answered.
@@ -63,4 +73,5 @@ const _: () = assert!(SMALL_FRAME_BYTES <= SMALL_REQUEST_MEMORY);
 const _: () = assert!(FIRST_REQUEST.as_secs() < IDLE.as_secs());
 const _: () = assert!(MAX_BATCH_BYTES <= FETCH_MEMORY);
 const _: () = assert!(MAX_FETCH_BYTES <= FETCH_MEMORY);
+const _: () = assert!(COLD_FETCH_BYTES <= COLD_FETCH_MEMORY);
 const _: () = assert!(REQUEST_MEMORY / MEMORY_UNIT < u32::MAX as usize);

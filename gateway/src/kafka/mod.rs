@@ -10,6 +10,7 @@ mod describe_configs;
 mod dispatch;
 mod errors;
 mod fetch;
+mod fetch_cold;
 mod fetch_response;
 mod find_coordinator;
 mod group_offsets;
@@ -44,7 +45,9 @@ use crate::reader::Reader;
 
 use group_offsets::GroupOffsets;
 pub(crate) use limits::MAX_CONNECTIONS;
-use limits::{DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY};
+use limits::{
+    COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,
+};
 use topics::TopicIds;
 
 /// What every request handler may use.
@@ -68,6 +71,7 @@ struct Shared {
     request_memory: Arc<Semaphore>,
     small_request_memory: Arc<Semaphore>,
     fetch_memory: Arc<Semaphore>,
+    cold_fetch_memory: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -80,6 +84,7 @@ impl Shared {
             request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
             small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
             fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
+            cold_fetch_memory: Arc::new(Semaphore::new(COLD_FETCH_MEMORY / MEMORY_UNIT)),
             shutdown,
         }
     }

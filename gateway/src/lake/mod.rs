@@ -108,6 +108,12 @@ impl Lake {
         metrics.lake.set_off(manifest.broken().is_some());
         if let Some(why) = manifest.broken() {
             tracing::error!("{why}; until then nothing is offloaded and no offsets are read from the lake");
+            // What was offloaded before may still be on the local disk: it stays there.
+            for partition in log.topics().values().flat_map(|topic| &topic.partitions) {
+                if let Err(error) = partition.hold_local(true).await {
+                    tracing::warn!(topic = partition.topic(), %error, "local retention goes on while the lake is off");
+                }
+            }
         }
         let reader = Arc::new(ColdReader::new(store.clone()));
         let cold = ColdReads::new(reader.clone(), metrics.clone());

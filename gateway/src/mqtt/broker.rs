@@ -21,8 +21,9 @@ use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
 use super::record;
 use super::registry::{Due, Parked, Registry};
 use super::retained::Retained;
+use super::session::stored::EntryProblem;
 use super::session::{Cursors, Entry, Kept, Limits, cursor_key, intent_key, session_key};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::{Config, MqttConfig};
 use crate::ingest::{Gather, Router};
 use crate::log_limit::LogLimit;
@@ -42,7 +43,7 @@ pub struct Broker {
     pub(super) config: MqttConfig,
     pub(super) limits: Limits,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) clock: Clock,
+    pub(super) clock: Arc<Clock>,
     pub(super) hub: Arc<Hub>,
     pub(super) retained: Retained,
     pub(super) sessions: Arc<StateTopic>,
@@ -117,17 +118,18 @@ impl Broker {
         sessions.go_on_damaged();
         stored_retained.go_on_damaged();
         let receipts = intents::resolve(&sessions, &log, &reader).await?;
-        let hub = Hub::start(log.clone(), reader, router.clone(), metrics.clone(), shutdown.clone());
+        let clock = Arc::new(Clock::start());
+        let hub = Hub::start(log.clone(), reader, router.clone(), metrics.clone(), clock.clone(), shutdown.clone());
         let mqtt = config.mqtt.clone();
         let sockets = (mqtt.max_connections + REFUSED_AT_A_TIME).min(Semaphore::MAX_PERMITS);
         let broker = Arc::new(Broker {
             log,
             router,
             limits: Limits::of(&mqtt),
-            retained: Retained::load(stored_retained, mqtt.max_retained_messages, metrics.clone()),
+            retained: Retained::load(stored_retained, &mqtt, metrics.clone(), &clock),
             config: mqtt,
             metrics,
-            clock: Clock::start(),
+            clock,
             hub,
             sessions,
             registry: Registry::default(),
@@ -156,8 +158,14 @@ impl Broker {
             let mut kept = Kept { subscriptions: entry.subscriptions, ..Kept::default() };
             match self.sessions.get(&cursor_key(client_id)).map(Cursors::decode) {
                 Some(Ok(cursors)) => kept.cursors = cursors,
+                Some(Err(problem @ EntryProblem::Format(_))) => {
+                    tracing::warn!(client = client_id, %problem,
+                        "cannot read a stored session's cursors: it gets what comes from now on");
+                    kept.cursors = self.hub.ends();
+                }
                 Some(Err(problem)) => {
-                    tracing::warn!(client = client_id, %problem, "cannot read a stored session's cursors");
+                    tracing::warn!(client = client_id, %problem,
+                        "cannot read a stored session's cursors: it gets all that the log still has");
                 }
                 None => {}
             }
@@ -180,10 +188,15 @@ impl Broker {
         loop {
             ticks.tick().await;
             self.clock.follow(SystemTime::now());
-            let due = self.registry.due(self.clock.now(), SWEEP_BATCH);
-            // Together, so that a lost fleet's wills share commits.
-            futures_util::stream::iter(due).for_each_concurrent(SWEEP_AT_ONCE, |due| self.take_due(due)).await;
+            self.sweep_some(SWEEP_BATCH).await;
         }
+    }
+
+    /// Does at most `limit` of what is due.
+    pub(super) async fn sweep_some(&self, limit: usize) {
+        let due = self.registry.due(self.clock.now(), limit);
+        // Together, so that a lost fleet's wills share commits.
+        futures_util::stream::iter(due).for_each_concurrent(SWEEP_AT_ONCE, |due| self.take_due(due)).await;
     }
 
     async fn take_due(&self, due: Due) {
@@ -222,14 +235,15 @@ impl Broker {
 
     /// Appends one message outside of a connection's own gather.
     async fn append(&self, client_id: &Text, message: Message) -> Result<(), AppendError> {
-        let now = self.clock.now();
+        let now = self.clock.moment(self.clock.now());
         let mut gather = self.new_gather();
-        record::push(&mut gather, self.clock.moment(now), client_id.as_str(), &message, None)?;
+        record::push(&mut gather, now, client_id.as_str(), &message, None)?;
+        let _keeping = message.retain.then(|| self.retained.keepings.begin());
         for ticket in gather.submit().await.tickets {
             ticket?.await?;
         }
-        if message.retain && self.may_retain(&message) {
-            self.retained.keep(vec![Arc::new(Published::kept(&message, client_id, now))]).await?;
+        if let Some(retained) = self.to_retain(&message, client_id, now) {
+            self.retained.keep(vec![retained], &self.clock).await?;
         }
         Ok(())
     }
@@ -296,18 +310,25 @@ impl Broker {
             .unwrap_or(Offset::ZERO)
     }
 
-    /// Whether a message with the retain flag is kept; beyond `max_retained_messages` it is only delivered (v5 section 3.3.1.3).
-    pub(super) fn may_retain(&self, message: &Message) -> bool {
+    /// What is to be kept of a message as its topic's retained one. Beyond `max_retained_messages` or `max_retained_bytes` it is
+    /// only delivered (v5 section 3.3.1.3), and none is kept rather than one that is out of date.
+    pub(super) fn to_retain(&self, message: &Message, client_id: &Text, now: Moment) -> Option<Arc<Published>> {
         static LIMIT: LogLimit = LogLimit::new(1);
-        let full = !message.payload.is_empty() && self.retained.is_full_for(&message.topic);
-        if full && let Some(suppressed) = LIMIT.admit() {
-            tracing::warn!(
-                topic = message.topic.as_str(),
-                suppressed,
-                "message not retained: max_retained_messages is reached"
-            );
+        if !message.retain {
+            return None;
         }
-        !full
+        let mut published = Published::kept(message, client_id, now);
+        if !self.retained.has_room_for(&published) {
+            if let Some(suppressed) = LIMIT.admit() {
+                tracing::warn!(
+                    topic = message.topic.as_str(),
+                    suppressed,
+                    "message not retained: mqtt.max_retained_messages or mqtt.max_retained_bytes is reached"
+                );
+            }
+            published.message.payload = Bytes::new();
+        }
+        Some(Arc::new(published))
     }
 
     /// Makes the marks of exactly-once publishes durable. On a full disk they are refused, as their publishes would be, and do not

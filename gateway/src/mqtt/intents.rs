@@ -33,7 +33,7 @@ impl Mark {
     #[must_use]
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
-        stored::put_format(&mut out);
+        stored::put_format(stored::FORMAT, &mut out);
         match self {
             Mark::Received => out.put_u8(1),
             Mark::Intent { topic, partition, from } => {
@@ -47,7 +47,7 @@ impl Mark {
     }
 
     fn decode(mut value: Bytes) -> Result<Mark, EntryProblem> {
-        stored::expect_format(&mut value)?;
+        stored::expect_format(stored::FORMAT, &mut value)?;
         match value.try_get_u8() {
             Ok(1) => Ok(Mark::Received),
             Ok(0) => {

@@ -26,6 +26,8 @@ pub(crate) const READ_AHEAD_BYTES: usize = 256 << 10;
 pub(crate) const READ_AHEAD_PACKETS: usize = 16_384;
 /// Bytes read by all connections together that the log has not yet taken; beyond this only connections that hold none read on.
 pub(crate) const MAX_HELD_BYTES: usize = 128 << 20;
+/// Bytes that a connection still reads beyond that, to see and answer PINGREQs.
+pub(crate) const PING_BYTES: usize = 64;
 /// Unwritten bytes above which a connection takes no further packets or deliveries.
 pub(crate) const OUTPUT_HIGH_BYTES: usize = 256 << 10;
 /// Size of the read buffer of an idle connection; it doubles while reads fill it.

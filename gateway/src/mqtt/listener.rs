@@ -95,6 +95,12 @@ async fn handshake(
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     static LIMIT: LogLimit = LogLimit::new(10);
     let handshake = async {
+        // Sockets that stay silent, as those left over from a lost link, must not hold up the others.
+        match timeout(TLS_TIMEOUT, stream.peek(&mut [0])).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(elapsed) => return Err(elapsed),
+        }
         let _permit = handshakes.acquire().await;
         timeout(TLS_TIMEOUT, acceptor.accept(stream)).await
     };

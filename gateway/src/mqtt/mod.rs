@@ -6,6 +6,7 @@ pub mod connection;
 mod delivery;
 mod held;
 mod intents;
+mod keeping;
 mod limits;
 mod listener;
 pub mod packet;

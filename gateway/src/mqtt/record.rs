@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_log::AppendError;
 use forebay_log::record::Record;
-use forebay_log::{AppendError, Millis};
 
-use super::delivery::Published;
+use super::delivery::{Expiry, Published};
 use super::packet::{Message, MessageProperties, Qos, Text};
 use super::session::CONTROL;
 use super::topic::valid_topic;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::ingest::{Gather, Publish};
 
 const TOPIC: &str = "mqtt.topic";
@@ -52,8 +52,7 @@ pub(crate) fn push(
     intent: Option<(u64, u16)>,
 ) -> Result<(Arc<str>, u32), AppendError> {
     let properties = &message.properties;
-    let expires_at =
-        properties.message_expiry_interval.map(|seconds| decimal(now.steady.0 + i64::from(seconds) * 1000));
+    let expiry = properties.message_expiry_interval.map(|seconds| decimal(Expiry::after(seconds, now).stored(now)));
     let stream = intent.filter(|(stream, _)| *stream != CONTROL).map(|(stream, _)| decimal(stream));
     let format = properties.payload_format_indicator.map(|format| [b'0' + format.min(1)]);
     let mut headers: [(&'static str, &[u8]); 6] = [("", b""); 6];
@@ -68,8 +67,8 @@ pub(crate) fn push(
     if let Some(stream) = &stream {
         add(STREAM, stream.as_bytes());
     }
-    if let Some(at) = &expires_at {
-        add(EXPIRES_AT, at.as_bytes());
+    if let Some(expiry) = &expiry {
+        add(EXPIRES_AT, expiry.as_bytes());
     }
     if let Some(topic) = &properties.response_topic {
         add(RESPONSE_TOPIC, topic.bytes());
@@ -125,7 +124,7 @@ fn number(text: &Bytes) -> Option<u64> {
 
 /// Reads a message back; `None` when its topic is none, as a Kafka producer may have written it. Its bytes are copied out of the batch, so that a waiting message does not hold a whole batch.
 #[must_use]
-pub(crate) fn published(record: &Record) -> Option<Published> {
+pub(crate) fn published(record: &Record, clock: &Clock) -> Option<Published> {
     let topic_name = topic(record).filter(|topic| valid_topic(topic))?;
     let text = |name: &str| record.header(name).and_then(|value| Text::new(Bytes::copy_from_slice(value)));
     let mut properties = MessageProperties {
@@ -165,6 +164,10 @@ pub(crate) fn published(record: &Record) -> Option<Published> {
             properties,
         },
         client_id: text(CLIENT).unwrap_or_else(|| Text::from("")),
-        expires_at: record.header(EXPIRES_AT).and_then(number).and_then(|at| i64::try_from(at).ok()).map(Millis),
+        expiry: record
+            .header(EXPIRES_AT)
+            .and_then(number)
+            .and_then(|stored| i64::try_from(stored).ok())
+            .map(|stored| Expiry::read(stored, clock.moment(clock.now()))),
     })
 }

@@ -70,6 +70,8 @@ enum Slot {
 /// What a claim finds.
 pub(crate) enum Claim {
     Nothing,
+    /// There is none, and no room for another.
+    Full,
     Parked(Box<Parked>),
     /// The former owner hands the session over, or says that it ended.
     InUse(oneshot::Receiver<Option<Box<Parked>>>),
@@ -116,13 +118,17 @@ impl Registry {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Makes `live` the owner of its client identifier's session.
-    pub(crate) fn claim(&self, live: &Arc<Live>) -> Claim {
+    /// Makes `live` the owner of its client identifier's session; `maximum`: of a session that would be new.
+    pub(crate) fn claim(&self, live: &Arc<Live>, maximum: usize) -> Claim {
         let mut shard = self.shard(&live.client_id);
         match shard.insert(live.client_id.clone(), Slot::Live(live.clone())) {
             None => {
-                self.sessions.fetch_add(1, Ordering::Relaxed);
-                Claim::Nothing
+                if self.sessions.fetch_add(1, Ordering::Relaxed) < maximum {
+                    return Claim::Nothing;
+                }
+                self.sessions.fetch_sub(1, Ordering::Relaxed);
+                shard.remove(&live.client_id);
+                Claim::Full
             }
             Some(Slot::Parked(parked)) => {
                 lock(&self.deadlines).remove(&(parked.deadline(), live.client_id.clone()));

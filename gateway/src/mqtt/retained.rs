@@ -1,80 +1,113 @@
-//! Retained messages: the last one of each topic, kept in `_mqtt_retained`, bounded in number.
+//! Retained messages: the last one of each topic, kept in `_mqtt_retained`, bounded in number and bytes.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use forebay_log::{AppendError, Millis};
+use forebay_log::AppendError;
 
-use super::delivery::Published;
+use super::delivery::{Expiry, Published};
+use super::keeping::Keepings;
 use super::packet::{Message, MessageProperties, Qos, Text};
 use super::session::stored::{self, EntryProblem};
 use super::topic;
+use crate::clock::{Clock, Moment};
+use crate::config::MqttConfig;
 use crate::metrics::Metrics;
 use crate::state::StateTopic;
 
 /// The retained messages of a node.
 pub(crate) struct Retained {
     state: Arc<StateTopic>,
-    by_topic: RwLock<BTreeMap<Text, Arc<Published>>>,
+    messages: RwLock<Messages>,
     /// `max_retained_messages`
     maximum: usize,
+    /// `max_retained_bytes`
+    maximum_bytes: usize,
     metrics: Arc<Metrics>,
+    pub(super) keepings: Arc<Keepings>,
+}
+
+#[derive(Default)]
+struct Messages {
+    by_topic: BTreeMap<Text, Arc<Published>>,
+    bytes: usize,
+}
+
+impl Messages {
+    fn insert(&mut self, topic: Text, published: Published) {
+        self.bytes += published.bytes();
+        let before = self.by_topic.insert(topic, Arc::new(published));
+        self.bytes -= before.map_or(0, |before| before.bytes());
+    }
+
+    fn remove(&mut self, topic: &Text) {
+        self.bytes -= self.by_topic.remove(topic).map_or(0, |before| before.bytes());
+    }
 }
 
 impl Retained {
     /// Loads what is stored. A value that cannot be read is left alone and reported.
-    pub(crate) fn load(state: Arc<StateTopic>, maximum: usize, metrics: Arc<Metrics>) -> Retained {
-        let mut by_topic = BTreeMap::new();
+    pub(crate) fn load(state: Arc<StateTopic>, config: &MqttConfig, metrics: Arc<Metrics>, clock: &Clock) -> Retained {
+        let now = clock.moment(clock.now());
+        let mut messages = Messages::default();
         for (key, value) in state.scan(b"") {
             let Some(topic) = Text::new(key) else { continue };
-            match decode(topic.clone(), value) {
-                Ok(published) => {
-                    by_topic.insert(topic, Arc::new(published));
-                }
+            match decode(topic.clone(), value, now) {
+                Ok(published) => messages.insert(topic, published),
                 Err(problem) => {
                     tracing::warn!(topic = topic.as_str(), %problem, "cannot read a retained message");
                 }
             }
         }
-        metrics.mqtt.retained.set(by_topic.len() as i64);
-        Retained { state, by_topic: RwLock::new(by_topic), maximum, metrics }
+        metrics.mqtt.retained.set(messages.by_topic.len() as i64);
+        Retained {
+            state,
+            messages: RwLock::new(messages),
+            maximum: config.max_retained_messages,
+            maximum_bytes: config.max_retained_bytes,
+            metrics,
+            keepings: Arc::default(),
+        }
     }
 
-    /// Whether there is no room for a message of `topic`.
-    pub(crate) fn is_full_for(&self, topic: &Text) -> bool {
-        let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
-        by_topic.len() >= self.maximum && !by_topic.contains_key(topic)
+    /// Whether a message may take the place of its topic's present one. One without payload takes none.
+    pub(crate) fn has_room_for(&self, published: &Published) -> bool {
+        if published.message.payload.is_empty() {
+            return true;
+        }
+        let messages = self.messages.read().unwrap_or_else(PoisonError::into_inner);
+        let present = messages.by_topic.get(&published.message.topic);
+        let (known, bytes) = (present.is_some(), present.map_or(0, |present| present.bytes()));
+        (known || messages.by_topic.len() < self.maximum)
+            && messages.bytes - bytes + published.bytes() <= self.maximum_bytes
     }
 
     /// Keeps each message, or forgets its topic's when the payload is empty [MQTT-3.3.1-6, 3.3.1-7]; returns when durable.
     ///
     /// # Errors
     /// Why nothing of this was stored.
-    pub(crate) async fn keep(&self, messages: Vec<Arc<Published>>) -> Result<(), AppendError> {
-        let changes = messages
+    pub(crate) async fn keep(&self, kept: Vec<Arc<Published>>, clock: &Clock) -> Result<(), AppendError> {
+        let now = clock.moment(clock.now());
+        let changes = kept
             .iter()
             .map(|published| {
                 let key = Bytes::copy_from_slice(published.message.topic.bytes());
-                (key, (!published.message.payload.is_empty()).then(|| encode(published)))
+                (key, (!published.message.payload.is_empty()).then(|| encode(published, now)))
             })
             .collect();
         self.state.put_all(changes).await?;
-        let mut by_topic = self.by_topic.write().unwrap_or_else(PoisonError::into_inner);
-        for published in messages {
+        let mut messages = self.messages.write().unwrap_or_else(PoisonError::into_inner);
+        for published in kept {
             // The stored value, not ours: another client's message may have followed it.
             let topic = Text::from(published.message.topic.as_str());
-            match self.state.get(topic.bytes()).map(|value| decode(topic.clone(), value)) {
-                Some(Ok(stored)) => {
-                    by_topic.insert(topic, Arc::new(stored));
-                }
-                _ => {
-                    by_topic.remove(&topic);
-                }
+            match self.state.get(topic.bytes()).map(|value| decode(topic.clone(), value, now)) {
+                Some(Ok(stored)) => messages.insert(topic, stored),
+                _ => messages.remove(&topic),
             }
         }
-        self.metrics.mqtt.retained.set(by_topic.len() as i64);
+        self.metrics.mqtt.retained.set(messages.by_topic.len() as i64);
         Ok(())
     }
 
@@ -87,8 +120,9 @@ impl Retained {
             Some(after) => Bound::Excluded(after.clone()),
             None => Bound::Included(Text::from(prefix)),
         };
-        let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found: Vec<Arc<Published>> = by_topic
+        let messages = self.messages.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<Arc<Published>> = messages
+            .by_topic
             .range((from, Bound::Unbounded))
             .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
             .filter(|(topic, _)| topic::matches(filter, topic.as_str()))
@@ -125,13 +159,13 @@ fn text(value: Option<Bytes>) -> Result<Option<Text>, EntryProblem> {
 }
 
 /// The stored form; the topic is the key.
-fn encode(published: &Published) -> Bytes {
+fn encode(published: &Published, now: Moment) -> Bytes {
     let message = &published.message;
     let properties = &message.properties;
     let mut out = BytesMut::with_capacity(message.payload.len() + 64);
-    stored::put_format(&mut out);
+    stored::put_format(stored::FORMAT, &mut out);
     out.put_u8(message.qos as u8);
-    out.put_i64(published.expires_at.map_or(i64::MAX, |at| at.0));
+    out.put_i64(published.expiry.map_or(i64::MAX, |expiry| expiry.stored(now)));
     stored::put_text(published.client_id.as_str(), &mut out);
     put_optional(properties.payload_format_indicator.map(|format| [format]).as_ref().map(|f| &f[..]), &mut out);
     put_optional(properties.content_type.as_ref().map(|text| &text.bytes()[..]), &mut out);
@@ -146,14 +180,14 @@ fn encode(published: &Published) -> Bytes {
     out.freeze()
 }
 
-fn decode(topic: Text, mut value: Bytes) -> Result<Published, EntryProblem> {
-    stored::expect_format(&mut value)?;
+fn decode(topic: Text, mut value: Bytes, now: Moment) -> Result<Published, EntryProblem> {
+    stored::expect_format(stored::FORMAT, &mut value)?;
     let qos = match value.try_get_u8().map_err(|_| EntryProblem::Damaged)? {
         0 => Qos::AtMostOnce,
         1 => Qos::AtLeastOnce,
         _ => Qos::ExactlyOnce,
     };
-    let expires_at = value.try_get_i64().map_err(|_| EntryProblem::Damaged)?;
+    let expiry = value.try_get_i64().map_err(|_| EntryProblem::Damaged)?;
     let client_id = stored::take_text(&mut value)?;
     let mut properties = MessageProperties {
         payload_format_indicator: take_optional(&mut value)?.and_then(|format| format.first().copied()),
@@ -168,15 +202,43 @@ fn decode(topic: Text, mut value: Bytes) -> Result<Published, EntryProblem> {
     Ok(Published {
         message: Message { topic, payload: value, qos, retain: true, properties },
         client_id,
-        expires_at: (expires_at != i64::MAX).then_some(Millis(expires_at)),
+        expiry: (expiry != i64::MAX).then(|| Expiry::read(expiry, now)),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use forebay_log::Millis;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mqtt::delivery::Delivery;
+
+    fn moment(clock: &Clock) -> Moment {
+        clock.moment(clock.now())
+    }
+
+    #[test]
+    fn a_message_kept_before_the_clock_was_set_right_does_not_expire_at_the_next_start() {
+        let old = Clock::start_at(SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+        old.follow(SystemTime::now());
+        let mut message = Message {
+            topic: Text::from("a"),
+            payload: Bytes::from_static(b"1"),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            properties: MessageProperties::default(),
+        };
+        message.properties.message_expiry_interval = Some(600);
+        let stored = encode(&Published::kept(&message, &Text::from("c"), moment(&old)), moment(&old));
+        let new = Clock::start();
+        let published = Arc::new(decode(Text::from("a"), stored, moment(&new)).unwrap());
+        let delivery =
+            Delivery { published, qos: Qos::AtLeastOnce, retain: true, identifiers: Vec::new(), place: None };
+        assert!(delivery.publish(moment(&new)).is_some());
+    }
 
     proptest! {
         #[test]
@@ -189,6 +251,7 @@ mod tests {
             user in prop::collection::vec(("\\PC{0,5}", "\\PC{0,5}"), 0..3),
         ) {
             let topic = Text::from("a/b");
+            let now = Moment { steady: Millis(1000), wall: Millis(2000) };
             let published = Published {
                 message: Message {
                     topic: topic.clone(),
@@ -204,14 +267,14 @@ mod tests {
                     },
                 },
                 client_id: Text::from("c"),
-                expires_at: expires.map(Millis),
+                expiry: expires.map(|stored| Expiry::read(stored, now)),
             };
-            prop_assert_eq!(decode(topic, encode(&published)), Ok(published));
+            prop_assert_eq!(decode(topic, encode(&published, now), now), Ok(published));
         }
 
         #[test]
         fn damaged_values_are_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = decode(Text::from("t"), Bytes::from(bytes));
+            let _ = decode(Text::from("t"), Bytes::from(bytes), Moment { steady: Millis(0), wall: Millis(0) });
         }
     }
 }

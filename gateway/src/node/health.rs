@@ -50,6 +50,10 @@ impl Gateway {
                 problems.push(format!("the lake of {}: {why}", topic.topic));
             }
         }
+        let failing = self.alerts.receivers().into_iter().filter(|receiver| receiver.backlog > 0);
+        problems.extend(failing.filter_map(|receiver| {
+            Some(format!("{} alert records wait for {}: {}", receiver.backlog, receiver.receiver, receiver.last_error?))
+        }));
         problems
     }
 }

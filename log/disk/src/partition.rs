@@ -238,6 +238,15 @@ impl Partition {
         control(&self.mailbox, self.key, |token| Event::SetTiered(end, token)).await
     }
 
+    /// Whether records in the lake stay on the local disk too, until told otherwise or a restart: the lake cannot give them
+    /// back now.
+    ///
+    /// # Errors
+    /// The log shuts down.
+    pub async fn hold_local(&self, hold: bool) -> Result<(), AppendError> {
+        self.mailbox.send(Request::Event(self.key, Event::HoldLocal(hold))).await
+    }
+
     /// Moves the log start up to `to` (DeleteRecords, retention); local segments wholly below are removed. Durable on
     /// return.
     ///

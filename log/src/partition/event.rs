@@ -97,6 +97,8 @@ pub enum Event<T> {
         by: i64,
     },
     Configure(TopicConfig),
+    /// Whether local retention rests: the cold tier could not give back what it lets go.
+    HoldLocal(bool),
     /// Close the active segment if it holds records.
     Roll(T),
     /// Records below this are in the cold tier.

@@ -1,5 +1,6 @@
 //! The machine itself: events in, effects out, state moved only by durable work.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::ages::Step;
@@ -82,6 +83,8 @@ pub struct Partition<T> {
     pub(super) state: State,
     /// Since when this machine is there, by the clock as it is now.
     pub(super) hold: Hold,
+    /// Whether local retention rests.
+    pub(super) hold_local: bool,
     /// Steps of the clock that ages do not know yet.
     pub(super) steps: Vec<Step>,
 }
@@ -114,6 +117,7 @@ impl<T> Partition<T> {
             doubtful: Vec::new(),
             state: State::Idle,
             hold: Hold { opened: now, until: Millis(now.0.saturating_add(CLOCK_SETTLE_MS)) },
+            hold_local: false,
             steps: Vec::new(),
         }
     }
@@ -175,8 +179,18 @@ impl<T> Partition<T> {
             return Some(retry_at);
         }
         let aged = self.segments.last().and_then(|active| active.ages_at(&self.config));
-        let retention = retention::next_deadline(&self.config, &self.segments, &self.starts, self.hold);
+        let retention = retention::next_deadline(&self.retention(), &self.segments, &self.starts, self.hold);
         [aged, retention].into_iter().flatten().min().map(|at| at.max(self.rest_until))
+    }
+
+    /// The config as retention is to see it.
+    pub(super) fn retention(&self) -> Cow<'_, TopicConfig> {
+        if !self.hold_local {
+            return Cow::Borrowed(&self.config);
+        }
+        let never =
+            TopicConfig { local_retention_ms: Some(i64::MAX), local_retention_bytes: None, ..self.config.clone() };
+        Cow::Owned(never)
     }
 
     /// Takes one event and pushes what is to be done, in order.
@@ -198,6 +212,7 @@ impl<T> Partition<T> {
             }
             Event::ClockStepped { by } => self.clock_stepped(now, by),
             Event::Configure(config) => self.config = config,
+            Event::HoldLocal(hold) => self.hold_local = hold,
             Event::Roll(token) => self.controls.push_back(Control::Roll(token)),
             Event::SetTiered(end, token) => self.controls.push_back(Control::Tiered(end, token)),
             Event::SetLogStart(to, token) => self.controls.push_back(Control::LogStart(to, token)),

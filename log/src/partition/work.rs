@@ -63,7 +63,8 @@ impl<T> Partition<T> {
         if let Some(persist) = self.settle_ages(now, effects) {
             return Some(persist);
         }
-        let kept = retention::apply(&self.config, &self.segments, &self.starts, self.high_watermark, self.hold, now);
+        let kept =
+            retention::apply(&self.retention(), &self.segments, &self.starts, self.high_watermark, self.hold, now);
         if let Some((starts, _)) = kept {
             return Some(Self::save(starts, Vec::new()));
         }

@@ -50,6 +50,8 @@ fn sweep(root: &Path, before: SystemTime) -> usize {
 
 fn is_leftover(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(object, number)| {
-        !object.is_empty() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        // Only what we or the table's log write: others may keep files below the root too.
+        let is_ours = [".parquet", ".json", "_last_checkpoint"].iter().any(|end| object.ends_with(end));
+        is_ours && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     })
 }

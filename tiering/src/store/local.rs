@@ -243,7 +243,14 @@ mod tests {
             "t/_delta_log/00000000000000000001.json#7",
         ];
         let left = left.map(|path| write(root.join(path)));
-        let kept = ["t/_date=2024-01-01/part-00000-1.parquet", "t/notes#draft", "t/#1", "t/a#", "t/folder#1/a.parquet"];
+        let kept = [
+            "t/_date=2024-01-01/part-00000-1.parquet",
+            "t/notes#draft",
+            "t/song#1",
+            "t/#1",
+            "t/a#",
+            "t/folder#1/a.parquet",
+        ];
         let kept = kept.map(|path| write(root.join(path)));
         let elsewhere = write(outside.join("a.parquet#1"));
         std::os::unix::fs::symlink(&outside, root.join("linked")).expect("linked");

@@ -186,3 +186,43 @@ async fn a_manifest_entry_of_a_later_version_switches_the_lake_off() {
     the_lake_is_off_and_says(&node, "version 99").await;
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_lake_is_off_nothing_leaves_the_local_disk_that_only_it_could_give_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = start(folder.path(), &url(folder.path())).await;
+    let stays = TopicConfig { local_retention_ms: None, ..config() };
+    let topic = node.log.create_topic("readings", 1, stays).await.expect("created");
+    node.append("readings", 0, 0..50).await;
+    node.lake.flush("readings").await.expect("flushed");
+    assert_eq!(topic.partitions[0].watermarks().local_start, Offset::ZERO);
+    drop(topic);
+    node.stop().await;
+
+    let path = folder.path().join("data/log/_lake_manifest-0/00000000000000000000.log");
+    let good = std::fs::read(&path).expect("a segment");
+    flip(folder.path(), MANIFEST_TOPIC, &[(1, 2)]);
+    let node = start(folder.path(), &url(folder.path())).await;
+    node.lake.off().expect("off");
+    node.log.alter_topic("readings", config()).await.expect("altered");
+    // Long enough for retention to have looked: a topic beside it, without a lake, has let its records go.
+    let brief = TopicConfig { remote_storage_enable: false, retention_ms: Some(1), ..config() };
+    let beside = node.log.create_topic("beside", 1, brief).await.expect("created");
+    for _ in 0..2 {
+        let start = beside.partitions[0].watermarks().log_start;
+        node.append("beside", 0, 0..10).await;
+        beside.partitions[0].roll().await.expect("rolled");
+        eventually("retention", || beside.partitions[0].watermarks().log_start > start).await;
+    }
+    assert_eq!(read_on(&node).await, expected(50));
+    drop(beside);
+    node.stop().await;
+
+    std::fs::write(&path, good).expect("written");
+    let node = start(folder.path(), &url(folder.path())).await;
+    let topic = node.log.topic("readings").expect("a topic");
+    eventually("the end of the local copy", || topic.partitions[0].watermarks().local_start.0 == 50).await;
+    assert_eq!(read_on(&node).await, expected(50));
+    drop(topic);
+    node.stop().await;
+}

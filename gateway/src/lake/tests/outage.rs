@@ -107,3 +107,23 @@ async fn readers_of_a_store_that_does_not_answer_leave_the_threads_to_the_others
     }
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_or_no_longer_offloaded_is_failing_no_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (node, moods) = start_moody(folder.path()).await;
+    moods.set(Mood::Fails);
+    let topic = node.log.create_topic("readings", 1, config()).await.expect("created");
+    node.append("readings", 0, 0..50).await;
+    topic.partitions[0].roll().await.expect("rolled");
+    let failing = || metric(&node, "forebay_lake_failing_since_seconds");
+    eventually("a failure", || failing().is_some_and(|since| since > 0.0)).await;
+    let off = TopicConfig { remote_storage_enable: false, ..config() };
+    node.log.alter_topic("readings", off).await.expect("altered");
+    eventually("rest", || failing().is_none()).await;
+    node.log.alter_topic("readings", config()).await.expect("altered");
+    eventually("a failure again", || failing().is_some_and(|since| since > 0.0)).await;
+    node.log.delete_topic("readings").await.expect("deleted");
+    eventually("the end", || failing().is_none() && metric(&node, "forebay_lake_lag_records").is_none()).await;
+    node.stop().await;
+}

@@ -18,6 +18,7 @@ use crate::ingest::{Gather, Tickets};
 use crate::mqtt::Broker;
 use crate::mqtt::delivery::Published;
 use crate::mqtt::intents::Mark;
+use crate::mqtt::keeping::Keeping;
 use crate::mqtt::limits::{MAX_APPENDING_BYTES, MAX_APPENDING_PUBLISHES};
 use crate::mqtt::packet::{Message, Text, Version};
 use crate::mqtt::record;
@@ -75,6 +76,7 @@ pub(super) struct Group {
 struct Turn {
     before: Option<oneshot::Receiver<Infallible>>,
     _over: Option<oneshot::Sender<Infallible>>,
+    _keeping: Option<Keeping>,
 }
 
 impl Future for Group {
@@ -122,7 +124,7 @@ impl Group {
                 // Nothing is ever sent: it ends when the group does.
                 let _ = before.await;
             }
-            broker.retained.keep(retained).await
+            broker.retained.keep(retained, &broker.clock).await
         }))
     }
 
@@ -220,14 +222,14 @@ impl Appends {
         let Arriving { stream, sequence, message, intent } = publish;
         let gather = self.gather.get_or_insert_with(|| broker.new_gather().chained(self.chain.clone()));
         let intent = intent.map(|packet_id| (stream, packet_id));
-        let (topic, partition) = record::push(gather, broker.clock.moment(now), client_id.as_str(), message, intent)?;
+        let now = broker.clock.moment(now);
+        let (topic, partition) = record::push(gather, now, client_id.as_str(), message, intent)?;
         if let Some((stream, packet_id)) = intent {
             let from = broker.log_end(&topic, partition);
             let mark = Mark::Intent { topic: topic.to_string(), partition, from };
             self.marks.push((intent_key(client_id.as_str(), stream, packet_id), Some(mark.encode())));
         }
-        let retained =
-            (message.retain && broker.may_retain(message)).then(|| Arc::new(Published::kept(message, client_id, now)));
+        let retained = broker.to_retain(message, client_id, now);
         self.sequenced += usize::from(sequence.is_some());
         self.items.push(Item { stream, sequence, ticket: self.items.len(), retained });
         Ok(())
@@ -241,7 +243,7 @@ impl Appends {
         let Some(mut gather) = self.gather.take() else { return };
         let mut items = std::mem::take(&mut self.items);
         let marks = std::mem::take(&mut self.marks);
-        let turn = self.take_turn(&items);
+        let turn = self.take_turn(broker, &items);
         let (since, bytes) = (Instant::now(), gather.bytes());
         self.publishes += items.len();
         self.bytes += bytes;
@@ -270,12 +272,12 @@ impl Appends {
         }));
     }
 
-    fn take_turn(&mut self, items: &[Item]) -> Turn {
+    fn take_turn(&mut self, broker: &Broker, items: &[Item]) -> Turn {
         if items.iter().all(|item| item.retained.is_none()) {
             return Turn::default();
         }
         let (over, next) = oneshot::channel();
-        Turn { before: self.keeping.replace(next), _over: Some(over) }
+        Turn { before: self.keeping.replace(next), _over: Some(over), _keeping: Some(broker.retained.keepings.begin()) }
     }
 
     /// The log has taken a gather.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::BufMut;
 use forebay_log::{AppendError, Millis};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -16,6 +17,7 @@ use super::feed::{Fed, Feed};
 use super::input::{Arrived, Input};
 use super::output::Output;
 use super::streams::{StreamInput, Streams};
+use crate::clock::Moment;
 use crate::mqtt::Broker;
 use crate::mqtt::broker::Admission;
 use crate::mqtt::codec::Codec;
@@ -153,9 +155,9 @@ impl Driver {
         W: AsyncWrite + Unpin,
     {
         let going_on = self.ending.is_none();
-        let may_read = going_on && self.may_read();
+        let room = if going_on { self.room_to_read() } else { 0 };
         let may_deliver = going_on && self.output.is_low() && self.session.has_room();
-        if may_read {
+        if room > 0 {
             self.input.prepare();
         }
         let Driver { live, input, output, appends, stores, feed, streams, .. } = self;
@@ -178,6 +180,7 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let mut buffer = (&mut input.buffer).limit(room);
         let must_write = !output.buffer.is_empty() || output.unflushed;
         tokio::select! {
             biased;
@@ -189,13 +192,18 @@ impl Driver {
             wrote = output.write(writer), if must_write => Step::Wrote(wrote),
             () = timer => Step::Time,
             fed = fed, if going_on => Step::Fed(fed),
-            input = from_streams, if may_read => Step::Stream(input),
-            read = reader.read_buf(&mut input.buffer), if may_read => Step::Read(read),
+            input = from_streams, if room == usize::MAX => Step::Stream(input),
+            read = reader.read_buf(&mut buffer), if room > 0 => Step::Read(read),
         }
     }
 
-    fn may_read(&self) -> bool {
-        self.output.is_low() && self.input.has_room() && self.held.may_grow()
+    /// Bytes that may be read now. While all connections together hold too much, it is so few that only PINGREQs matter.
+    fn room_to_read(&self) -> usize {
+        match self.output.is_low() && self.input.has_room() {
+            true if self.held.may_grow() => usize::MAX,
+            true => self.input.room_for_pings(),
+            false => 0,
+        }
     }
 
     /// Takes packets while there is room, hands gathered publishes to the log, sends what subscriptions brought.
@@ -250,8 +258,9 @@ impl Driver {
             if !self.session.has_room() || !self.output.is_low() {
                 return;
             }
-            let Some(delivery) = feed.receiving.try_next() else { return };
-            self.handle(now, Event::Deliver(delivery));
+            let Some(delivery) = feed.try_next() else { return };
+            let wall = self.broker.clock.moment(now).wall;
+            self.handle(now, Event::Deliver { delivery, wall });
         }
     }
 
@@ -297,7 +306,12 @@ impl Driver {
 
     fn fed(&mut self, fed: Fed) {
         match fed {
-            Fed::Delivery(delivery) => self.event(Event::Deliver(delivery)),
+            Fed::Delivery(delivery) => {
+                let Moment { steady, wall } = self.broker.clock.moment(self.broker.clock.now());
+                self.handle(steady, Event::Deliver { delivery, wall });
+            }
+            // The next turn of the loop does.
+            Fed::Again => {}
             Fed::Page(page) => {
                 if let Some(feed) = &mut self.feed {
                     self.broker.hub.turn_page(&mut feed.receiving, page);
@@ -329,36 +343,8 @@ impl Driver {
         }
     }
 
-    fn stream_input(&mut self, input: StreamInput) {
-        self.session.heard(self.broker.clock.now());
-        match input {
-            StreamInput::Opened { stream, output } => {
-                if let Some(streams) = &mut self.streams
-                    && !streams.open(stream, output)
-                {
-                    self.closing = Some(reason::QUOTA_EXCEEDED);
-                }
-            }
-            StreamInput::Packets { stream, packets } => {
-                for (packet, bytes) in packets {
-                    self.input.push(stream, Arrived::Packet(packet), bytes);
-                }
-            }
-            StreamInput::Malformed { reason, what } => self.end(End::Malformed { reason, what }),
-            // Behind the stream's packets, some of which may still wait.
-            StreamInput::Closed { stream } => self.input.push(stream, Arrived::End, 0),
-        }
-    }
-
-    fn stream_ended(&mut self, stream: u64) {
-        if let Some(streams) = &mut self.streams {
-            streams.close(stream);
-        }
-        self.session.kept.inbound.stream_closed(stream);
-    }
-
     /// The first reason counts, but a loss outranks what was to be told.
-    fn end(&mut self, end: End) {
+    pub(super) fn end(&mut self, end: End) {
         if self.ending.is_none() || end == End::Lost {
             self.ending = Some(end);
         }
@@ -385,7 +371,7 @@ impl Driver {
             self.store_cursors();
         }
         if self.ending.is_none() {
-            if !self.may_read() {
+            if self.room_to_read() == 0 {
                 // It is we who do not read.
                 self.session.heard(self.broker.clock.now());
             }

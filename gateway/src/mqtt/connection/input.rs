@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use crate::mqtt::codec::{Codec, CodecError};
-use crate::mqtt::limits::{READ_AHEAD_BYTES, READ_AHEAD_PACKETS, READ_BUFFER_MAX, READ_BUFFER_MIN};
+use crate::mqtt::limits::{PING_BYTES, READ_AHEAD_BYTES, READ_AHEAD_PACKETS, READ_BUFFER_MAX, READ_BUFFER_MIN};
 use crate::mqtt::packet::Incoming;
 use crate::mqtt::session::CONTROL;
 
 /// What a stream has brought.
+#[expect(clippy::large_enum_variant, reason = "nearly all are packets: a box each would cost more")]
 pub(super) enum Arrived {
     Packet(Incoming),
     /// Nothing more comes on this stream.
@@ -41,6 +42,11 @@ impl Input {
     pub(super) fn has_room(&self) -> bool {
         self.packets.is_empty()
             || (self.bytes + self.buffer.len() < READ_AHEAD_BYTES && self.packets.len() < READ_AHEAD_PACKETS)
+    }
+
+    /// Bytes that may be read to look for PINGREQs, behind which nothing may wait.
+    pub(super) fn room_for_pings(&self) -> usize {
+        if self.is_drained() { PING_BYTES.saturating_sub(self.buffer.len()) } else { 0 }
     }
 
     /// Makes room for the next read.

@@ -95,7 +95,12 @@ where
     let live = Live::new(wanted.client_id.clone(), peer.transport, peer.address.clone(), version);
     let mut found = match find(broker, &live, &wanted).await {
         Ok(found) => found,
-        Err((error, mut former)) => {
+        Err(Unfound::Full) => {
+            refuse(writer, &codec, reason::QUOTA_EXCEEDED, Some("too many sessions".to_owned())).await;
+            log_refusal(broker, peer, reason::QUOTA_EXCEEDED, "too many sessions (mqtt.max_sessions)");
+            return Opening::Refused(Ended::Normal);
+        }
+        Err(Unfound::Stays(error, mut former)) => {
             let code = reason::of_append_error(&error);
             broker.make_room_for(&mut former.kept);
             broker.registry.release(&live, Some(former));
@@ -177,7 +182,7 @@ fn resume(driver: &mut Driver) {
     let entry = driver.session.entry(None);
     driver.store(vec![(session_key(driver.session.client_id.as_str()), Some(entry))], Then::Nothing);
     let mut effects = Vec::new();
-    driver.session.resend(now, &mut effects);
+    driver.session.resend(driver.broker.clock.moment(now), &mut effects);
     driver.apply_all(now, effects);
     if driver.session.kept.subscriptions.is_empty() {
         return;
@@ -241,11 +246,27 @@ fn log_refusal(broker: &Broker, peer: &Peer, code: u8, why: &str) {
     }
 }
 
+/// Why a connection gets no session.
+enum Unfound {
+    /// The node has as many as it may have.
+    Full,
+    /// The former one cannot be removed.
+    Stays(AppendError, Box<Parked>),
+}
+
 /// Claims the client identifier and waits until its former owner has settled what it was appending. A clean start whose former
 /// session cannot be removed fails and gives that session back: its exactly-once marks would outlive a restart and be
 /// taken for those of later publishes.
-async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Result<Found, (AppendError, Box<Parked>)> {
-    let parked = match broker.registry.claim(live) {
+async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Result<Found, Unfound> {
+    // A session that ends with its connection is bounded by `max_connections`.
+    let maximum = if wanted.expiry > 0 { broker.config.max_sessions } else { usize::MAX };
+    let mut claim = broker.registry.claim(live, maximum);
+    if matches!(claim, Claim::Full) {
+        broker.sweep_some(1).await;
+        claim = broker.registry.claim(live, maximum);
+    }
+    let parked = match claim {
+        Claim::Full => return Err(Unfound::Full),
         Claim::Nothing => None,
         Claim::Parked(parked) => Some(parked),
         // An owner that died has left nothing.
@@ -253,6 +274,11 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Resu
     };
     broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
     match parked {
+        // The former owner's session was not to be kept, this one is.
+        None if broker.registry.sessions() > maximum => {
+            broker.registry.release(live, None);
+            Err(Unfound::Full)
+        }
         None => Ok(Found { kept: Kept::default(), present: false, is_stored: false }),
         Some(mut parked) => {
             broker.unpark(&parked.kept);
@@ -261,7 +287,7 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Resu
                 return Ok(Found { kept: parked.kept, present: true, is_stored: true });
             }
             if let Err(error) = broker.remove_stored(&wanted.client_id, &parked.kept).await {
-                return Err((error, parked));
+                return Err(Unfound::Stays(error, parked));
             }
             // The session has ended, so a will that was delayed is due [MQTT-3.1.2-8].
             if let Some((_, will)) = parked.will.take() {

@@ -8,11 +8,14 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::driver::{Driver, End};
+use super::input::Arrived;
 use crate::mqtt::codec::Codec;
 use crate::mqtt::limits::{
     CLOSE_TIMEOUT, MAX_STREAMS, READ_BUFFER_MAX, STREAM_OUTPUT_QUEUE, STREAM_QUEUE, WRITE_TIMEOUT,
 };
 use crate::mqtt::packet::{Incoming, Outgoing, Version};
+use crate::mqtt::reason;
 
 /// What a data stream tells its session.
 pub(super) enum StreamInput {
@@ -195,4 +198,34 @@ fn decode(codec: &mut Codec, buffer: &mut BytesMut, stream: u64) -> Option<Strea
         }
     }
     (!packets.is_empty()).then_some(StreamInput::Packets { stream, packets })
+}
+
+impl Driver {
+    pub(super) fn stream_input(&mut self, input: StreamInput) {
+        self.session.heard(self.broker.clock.now());
+        match input {
+            StreamInput::Opened { stream, output } => {
+                if let Some(streams) = &mut self.streams
+                    && !streams.open(stream, output)
+                {
+                    self.closing = Some(reason::QUOTA_EXCEEDED);
+                }
+            }
+            StreamInput::Packets { stream, packets } => {
+                for (packet, bytes) in packets {
+                    self.input.push(stream, Arrived::Packet(packet), bytes);
+                }
+            }
+            StreamInput::Malformed { reason, what } => self.end(End::Malformed { reason, what }),
+            // Behind the stream's packets, some of which may still wait.
+            StreamInput::Closed { stream } => self.input.push(stream, Arrived::End, 0),
+        }
+    }
+
+    pub(super) fn stream_ended(&mut self, stream: u64) {
+        if let Some(streams) = &mut self.streams {
+            streams.close(stream);
+        }
+        self.session.kept.inbound.stream_closed(stream);
+    }
 }

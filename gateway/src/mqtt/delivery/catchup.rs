@@ -1,27 +1,24 @@
 //! Reads the log for one subscriber that was away or whose queue was full, from its own cursor to where the tailer is.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
 
 use forebay_log::Offset;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::hub::Hub;
 use super::subscriber::Lane;
 use super::{Delivery, PartId, Place, Published, Receiving, tailer};
-use crate::log_limit::LogLimit;
 use crate::mqtt::packet::{Qos, Text};
 use crate::mqtt::session::Subscription;
 use crate::mqtt::{record, topic};
-
-/// Pause after a failed read, or at the end of what can be read.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// What one read found for the subscriber.
 #[derive(Debug)]
 pub(crate) struct Page {
     part: PartId,
     next: Offset,
+    got_on: bool,
     deliveries: Vec<Delivery>,
 }
 
@@ -34,7 +31,7 @@ impl Hub {
         part_id: PartId,
         from: Offset,
     ) -> Page {
-        let nothing = Page { part: part_id, next: from, deliveries: Vec::new() };
+        let nothing = Page { part: part_id, next: from, got_on: false, deliveries: Vec::new() };
         let Some(part) = self.part(part_id) else { return nothing };
         match tailer::read(&self, &part, from).await {
             Ok((records, next)) => {
@@ -46,22 +43,19 @@ impl Hub {
                         if !subscriptions.iter().any(|s| topic::matches(s.filter.as_str(), topic)) {
                             return None;
                         }
-                        deliver(&client_id, &subscriptions, record::published(record)?, place)
+                        deliver(&client_id, &subscriptions, record::published(record, &self.clock)?, place)
                     })
                     .collect();
-                if next == from && from < part.partition.watermarks().high_watermark {
-                    tokio::time::sleep(RETRY).await;
-                }
-                Page { part: part_id, next, deliveries }
+                Page { part: part_id, next, got_on: next > from, deliveries }
             }
             Err(error) => {
-                static LIMIT: LogLimit = LogLimit::new(10);
-                if let Some(suppressed) = LIMIT.admit() {
+                // All of them together: one partition that cannot be read may hold up thousands.
+                let told = part.trouble.lock().unwrap_or_else(PoisonError::into_inner).met("", Instant::now());
+                if let Some(suppressed) = told {
                     warn!(topic = part.partition.topic(), partition = part.partition.index(),
                         client = client_id.as_str(), %error, suppressed,
-                        "cannot read for a subscriber that fell behind, trying again");
+                        "cannot read for subscribers that fell behind, trying again");
                 }
-                tokio::time::sleep(RETRY).await;
                 nothing
             }
         }
@@ -70,7 +64,7 @@ impl Hub {
     /// Takes a page: its messages come next, and the queue takes over once the subscriber has caught up.
     pub(crate) fn turn_page(&self, receiving: &mut Receiving, page: Page) {
         match self.part(page.part) {
-            Some(part) => self.caught_up_to(receiving, &part, page.next),
+            Some(part) => self.caught_up_to(receiving, &part, page.next, page.got_on),
             // Its topic was deleted.
             None => receiving.subscriber.lane(page.part, |lane| *lane = Lane::default()),
         }

@@ -12,9 +12,11 @@ use forebay_log::Offset;
 use forebay_log::record::Record;
 use tokio_util::sync::CancellationToken;
 
-use super::subscriber::{Lane, Offered};
+use super::subscriber::{Lane, Offered, Rest};
 use super::trie::{Route, Trie};
+use super::trouble::Trouble;
 use super::{Delivery, PartId, Place, Receiving, Subscriber, tailer};
+use crate::clock::Clock;
 use crate::ingest::Router;
 use crate::metrics::Metrics;
 use crate::mqtt::limits::MAX_SUBSCRIPTIONS;
@@ -36,6 +38,8 @@ pub(super) struct Part {
     pub(super) followed: CancellationToken,
     /// Messages below this have been offered to all who were subscribed.
     pub(super) position: Mutex<Offset>,
+    /// Of subscribers that read it for themselves.
+    pub(super) trouble: Mutex<Trouble>,
 }
 
 impl Part {
@@ -53,6 +57,7 @@ pub(crate) struct Hub {
     pub(super) reader: Reader,
     router: Arc<Router>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<Clock>,
     trie: RwLock<Trie>,
     parts: RwLock<BTreeMap<PartId, Arc<Part>>>,
     /// Ids are not used again.
@@ -68,6 +73,7 @@ impl Hub {
         reader: Reader,
         router: Arc<Router>,
         metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
         shutdown: CancellationToken,
     ) -> Arc<Hub> {
         let hub = Arc::new(Hub {
@@ -75,6 +81,7 @@ impl Hub {
             reader,
             router,
             metrics,
+            clock,
             trie: RwLock::default(),
             parts: RwLock::default(),
             next_part: AtomicU32::new(0),
@@ -120,6 +127,7 @@ impl Hub {
                     partition: partition.clone(),
                     followed: self.shutdown.child_token(),
                     position: Mutex::new(from),
+                    trouble: Mutex::default(),
                 });
                 parts.insert(id, part.clone());
                 tokio::spawn(tailer::run(self.clone(), part));
@@ -231,6 +239,11 @@ impl Hub {
         self.named(next)
     }
 
+    /// Where each partition ends now.
+    pub(crate) fn ends(&self) -> Cursors {
+        Cursors(self.parts().values().map(|part| (part.key.clone(), part.high_watermark())).collect())
+    }
+
     fn named(&self, next: BTreeMap<PartId, Offset>) -> Cursors {
         let parts = self.parts();
         Cursors(next.into_iter().filter_map(|(id, offset)| Some((parts.get(&id)?.key.clone(), offset))).collect())
@@ -273,7 +286,7 @@ impl Hub {
     }
 
     fn offer(&self, part: PartId, record: &Record, found: &[&Route]) {
-        let Some(published) = record::published(record) else { return };
+        let Some(published) = record::published(record, &self.clock) else { return };
         let published = Arc::new(published);
         let place = Place { partition: part, offset: record.offset };
         let mut merged: HashMap<u64, (&Route, Delivery)> = HashMap::with_capacity(found.len());
@@ -304,13 +317,15 @@ impl Hub {
     }
 
     /// Notes how far a subscriber has read for itself; once it is where the tailer is, the queue takes over.
-    pub(super) fn caught_up_to(&self, receiving: &Receiving, part: &Part, next: Offset) {
+    /// `got_on`: it did read; else it rests before it tries again.
+    pub(super) fn caught_up_to(&self, receiving: &Receiving, part: &Part, next: Offset, got_on: bool) {
         let position = part.position();
         receiving.subscriber.lane(part.id, |lane| {
             if next >= *position {
                 *lane = Lane::live(next);
             } else if let Some(behind) = &mut lane.behind {
                 behind.next = next;
+                behind.rest = if got_on { None } else { Some(Rest::after(behind.rest)) };
             }
         });
     }

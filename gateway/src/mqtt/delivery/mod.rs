@@ -2,22 +2,26 @@
 //! cannot keep up, or was away, reads the log from its own cursor.
 
 mod catchup;
+mod expiry;
 mod hub;
 mod subscriber;
 mod tailer;
 mod trie;
+mod trouble;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_log::{Millis, Offset};
+use forebay_log::Offset;
 
 pub(crate) use catchup::Page;
+pub(crate) use expiry::Expiry;
 pub(crate) use hub::Hub;
-pub(crate) use subscriber::Receiving;
 use subscriber::Subscriber;
+pub(crate) use subscriber::{Lag, Receiving};
 
 use super::packet::{Message, MessageProperties, Publish, Qos, Text};
+use crate::clock::Moment;
 
 /// A partition of the topics that delivery reads, numbered as delivery met it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,17 +39,32 @@ pub(crate) struct Place {
 pub(crate) struct Published {
     pub(crate) message: Message,
     pub(crate) client_id: Text,
-    /// When the Message Expiry Interval has run out.
-    pub(crate) expires_at: Option<Millis>,
+    pub(crate) expiry: Option<Expiry>,
 }
 
 impl Published {
+    /// Roughly what it holds in memory.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        let Message { topic, payload, properties, .. } = &self.message;
+        let MessageProperties { content_type, response_topic, correlation_data, user_properties, .. } = properties;
+        let text = |text: &Text| text.bytes().len();
+        let user: usize = user_properties.iter().map(|(n, v)| text(n) + text(v) + size_of::<(Text, Text)>()).sum();
+        size_of::<Published>()
+            + text(topic)
+            + payload.len()
+            + text(&self.client_id)
+            + content_type.as_ref().map_or(0, text)
+            + response_topic.as_ref().map_or(0, text)
+            + correlation_data.as_ref().map_or(0, Bytes::len)
+            + user
+    }
+
     /// A message to be kept; copied, so that it does not hold the buffer it was read into.
     #[must_use]
-    pub(crate) fn kept(message: &Message, client_id: &Text, now: Millis) -> Published {
+    pub(crate) fn kept(message: &Message, client_id: &Text, now: Moment) -> Published {
         let copy = |text: &Text| Text::from(text.as_str());
         let properties = &message.properties;
-        let expiry = properties.message_expiry_interval;
         Published {
             message: Message {
                 topic: copy(&message.topic),
@@ -63,7 +82,7 @@ impl Published {
                 },
             },
             client_id: client_id.clone(),
-            expires_at: expiry.map(|seconds| Millis(now.0 + i64::from(seconds) * 1000)),
+            expiry: properties.message_expiry_interval.map(|seconds| Expiry::after(seconds, now)),
         }
     }
 }
@@ -85,19 +104,20 @@ impl Delivery {
     /// Roughly what it holds in memory.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        self.published.message.payload.len() + self.published.message.topic.bytes().len() + size_of::<Published>()
+        self.published.bytes()
     }
 
     /// The PUBLISH, without a packet id; `None` when the message has expired [MQTT-3.3.2-5, 3.3.2-6].
     #[must_use]
-    pub(crate) fn publish(&self, now: Millis) -> Option<Publish> {
+    pub(crate) fn publish(&self, now: Moment) -> Option<Publish> {
         let mut message = self.published.message.clone();
-        if let Some(at) = self.published.expires_at {
-            let left = at.0 - now.0;
+        if let Some(expiry) = self.published.expiry {
+            let left = expiry.left(now);
             if left <= 0 {
                 return None;
             }
-            message.properties.message_expiry_interval = Some(u32::try_from((left + 999) / 1000).unwrap_or(u32::MAX));
+            let seconds = u32::try_from((left - 1) / 1000 + 1).unwrap_or(u32::MAX);
+            message.properties.message_expiry_interval = Some(seconds);
         }
         message.qos = self.qos;
         message.retain = self.retain;

@@ -7,10 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_log::Offset;
 use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant};
 
 use super::{Delivery, PartId, Place};
 use crate::mqtt::limits::MAX_QUEUED_BYTES;
 use crate::mqtt::packet::{Qos, Text};
+
+/// Pause after a partition could not be read; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The pause doubles up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How a subscriber stands in one partition.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +32,32 @@ pub(super) struct Behind {
     pub(super) next: Offset,
     /// Queue items that were sent before, and so come first.
     after: u64,
+    /// It could not be read.
+    pub(super) rest: Option<Rest>,
+}
+
+/// A pause before a partition is tried again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rest {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Rest {
+    /// The first pause, or one twice as long as the one before.
+    pub(super) fn after(before: Option<Rest>) -> Rest {
+        let pause = before.map_or(FIRST_PAUSE, |rest| (rest.pause * 2).min(LONGEST_PAUSE));
+        Rest { until: Instant::now() + pause, pause }
+    }
+}
+
+/// What a session has to read for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lag {
+    None,
+    At(PartId, Offset),
+    /// Only partitions that could not be read; they are tried again then.
+    Until(Instant),
 }
 
 impl Lane {
@@ -33,7 +65,7 @@ impl Lane {
         Lane { from, behind: None }
     }
     pub(super) fn behind(next: Offset) -> Lane {
-        Lane { from: Offset::ZERO, behind: Some(Behind { next, after: 0 }) }
+        Lane { from: Offset::ZERO, behind: Some(Behind { next, after: 0, rest: None }) }
     }
 }
 
@@ -95,7 +127,8 @@ impl Subscriber {
             if self.push(delivery) {
                 return Offered::Queued;
             }
-            lane.behind = Some(Behind { next: place.offset, after: self.sent.load(Ordering::Acquire) });
+            let after = self.sent.load(Ordering::Acquire);
+            lane.behind = Some(Behind { next: place.offset, after, rest: None });
             Offered::Left
         })
     }
@@ -122,6 +155,8 @@ pub(crate) struct Receiving {
     pub(super) subscriber: Arc<Subscriber>,
     queue: mpsc::Receiver<Delivery>,
     received: u64,
+    /// The partition that was last read in catching up.
+    last_read: usize,
     /// Messages read in catching up, or retained ones: they go first.
     backlog: VecDeque<Delivery>,
     /// The offset after the last message at QoS 1 taken of each partition.
@@ -130,7 +165,7 @@ pub(crate) struct Receiving {
 
 impl Receiving {
     pub(super) fn new(subscriber: Arc<Subscriber>, queue: mpsc::Receiver<Delivery>) -> Receiving {
-        Receiving { subscriber, queue, received: 0, backlog: VecDeque::new(), taken: BTreeMap::new() }
+        Receiving { subscriber, queue, received: 0, last_read: 0, backlog: VecDeque::new(), taken: BTreeMap::new() }
     }
 
     /// The next message; cancel-safe. Pends while there is none.
@@ -181,16 +216,29 @@ impl Receiving {
         !self.backlog.is_empty()
     }
 
-    /// A partition that the session has to read for itself now, and from where. Queue items sent before come first.
-    pub(crate) fn lagging(&self) -> Option<(PartId, Offset)> {
+    /// A partition that the session has to read for itself now, and from where. Queue items sent before come first; partitions
+    /// take turns.
+    pub(crate) fn lagging(&mut self) -> Lag {
         if self.has_backlog() {
-            return None;
+            return Lag::None;
         }
         let lanes = self.subscriber.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.iter().enumerate().find_map(|(at, lane)| {
-            let behind = lane.behind.filter(|behind| behind.after <= self.received)?;
-            Some((PartId(at as u32), behind.next))
-        })
+        let mut now = None;
+        let mut until: Option<Instant> = None;
+        for step in 1..=lanes.len() {
+            let at = (self.last_read + step) % lanes.len();
+            let Some(behind) = lanes[at].behind.filter(|behind| behind.after <= self.received) else { continue };
+            match behind.rest {
+                Some(rest) if rest.until > *now.get_or_insert_with(Instant::now) => {
+                    until = Some(until.map_or(rest.until, |until| until.min(rest.until)));
+                }
+                _ => {
+                    self.last_read = at;
+                    return Lag::At(PartId(at as u32), behind.next);
+                }
+            }
+        }
+        until.map_or(Lag::None, Lag::Until)
     }
 
     /// How far the messages taken reach, for cursors while connected; `None`: nothing taken yet.

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_log::record::{Batches, Record, RecordReader};
 use forebay_log::{Offset, ReadError};
-use tracing::{error, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
 use super::hub::{Hub, Part};
+use super::trouble::Trouble;
 use crate::log_limit::LogLimit;
 use crate::mqtt::limits::DELIVERY_READ_BYTES;
 
@@ -18,14 +20,23 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs until the partition is followed no more.
 pub(super) async fn run(hub: Arc<Hub>, part: Arc<Part>) {
     let mut watch = part.partition.watch();
+    let mut trouble = Trouble::default();
     let follow = async {
         loop {
             while let Some(from) = hub.tailer_from(&part) {
                 match read(&hub, &part, from).await {
-                    Ok((records, next)) => hub.fan_out(&part, &records, next),
+                    Ok((records, next)) => {
+                        if trouble.over() {
+                            let (topic, partition) = (part.partition.topic(), part.partition.index());
+                            info!(topic, partition, "can be read for subscribers again");
+                        }
+                        hub.fan_out(&part, &records, next);
+                    }
                     Err(error) => {
-                        warn!(topic = part.partition.topic(), partition = part.partition.index(), %error,
-                            "cannot read for subscribers, trying again");
+                        if let Some(suppressed) = trouble.met(&error.to_string(), Instant::now()) {
+                            warn!(topic = part.partition.topic(), partition = part.partition.index(), %error, suppressed,
+                                "cannot read for subscribers, trying again each second");
+                        }
                         tokio::time::sleep(RETRY).await;
                     }
                 }

@@ -10,9 +10,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_log::{Millis, Offset};
 use uuid::Uuid;
 
-use super::stored::{EntryProblem, expect_format, put_format, put_text, take_text};
+use super::stored::{EntryProblem, FORMAT, expect_format, put_format, put_text, take_text};
 use super::{CONTROL, Subscription, Subscriptions};
 use crate::mqtt::packet::{Qos, Version};
+
+/// Of cursors; the first one did not name topics by their ids.
+const CURSORS_FORMAT: u8 = 2;
 
 /// What is stored of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl Entry {
     #[must_use]
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
-        put_format(&mut out);
+        put_format(FORMAT, &mut out);
         out.put_u8(if self.version == Version::V5 { 5 } else { 4 });
         out.put_u32(self.expiry);
         out.put_i64(self.disconnected_at.map_or(i64::MIN, |at| at.0));
@@ -82,7 +85,7 @@ impl Entry {
     /// # Errors
     /// When the value was written by a later version or is damaged.
     pub(crate) fn decode(mut value: Bytes) -> Result<Entry, EntryProblem> {
-        expect_format(&mut value)?;
+        expect_format(FORMAT, &mut value)?;
         if value.len() < 17 {
             return Err(EntryProblem::Damaged);
         }
@@ -127,7 +130,7 @@ impl Cursors {
     #[must_use]
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
-        put_format(&mut out);
+        put_format(CURSORS_FORMAT, &mut out);
         out.put_u32(self.0.len() as u32);
         for (CursorKey { topic, id, partition }, offset) in &self.0 {
             put_text(topic, &mut out);
@@ -141,7 +144,7 @@ impl Cursors {
     /// # Errors
     /// When the value was written by a later version or is damaged.
     pub(crate) fn decode(mut value: Bytes) -> Result<Cursors, EntryProblem> {
-        expect_format(&mut value)?;
+        expect_format(CURSORS_FORMAT, &mut value)?;
         let count = value.try_get_u32().map_err(|_| EntryProblem::Damaged)?;
         let mut cursors = BTreeMap::new();
         for _ in 0..count {

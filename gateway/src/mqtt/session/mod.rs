@@ -25,6 +25,7 @@ pub(crate) use subscribe::{Added, Subscription, Subscriptions};
 use super::delivery::Delivery;
 use super::packet::{Incoming, Message, Outgoing, Text, Version, Will};
 use super::reason;
+use crate::clock::Moment;
 
 /// The stream of CONNECT: the whole connection on TCP and TLS.
 pub(crate) const CONTROL: u64 = 0;
@@ -38,8 +39,8 @@ pub(crate) enum Event {
     Appended { stream: u64, sequence: u64, result: Result<(), AppendError> },
     /// The change that left as `Effect::Persist` with this `then` is durable, or refused.
     Stored { then: Then, result: Result<(), AppendError> },
-    /// A message for the client; only while `Session::has_room`.
-    Deliver(Delivery),
+    /// A message for the client; only while `Session::has_room`. `wall`: what the wall clock shows.
+    Deliver { delivery: Delivery, wall: Millis },
     /// Time has passed.
     Tick,
 }
@@ -194,7 +195,7 @@ impl Session {
     }
 
     /// The messages that were sent before and are not acknowledged, again, in order [MQTT-4.4.0-1, 4.6.0-1].
-    pub(crate) fn resend(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+    pub(crate) fn resend(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         self.kept.outbound.resend(now, effects);
     }
 
@@ -209,7 +210,9 @@ impl Session {
             }
             Event::Appended { stream, sequence, result } => self.appended(stream, sequence, result, effects),
             Event::Stored { then, result } => self.stored(then, result, effects),
-            Event::Deliver(delivery) => self.kept.outbound.send(now, delivery, effects),
+            Event::Deliver { delivery, wall } => {
+                self.kept.outbound.send(Moment { steady: now, wall }, delivery, effects);
+            }
             Event::Tick => {
                 if self.next_deadline().is_some_and(|deadline| deadline <= now) {
                     self.close(reason::KEEP_ALIVE_TIMEOUT, effects);

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use forebay_log::Millis;
-
 use super::{CONTROL, Effect};
+use crate::clock::Moment;
 use crate::mqtt::delivery::{Delivery, Place};
 use crate::mqtt::limits::MAX_OUTGOING_INFLIGHT_BYTES;
 use crate::mqtt::packet::{Outgoing, Publish, Qos};
@@ -55,7 +54,7 @@ impl Outbound {
         self.inflight.iter().filter_map(|gone| gone.delivery.place)
     }
 
-    pub(super) fn send(&mut self, now: Millis, delivery: Delivery, effects: &mut Vec<Effect>) {
+    pub(super) fn send(&mut self, now: Moment, delivery: Delivery, effects: &mut Vec<Effect>) {
         let Some(mut publish) = delivery.publish(now) else { return };
         if publish.message.qos != Qos::AtMostOnce {
             publish.packet_id = self.free_id();
@@ -84,7 +83,7 @@ impl Outbound {
         }
     }
 
-    pub(super) fn resend(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+    pub(super) fn resend(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let bytes = &mut self.bytes;
         self.inflight.retain(|gone| match gone.delivery.publish(now) {
             Some(publish) => {

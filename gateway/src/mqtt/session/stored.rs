@@ -4,8 +4,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::mqtt::packet::Text;
 
-/// The only format so far.
-const FORMAT: u8 = 1;
+/// The format of what has had only one.
+pub(crate) const FORMAT: u8 = 1;
 
 /// A stored value that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,14 +16,14 @@ pub(crate) enum EntryProblem {
     Damaged,
 }
 
-pub(crate) fn put_format(out: &mut BytesMut) {
-    out.put_u8(FORMAT);
+pub(crate) fn put_format(format: u8, out: &mut BytesMut) {
+    out.put_u8(format);
 }
 
 /// Takes the version byte.
-pub(crate) fn expect_format(value: &mut Bytes) -> Result<(), EntryProblem> {
+pub(crate) fn expect_format(format: u8, value: &mut Bytes) -> Result<(), EntryProblem> {
     match value.try_get_u8() {
-        Ok(FORMAT) => Ok(()),
+        Ok(found) if found == format => Ok(()),
         Ok(other) => Err(EntryProblem::Format(other)),
         Err(_) => Err(EntryProblem::Damaged),
     }

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forebay_disk::AppendData;
-use forebay_log::Millis;
 use forebay_log::record::RecordChunk;
 use tokio::io::{duplex, split};
 
@@ -24,6 +23,27 @@ async fn fill_the_log(door: &Door) {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_publish_waits_for_a_stalled_disk_is_still_answered_its_pings() {
+    let door = Door::start(&[]).await;
+    let mut others = door.broker.held.share();
+    others.set(MAX_HELD_BYTES);
+    let mut client = door.connect(v5("m1")).await;
+    fill_the_log(&door).await;
+    client.publish(1, Qos::AtLeastOnce, &"x".repeat(4 << 10)).await;
+    client.hears_nothing().await;
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        client.send(Incoming::PingReq).await;
+        answers.extend(timeout(PATIENCE / 10, client.next()).await);
+    }
+    client.publish(2, Qos::AtLeastOnce, &"x".repeat(4 << 10)).await;
+    door.files.open();
+    assert_eq!(answers, [Some(Outgoing::PingResp), Some(Outgoing::PingResp), Some(Outgoing::PingResp)]);
+    assert_eq!(client.receive().await, Outgoing::PubAck(ack(1)));
+    assert_eq!(client.receive().await, Outgoing::PubAck(ack(2)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! What subscribers receive: live, after an absence, when they are slow, and what was retained.
 
 use super::*;
-use crate::mqtt::session::Subscription;
+use crate::mqtt::session::{Subscription, cursor_key};
 
 fn payloads(messages: &[Publish]) -> Vec<String> {
     messages.iter().map(|publish| String::from_utf8_lossy(&publish.message.payload).into_owned()).collect()
@@ -284,4 +284,60 @@ async fn a_slow_subscriber_goes_on_with_a_topic_that_was_deleted_and_made_again(
     let later: Vec<String> = received.into_iter().filter(|at| at.parse::<u16>().unwrap() > 10).collect();
     let expected: Vec<String> = (11..=20).map(|at| at.to_string()).collect();
     assert_eq!(later, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_cannot_be_read_does_not_hold_up_what_a_kept_session_missed_in_others() {
+    for (unreadable, first, second) in
+        [("log/mqtt-0", "pumps/p1", "meters/m1"), ("log/pumps-0", "meters/m1", "pumps/p1")]
+    {
+        let door = Door::start(&["routes=[{filter=\"pumps/#\", topic=\"pumps\"}]"]).await;
+        let mut away = door.connect(kept("away")).await;
+        away.subscribe("#", Qos::AtLeastOnce).await;
+        away.disconnect().await;
+        for topic in ["meters/m1", "pumps/p1"] {
+            door.broker.publish("program", topic, b"missed", false).await.unwrap();
+        }
+        door.files.make_unreadable(Some(unreadable));
+        let mut back = door.connect(kept("away")).await;
+        assert_eq!(back.message().await.message.topic.as_str(), first, "{unreadable}");
+        back.hears_nothing().await;
+        door.files.make_unreadable(None);
+        assert_eq!(back.message().await.message.topic.as_str(), second, "{unreadable}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursors_of_an_older_layout_count_from_the_present_end_and_not_from_the_start_of_the_log() {
+    let door = Door::start(&[]).await;
+    let mut away = door.connect(kept("away")).await;
+    away.subscribe("meters/#", Qos::AtLeastOnce).await;
+    away.disconnect().await;
+    eventually(|| door.broker.connected() == 0).await;
+    door.broker.publish("program", "meters/m1", b"long ago", false).await.unwrap();
+    let older = Bytes::from_static(&[1, 0, 0, 0, 0]);
+    door.broker.sessions.put(cursor_key("away"), Some(older)).await.unwrap();
+    let door = Door::on(door.stop().await, &[]).await;
+    door.broker.publish("program", "meters/m1", b"since the start", false).await.unwrap();
+    let mut back = door.connect(kept("away")).await;
+    assert!(back.present);
+    assert_eq!(back.message().await.message.payload, "since the start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_comes_while_a_retained_message_is_durable_but_not_yet_kept_does_not_miss_it() {
+    let door = Door::start(&[]).await;
+    door.files.shut_for("log/_mqtt_retained-0");
+    let mut publisher = door.connect(v5("p")).await;
+    publisher.send(retained(1, "meters/a", "1")).await;
+    door.values_become(&["1"]).await;
+    let mut client = door.connect(v5("c")).await;
+    client.subscribe("meters/+", Qos::AtLeastOnce).await;
+    let early = timeout(SILENCE, client.message()).await;
+    door.files.open();
+    let Ok(message) = early else {
+        assert!(client.message().await.message.retain);
+        return;
+    };
+    panic!("delivered before it was kept: {message:?}");
 }

@@ -2,6 +2,7 @@
 
 mod backpressure;
 mod delivery;
+mod limits;
 mod publish;
 mod sessions;
 mod streams;
@@ -16,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use forebay_disk::sim::{Faults, SimFiles};
 use forebay_disk::{File, Files, Log, LogOptions};
 use forebay_log::record::{Batches, Record, RecordReader};
-use forebay_log::{Offset, TopicConfig};
+use forebay_log::{Millis, Offset, TopicConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -38,29 +39,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a test watches that nothing comes.
 const SILENCE: Duration = Duration::from_millis(150);
 
-/// Files whose syncs wait while the gate is shut: a stalled disk.
+/// Files whose syncs wait while the gate is shut: a stalled disk. Of one directory they can be made unreadable.
 #[derive(Clone)]
 struct Gated {
     inner: SimFiles,
-    gate: Arc<(Mutex<bool>, Condvar)>,
+    gate: Arc<(Mutex<Option<PathBuf>>, Condvar)>,
+    unreadable: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl Gated {
     fn new() -> Gated {
-        Gated { inner: SimFiles::new(7), gate: Arc::default() }
+        Gated { inner: SimFiles::new(7), gate: Arc::default(), unreadable: Arc::default() }
     }
     fn shut(&self) {
-        *self.gate.0.lock().unwrap() = true;
+        self.shut_for("");
+    }
+    fn shut_for(&self, directory: &str) {
+        *self.gate.0.lock().unwrap() = Some(PathBuf::from(directory));
     }
     fn open(&self) {
-        *self.gate.0.lock().unwrap() = false;
+        *self.gate.0.lock().unwrap() = None;
         self.gate.1.notify_all();
+    }
+    fn make_unreadable(&self, directory: Option<&str>) {
+        *self.unreadable.lock().unwrap() = directory.map(PathBuf::from);
     }
 }
 
 impl Files for Gated {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(GatedFile { inner: self.inner.open(path, create)?, gate: self.gate.clone() }))
+        let inner = self.inner.open(path, create)?;
+        Ok(Arc::new(GatedFile { inner, path: path.to_owned(), files: self.clone() }))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.inner.remove(path)
@@ -84,19 +93,25 @@ impl Files for Gated {
 
 struct GatedFile {
     inner: Arc<dyn File>,
-    gate: Arc<(Mutex<bool>, Condvar)>,
+    path: PathBuf,
+    files: Gated,
 }
 
 impl File for GatedFile {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.files.unreadable.lock().unwrap().as_ref().is_some_and(|directory| self.path.starts_with(directory)) {
+            return Err(io::Error::other("the disk cannot be read here"));
+        }
         self.inner.read_at(position, buffer)
     }
     fn write_at(&self, position: u64, slices: &[io::IoSlice<'_>]) -> io::Result<()> {
         self.inner.write_at(position, slices)
     }
     fn sync(&self) -> io::Result<()> {
-        let shut = self.gate.0.lock().unwrap();
-        drop(self.gate.1.wait_while(shut, |shut| *shut).unwrap());
+        let gate = &self.files.gate;
+        let shut = gate.0.lock().unwrap();
+        let waits = |shut: &mut Option<PathBuf>| shut.as_ref().is_some_and(|shut| self.path.starts_with(shut));
+        drop(gate.1.wait_while(shut, waits).unwrap());
         self.inner.sync()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::client::mqtt::{self as client, ConnectOptions, Transport, Trust};
+use crate::mqtt::limits::{MAX_TLS_HANDSHAKES, TLS_TIMEOUT};
 use crate::mqtt::session::{Entry, session_key};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,9 +162,8 @@ async fn a_session_without_expiry_cannot_become_persistent() {
     assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x82, .. }));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_clients_are_served_and_others_at_their_port_are_not() {
-    let door = Door::start(&["mqtt.connect_timeout=500ms"]).await;
+/// Serves TLS too; returns where and how to get there.
+async fn serve_tls(door: &Door) -> (SocketAddr, Transport) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
@@ -178,6 +178,27 @@ async fn tls_clients_are_served_and_others_at_their_port_are_not() {
         server_name: "localhost".to_owned(),
         config: Arc::new(Trust::Anything.tls().unwrap()),
     };
+    (address, transport)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_that_stay_silent_do_not_keep_clients_out_of_tls() {
+    let door = Door::start(&[]).await;
+    let (address, transport) = serve_tls(&door).await;
+    let mut dead = Vec::new();
+    for _ in 0..2 * MAX_TLS_HANDSHAKES {
+        dead.push(TcpStream::connect(address).await.unwrap());
+    }
+    let options = ConnectOptions::new("m1");
+    let connecting = client::Client::connect(&transport, &options);
+    let connected = timeout(TLS_TIMEOUT / 2, connecting).await;
+    assert!(connected.expect("the silent ones hold it up").is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_clients_are_served_and_others_at_their_port_are_not() {
+    let door = Door::start(&["mqtt.connect_timeout=500ms"]).await;
+    let (address, transport) = serve_tls(&door).await;
     let mut client = client::Client::connect(&transport, &ConnectOptions::new("m1")).await.unwrap();
     let reason = client.publish_and_wait("meters/m1", Bytes::from_static(b"a"), Qos::ExactlyOnce).await.unwrap();
     assert_eq!(reason, 0);

@@ -54,7 +54,7 @@ fn publish(packet_id: u16, qos: Qos) -> Incoming {
 }
 
 fn delivery() -> Delivery {
-    let published = Published { message: message(Qos::AtLeastOnce), client_id: Text::from("m2"), expires_at: None };
+    let published = Published { message: message(Qos::AtLeastOnce), client_id: Text::from("m2"), expiry: None };
     Delivery {
         published: Arc::new(published),
         qos: Qos::AtLeastOnce,
@@ -162,13 +162,13 @@ fn topic_aliases_resolve_within_their_maximum() {
 fn unacknowledged_messages_are_sent_again_in_order_with_dup() {
     let mut first = session(Version::V5, 100, Kept::default());
     for _ in 0..WINDOW {
-        first.handle(T0, Event::Deliver(delivery()), &mut Vec::new());
+        first.handle(T0, Event::Deliver { delivery: delivery(), wall: T0 }, &mut Vec::new());
     }
     assert!(!first.has_room(), "the client's Receive Maximum is reached");
     packet(&mut first, Incoming::PubAck(Ack { packet_id: 2, reason: 0 }));
     let mut second = session(Version::V5, 100, first.kept);
     let mut effects = Vec::new();
-    second.resend(T0, &mut effects);
+    second.resend(Moment { steady: T0, wall: T0 }, &mut effects);
     let again: Vec<(u16, bool)> = sent(&effects)
         .into_iter()
         .filter_map(|packet| match packet {

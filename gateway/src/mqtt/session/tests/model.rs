@@ -204,7 +204,7 @@ fn run(version: Version, expiry: u32, steps: Vec<Step>) {
                 let packet = Incoming::Unsubscribe { packet_id: 9, filters: vec![Text::from(filters[filter])] };
                 Some(Event::Packet { stream: CONTROL, packet })
             }
-            Step::Deliver if session.has_room() => Some(Event::Deliver(delivery())),
+            Step::Deliver if session.has_room() => Some(Event::Deliver { delivery: delivery(), wall: T0 }),
             Step::Acknowledge { packet_id } => {
                 Some(Event::Packet { stream: CONTROL, packet: Incoming::PubAck(Ack { packet_id, reason: 0 }) })
             }
@@ -230,7 +230,7 @@ fn run(version: Version, expiry: u32, steps: Vec<Step>) {
                 let kept = std::mem::take(&mut session.kept);
                 session = self::session(version, expiry, kept);
                 model.reconnect();
-                session.resend(T0, &mut effects);
+                session.resend(Moment { steady: T0, wall: T0 }, &mut effects);
                 None
             }
             Step::Settle { .. } | Step::Store { .. } | Step::Deliver => None,
