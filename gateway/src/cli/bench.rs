@@ -14,6 +14,8 @@ use crate::mqtt::packet::{Qos, Version};
 
 /// Clients of one run: their numbers have six digits.
 const MAX_CLIENTS: u64 = 999_999;
+/// Bytes of a topic before the clients' names are put in; with them it must stay below 64 KiB (MQTT section 1.5.4).
+const MAX_TOPIC: usize = 16 << 10;
 /// How long a run is warmed up that is measured by time.
 const WARMUP: Duration = Duration::from_secs(1);
 /// How long a run takes if neither time nor count is given.
@@ -224,7 +226,7 @@ fn trust(cafile: Option<&PathBuf>, insecure: bool) -> anyhow::Result<Trust> {
 }
 
 fn publish(args: PublishArgs, road: RoadKind, port: u16) -> anyhow::Result<MqttBench> {
-    if args.topic.contains(['+', '#', '\0']) || args.topic.is_empty() {
+    if args.topic.contains(['+', '#', '\0']) || args.topic.is_empty() || args.topic.len() > MAX_TOPIC {
         return Err(Usage(format!("--topic {:?} is no topic to publish to", args.topic)).into());
     }
     Ok(MqttBench {

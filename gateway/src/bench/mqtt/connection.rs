@@ -122,10 +122,10 @@ impl Connection {
             let mut wake = self.fill(now, times, &mut counts);
             drop(counts);
             let wrote = self.write(cx)?;
-            if self.phase == Phase::Leaving && self.is_flushed() {
-                if Pin::new(&mut self.stream.writer).poll_shutdown(cx).is_pending() {
-                    return Poll::Pending;
-                }
+            if self.phase == Phase::Leaving
+                && self.is_flushed()
+                && Pin::new(&mut self.stream.writer).poll_shutdown(cx).is_ready()
+            {
                 if self.head.has_id {
                     return Poll::Ready(Ok(()));
                 }

@@ -3,10 +3,10 @@
 mod connection;
 mod flow;
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use tokio::net::lookup_host;
 
 use super::fleet::{self, Account, Generator, Shared, Times};
 use super::pace::{Limits, Pace};
@@ -22,6 +22,8 @@ use flow::Flow;
 
 /// The largest packet (section 1.5.5), less the room for topic and header.
 const MAX_PAYLOAD: usize = 268_435_455 - (1 << 17);
+
+const TRUST: &str = "cannot prepare TLS; --cafile must name a PEM file with certificates";
 
 /// A benchmark over MQTT.
 #[derive(Debug, Clone)]
@@ -104,35 +106,34 @@ impl Publisher {
 }
 
 impl Generator for Publisher {
-    /// The UDP socket of the thread's QUIC clients.
-    type Road = Option<quinn::Endpoint>;
+    type Road = Transport;
     type Client = (RawStream, u16);
 
-    fn road(&self) -> anyhow::Result<Option<quinn::Endpoint>> {
-        match &self.bench.road {
-            RoadKind::Quic(trust) => trust.quic().map(Some),
-            _ => Ok(None),
-        }
+    fn road(&self) -> anyhow::Result<Transport> {
+        let bench = &self.bench;
+        let (address, server_name) = (format!("{}:{}", bench.host, bench.port), bench.host.clone());
+        Ok(match &bench.road {
+            RoadKind::Tcp => Transport::Tcp { address },
+            RoadKind::Tls(trust) => {
+                Transport::Tls { address, server_name, config: Arc::new(trust.tls().context(TRUST)?) }
+            }
+            RoadKind::Quic(trust) => {
+                let mut addresses = address.to_socket_addrs().with_context(|| format!("cannot find {}", bench.host))?;
+                Transport::Quic {
+                    endpoint: trust.quic().context(TRUST)?,
+                    // The clients' socket is an IPv4 one.
+                    address: addresses
+                        .find(SocketAddr::is_ipv4)
+                        .with_context(|| format!("{} has no IPv4 address", bench.host))?,
+                    server_name,
+                    messages_per_stream: None,
+                }
+            }
+        })
     }
 
-    async fn connect(&self, road: &Option<quinn::Endpoint>, number: usize) -> anyhow::Result<(RawStream, u16)> {
+    async fn connect(&self, road: &Transport, number: usize) -> anyhow::Result<(RawStream, u16)> {
         let bench = &self.bench;
-        let address = format!("{}:{}", bench.host, bench.port);
-        let transport = match (&bench.road, road) {
-            (RoadKind::Tls(trust), _) => {
-                Transport::Tls { address, server_name: bench.host.clone(), config: Arc::new(trust.tls()?) }
-            }
-            (_, Some(endpoint)) => Transport::Quic {
-                endpoint: endpoint.clone(),
-                address: lookup_host(&address)
-                    .await?
-                    .find(std::net::SocketAddr::is_ipv4)
-                    .with_context(|| format!("{} has no IPv4 address", bench.host))?,
-                server_name: bench.host.clone(),
-                messages_per_stream: None,
-            },
-            _ => Transport::Tcp { address: address.clone() },
-        };
         let options = ConnectOptions {
             version: bench.version,
             // Pings would only be noise here; the run is bounded by itself.
@@ -142,7 +143,7 @@ impl Generator for Publisher {
             window: bench.load.inflight,
             ..ConnectOptions::new(String::from_utf8_lossy(&self.names.name(number)))
         };
-        let client = Client::connect(&transport, &options).await;
+        let client = Client::connect(road, &options).await;
         let client = client.with_context(|| {
             format!("no MQTT connection to {}:{}; is a broker running there?", bench.host, bench.port)
         })?;
