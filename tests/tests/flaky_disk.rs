@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use forebay::config::{Config, Sources};
 use forebay::node::{Node, open_data_dir};
-use forebay_disk::sim::FlakyFiles;
+use forebay_disk::sim::HookedFiles;
 use forebay_tests::meter::{self, Account, Plan};
 use forebay_tests::{audit, kafka, readings};
 
@@ -34,7 +34,7 @@ async fn start_flaky(dir: &Path) -> Result<Node> {
     let mut last = None;
     for seed in 0..50 {
         let config = config(dir)?;
-        let files = Arc::new(FlakyFiles::new(open_data_dir(&config)?, 10, seed));
+        let files = Arc::new(HookedFiles::flaky(open_data_dir(&config)?, "", 10, seed));
         match Node::start(config, files).await {
             Ok(node) => return Ok(node),
             Err(error) => last = Some(error),

@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use forebay_disk::sim::{Faults, SimFiles};
-use forebay_disk::{File, Files, Log, LogOptions};
+use forebay_disk::sim::{Faults, HookedFiles, SimFiles, Step};
+use forebay_disk::{Files, Log, LogOptions};
 use forebay_log::record::{Batches, Record, RecordReader};
 use forebay_log::{Millis, Offset, TopicConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -47,6 +47,10 @@ struct Gated {
     unreadable: Arc<Mutex<Option<PathBuf>>>,
 }
 
+fn lies_in(path: &Path, directory: Option<&PathBuf>) -> bool {
+    directory.is_some_and(|directory| path.starts_with(directory))
+}
+
 impl Gated {
     fn new() -> Gated {
         Gated { inner: SimFiles::new(7), gate: Arc::default(), unreadable: Arc::default() }
@@ -61,70 +65,24 @@ impl Gated {
         *self.gate.0.lock().unwrap() = None;
         self.gate.1.notify_all();
     }
+    /// The file system that the log gets.
+    fn files(&self) -> Arc<dyn Files> {
+        let gated = self.clone();
+        let hooked = HookedFiles::new(Arc::new(self.inner.clone()), move |step, path| match step {
+            Step::Read if lies_in(path, gated.unreadable.lock().unwrap().as_ref()) => {
+                Err(io::Error::other("the disk cannot be read here"))
+            }
+            Step::Sync => {
+                let shut = gated.gate.0.lock().unwrap();
+                drop(gated.gate.1.wait_while(shut, |shut| lies_in(path, shut.as_ref())).unwrap());
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+        Arc::new(hooked)
+    }
     fn make_unreadable(&self, directory: Option<&str>) {
         *self.unreadable.lock().unwrap() = directory.map(PathBuf::from);
-    }
-}
-
-impl Files for Gated {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        let inner = self.inner.open(path, create)?;
-        Ok(Arc::new(GatedFile { inner, path: path.to_owned(), files: self.clone() }))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        self.inner.list(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-}
-
-struct GatedFile {
-    inner: Arc<dyn File>,
-    path: PathBuf,
-    files: Gated,
-}
-
-impl File for GatedFile {
-    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.files.unreadable.lock().unwrap().as_ref().is_some_and(|directory| self.path.starts_with(directory)) {
-            return Err(io::Error::other("the disk cannot be read here"));
-        }
-        self.inner.read_at(position, buffer)
-    }
-    fn write_at(&self, position: u64, slices: &[io::IoSlice<'_>]) -> io::Result<()> {
-        self.inner.write_at(position, slices)
-    }
-    fn sync(&self) -> io::Result<()> {
-        let gate = &self.files.gate;
-        let shut = gate.0.lock().unwrap();
-        let waits = |shut: &mut Option<PathBuf>| shut.as_ref().is_some_and(|shut| self.path.starts_with(shut));
-        drop(gate.1.wait_while(shut, waits).unwrap());
-        self.inner.sync()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn modified(&self) -> io::Result<i64> {
-        self.inner.modified()
-    }
-    fn set_modified(&self, millis: i64) -> io::Result<()> {
-        self.inner.set_modified(millis)
     }
 }
 
@@ -148,7 +106,7 @@ impl Door {
         let mut config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
         config.topic_defaults.num_partitions = 1;
         let config = Arc::new(config);
-        let opened = Arc::new(files.clone());
+        let opened = files.files();
         let options = LogOptions { shards: 1, fsync: true };
         let log = tokio::task::spawn_blocking(move || Log::open(opened, options)).await.unwrap().unwrap();
         let shutdown = CancellationToken::new();

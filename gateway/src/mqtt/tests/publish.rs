@@ -162,7 +162,7 @@ async fn an_intent_whose_log_cannot_be_read_is_neither_appended_again_nor_acknow
     client.publish(5, Qos::ExactlyOnce, "five").await;
     assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x83, .. }));
     let files = door.stop().await;
-    files.remove(state).unwrap();
+    files.inner.remove(state).unwrap();
     let door = Door::on(files, &[]).await;
     let mut client = door.connect(kept("m1")).await;
     client.publish(5, Qos::ExactlyOnce, "five").await;

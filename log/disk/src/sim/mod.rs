@@ -5,7 +5,7 @@
 //! not write is not written by a later sync either, as Linux does it. A full disk takes the first part of a write.
 
 mod disk;
-mod flaky;
+mod hooked;
 mod random;
 
 use std::io;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use disk::{Disk, NodeId};
-pub use flaky::FlakyFiles;
+pub use hooked::{Hook, HookedFiles, Step};
 pub use random::Random;
 
 use crate::files::{File, Files};

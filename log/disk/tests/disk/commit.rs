@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::common::{chunk, open_on as open, values};
-use forebay_disk::sim::{Faults, FlakyFiles, SimFiles};
+use forebay_disk::sim::{Faults, HookedFiles, SimFiles};
 use forebay_disk::{AppendData, Chain, Files, RealFiles};
 use forebay_log::{AppendError, TopicConfig};
 
@@ -50,7 +50,8 @@ async fn without_fsync_nothing_is_synced_for_an_append_and_a_clean_stop_keeps_al
 #[tokio::test(flavor = "multi_thread")]
 async fn with_failing_writes_and_syncs_each_record_is_kept_or_refused_and_a_restart_agrees() {
     let dir = tempfile::tempdir().unwrap();
-    let flaky = |seed| Arc::new(FlakyFiles::new(RealFiles::open(dir.path()).unwrap(), 10, seed)) as Arc<dyn Files>;
+    let flaky =
+        |seed| Arc::new(HookedFiles::flaky(RealFiles::open(dir.path()).unwrap(), "", 10, seed)) as Arc<dyn Files>;
     let mut kept = Vec::new();
     for life in 0..3 {
         let log = open(flaky(life), true);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_disk::sim::FlakyFiles;
+use forebay_disk::sim::HookedFiles;
 use forebay_disk::{AppendData, Log, Partition, RealFiles};
 use forebay_log::record::{Batches, RecordChunk, RecordReader};
 use forebay_log::{Millis, Offset, ReadError, TopicConfig};
@@ -107,7 +107,7 @@ async fn a_partition_that_cannot_be_mended_takes_no_memory_from_the_others() {
     log.create_topic("t", 2, TopicConfig { max_message_bytes: 64 << 20, ..TopicConfig::default() }).await.unwrap();
     drop(log);
     // Every write fails there, and so does every repair.
-    let files = FlakyFiles::new(RealFiles::open(dir.path()).unwrap(), 1000, 1).only_below("log/t-0");
+    let files = HookedFiles::flaky(RealFiles::open(dir.path()).unwrap(), "log/t-0", 1000, 1);
     let log = open_on(Arc::new(files), true);
     let topic = log.topic("t").unwrap();
     let large = || {

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_disk::sim::{Faults, FlakyFiles, SimFiles};
+use forebay_disk::sim::{Faults, HookedFiles, SimFiles};
 use forebay_disk::{Files, LogError, RealFiles};
 
 fn conforms(files: &dyn Files) {
@@ -66,7 +66,7 @@ fn the_simulated_file_system_conforms() {
 
 #[test]
 fn a_wrapper_that_never_fails_conforms() {
-    conforms(&FlakyFiles::new(Arc::new(SimFiles::new(1)), 0, 1));
+    conforms(&HookedFiles::flaky(Arc::new(SimFiles::new(1)), "", 0, 1));
 }
 
 #[test]

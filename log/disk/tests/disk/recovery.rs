@@ -1,13 +1,13 @@
 //! What a restart makes of a torn tail, of flipped bytes and of lost index files.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::common::{chunk, files_of, flip, open, open_on, values};
-use forebay_disk::{AppendData, File, Files, Log, LogOptions, Partition, RealFiles};
+use forebay_disk::sim::{HookedFiles, Step};
+use forebay_disk::{AppendData, Files, Log, LogOptions, Partition, RealFiles};
 use forebay_log::limits::CHECKPOINT_INTERVAL_MS;
 use forebay_log::{Offset, ReadError, TopicConfig};
 
@@ -176,45 +176,6 @@ fn lost_metadata_is_an_error_and_not_an_empty_log() {
     }
 }
 
-/// Opens the files of segments only after longer than the recovery points are left alone, and sees whether they changed.
-struct Slow {
-    inner: Arc<dyn Files>,
-    points: PathBuf,
-    changed: AtomicBool,
-}
-
-impl Files for Slow {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        if path.extension().is_some_and(|extension| extension == "log") {
-            let before = std::fs::read(&self.points)?;
-            let deadline = Instant::now() + Duration::from_millis(CHECKPOINT_INTERVAL_MS + 1500);
-            while Instant::now() < deadline && !self.changed.load(Ordering::Acquire) {
-                std::thread::sleep(Duration::from_millis(50));
-                self.changed.fetch_or(std::fs::read(&self.points)? != before, Ordering::AcqRel);
-            }
-        }
-        self.inner.open(path, create)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        self.inner.list(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_that_takes_long_leaves_the_recovery_points_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -222,9 +183,21 @@ async fn a_recovery_that_takes_long_leaves_the_recovery_points_alone() {
     drop(fill(&log, 3, false).await);
     drop(log);
     let points = dir.path().join("log/recovery-point-offset-checkpoint");
-    let inner: Arc<dyn Files> = RealFiles::open(dir.path()).unwrap();
-    let slow = Arc::new(Slow { inner, points, changed: AtomicBool::new(false) });
-    let log = open_on(slow.clone(), true);
+    let changed = Arc::new(AtomicBool::new(false));
+    let watched = Arc::clone(&changed);
+    // Segments open only after longer than the recovery points are left alone.
+    let slow = HookedFiles::new(RealFiles::open(dir.path()).unwrap(), move |step, path| {
+        if step == Step::Open && path.extension().is_some_and(|extension| extension == "log") {
+            let before = std::fs::read(&points)?;
+            let deadline = Instant::now() + Duration::from_millis(CHECKPOINT_INTERVAL_MS + 1500);
+            while Instant::now() < deadline && !watched.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(50));
+                watched.fetch_or(std::fs::read(&points)? != before, Ordering::AcqRel);
+            }
+        }
+        Ok(())
+    });
+    let log = open_on(Arc::new(slow), true);
     assert_eq!(values(&partition(&log)), ["0", "1", "2"]);
-    assert!(!slow.changed.load(Ordering::Acquire), "a crash now would have lost them");
+    assert!(!changed.load(Ordering::Acquire), "a crash now would have lost them");
 }
