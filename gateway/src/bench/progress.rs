@@ -53,11 +53,11 @@ impl Progress {
         self.started = Instant::now();
         self.last = (self.started, 0);
         if let Some(bar) = &self.bar {
-            bar.set_length(self.total);
             // A template that does not parse leaves indicatif's own.
             if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
                 bar.set_style(style);
             }
+            bar.set_length(self.total);
         }
     }
 
