@@ -1,6 +1,7 @@
 //! Forebay: an edge ingest gateway from smart meters to log, lake and alerts in one process.
 
 pub mod alerts;
+mod bench;
 pub mod cli;
 pub mod client;
 mod clock;

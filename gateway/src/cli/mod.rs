@@ -1,5 +1,6 @@
 //! The command line: one file for each command, and what they share: help, logs, runtime, exit codes.
 
+mod bench;
 mod config;
 mod consume;
 mod demo;
@@ -61,6 +62,8 @@ enum Command {
     Lake(lake::Args),
     /// Check and test alert rules
     Rules(rules::Args),
+    /// Load a broker, this program or another, and measure it
+    Bench(bench::Args),
     /// Check, show and document the configuration
     Config(config::Args),
 }
@@ -85,6 +88,7 @@ impl Command {
             Command::Consume(args) => consume::run(args).await,
             Command::Lake(args) => lake::run(args).await,
             Command::Rules(args) => rules::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             Command::Config(args) => config::run(args).await,
         }
     }

@@ -51,8 +51,9 @@ enum AcksArg {
     Leader,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Codec {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Codec {
+    #[default]
     None,
     Gzip,
     Snappy,

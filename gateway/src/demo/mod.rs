@@ -3,7 +3,7 @@
 mod alert_book;
 mod fleet;
 mod place;
-mod readings;
+pub(crate) mod readings;
 mod screen;
 mod stage;
 mod summary;

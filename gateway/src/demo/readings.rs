@@ -31,10 +31,10 @@ const FIELDS: [(&str, &str); 8] = [
 
 /// One meter and its readings, in the order of their time.
 #[derive(Debug)]
-pub(super) struct Meter {
-    pub(super) name: String,
+pub(crate) struct Meter {
+    pub(crate) name: String,
     /// The time at which the replay of this meter's data set begins.
-    pub(super) origin: Millis,
+    pub(crate) origin: Millis,
     readings: Vec<Reading>,
     /// The fields of all readings as JSON members, one text for all.
     members: String,
@@ -48,17 +48,17 @@ struct Reading {
 }
 
 impl Meter {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.readings.len()
     }
 
     /// When the reading is due, in milliseconds of the meters' time since the replay began.
-    pub(super) fn due(&self, index: usize) -> Option<i64> {
+    pub(crate) fn due(&self, index: usize) -> Option<i64> {
         self.readings.get(index).map(|reading| reading.at.0 - self.origin.0)
     }
 
     /// The payload of a reading, as a meter would send it, its time moved by `shift` milliseconds.
-    pub(super) fn payload(&self, index: usize, shift: i64) -> Option<String> {
+    pub(crate) fn payload(&self, index: usize, shift: i64) -> Option<String> {
         let reading = self.readings.get(index)?;
         let ts = chrono::DateTime::from_timestamp_millis(reading.at.0 + shift)?;
         let members = self.members.get(reading.start..reading.end)?;
@@ -75,12 +75,12 @@ impl Meter {
 
 /// All meters of a demo.
 #[derive(Debug)]
-pub(super) struct Readings {
-    pub(super) meters: Vec<Meter>,
+pub(crate) struct Readings {
+    pub(crate) meters: Vec<Meter>,
     /// Milliseconds of the meters' time from the first reading to the last, over all data sets.
-    pub(super) span: i64,
+    pub(crate) span: i64,
     /// For the first line of the demo.
-    pub(super) description: String,
+    pub(crate) description: String,
 }
 
 impl Readings {
@@ -88,7 +88,7 @@ impl Readings {
     ///
     /// # Errors
     /// None but for a broken build.
-    pub(super) fn embedded() -> anyhow::Result<Readings> {
+    pub(crate) fn embedded() -> anyhow::Result<Readings> {
         let mut meters = parse(&unpack(LONDON)?, "london").context("embedded London readings")?;
         meters.extend(parse(&unpack(HOUSEHOLD)?, HOUSEHOLD_METER).context("embedded household readings")?);
         let description = "real: London, half-hourly, 2013; near Paris, every minute, 2009";
@@ -100,7 +100,7 @@ impl Readings {
     ///
     /// # Errors
     /// What cannot be read, with its line.
-    pub(super) fn from_file(path: &Path) -> anyhow::Result<Readings> {
+    pub(crate) fn from_file(path: &Path) -> anyhow::Result<Readings> {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let is_zstd = path.extension().is_some_and(|extension| extension == "zst");
         let text = if is_zstd { unpack(&bytes).with_context(|| path.display().to_string())? } else { bytes };
@@ -116,7 +116,7 @@ impl Readings {
         Readings { meters, span, description }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.meters.iter().map(Meter::len).sum()
     }
 }

@@ -20,8 +20,13 @@ pub(super) struct Shares {
 /// Raises the soft limit (often 1024) to the hard one, or to what `config` can use where the process may do that, and returns
 /// what is allowed then.
 pub(super) fn raise(config: &Config) -> usize {
+    raise_to(config.mqtt.max_connections.saturating_mul(2))
+}
+
+/// As [`raise`], for a program that can use so many.
+pub(crate) fn raise_to(useful: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let useful = u64::try_from(config.mqtt.max_connections.saturating_mul(2)).unwrap_or(u64::MAX);
+    let useful = u64::try_from(useful).unwrap_or(u64::MAX);
     let both = |limit| Rlimit { current: limit, maximum: limit };
     let most = maximum.map(|hard| hard.max(useful));
     let allowed = [most, maximum].into_iter().find(|&limit| setrlimit(Resource::Nofile, both(limit)).is_ok());

@@ -1,7 +1,7 @@
 //! One node: opens the log, starts every service and door in order, and drains them in reverse.
 
 mod bind;
-mod descriptors;
+pub(crate) mod descriptors;
 mod health;
 mod ready;
 #[cfg(test)]

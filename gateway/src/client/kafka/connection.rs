@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -65,6 +65,13 @@ impl Connection {
         wait: Duration,
         make: impl FnOnce(i16) -> R,
     ) -> anyhow::Result<R::Response> {
+        let version = self.version::<R>(highest)?;
+        let mut body = self.exchange(&make(version), version, wait + ANSWER_TIMEOUT).await?;
+        R::Response::decode(&mut body, version)
+    }
+
+    /// The version to speak of an API, at most `highest`.
+    fn version<R: Request>(&self, highest: i16) -> anyhow::Result<i16> {
         let &(low, high) = self.versions.get(&R::KEY).with_context(|| {
             format!("{} does not serve the Kafka API with key {} that this needs", self.address, R::KEY)
         })?;
@@ -72,55 +79,73 @@ impl Connection {
         if version < low.max(R::VERSIONS.min) {
             bail!("{} serves Kafka API {} only in versions {low} to {high}", self.address, R::KEY);
         }
-        let mut body = self.exchange(&make(version), version, wait + ANSWER_TIMEOUT).await?;
-        R::Response::decode(&mut body, version)
+        Ok(version)
+    }
+
+    /// The bare stream and the version of `R` to speak on it: for an owner that keeps several requests in flight.
+    pub(super) fn into_raw<R: Request>(self, highest: i16) -> anyhow::Result<(TcpStream, i16)> {
+        let version = self.version::<R>(highest)?;
+        Ok((self.stream, version))
     }
 
     async fn exchange<R: Request>(&mut self, request: &R, version: i16, wait: Duration) -> anyhow::Result<Bytes> {
         self.correlation = self.correlation.wrapping_add(1);
-        let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.correlation)
-            .with_client_id(Some(StrBytes::from_static_str("forebay")));
-        let mut frame = BytesMut::new();
-        frame.put_i32(0);
-        header.encode(&mut frame, R::header_version(version))?;
-        request.encode(&mut frame, version)?;
-        let length = i32::try_from(frame.len() - 4).context("the request is too large")?;
-        frame[..4].copy_from_slice(&length.to_be_bytes());
-
+        let frame = frame(request, version, self.correlation)?;
         let exchanged = timeout(wait, async {
             self.stream.write_all(&frame).await?;
-            self.read_frame().await
+            read_frame(&mut self.stream, &mut BytesMut::new()).await
         });
         let mut answer = exchanged
             .await
             .map_err(|_| anyhow::anyhow!("no answer within {} s", wait.as_secs()))
             .and_then(|answer| answer)
             .with_context(|| format!("lost the connection to {}", self.address))?;
-        // ApiVersions answers with header v0 in every version (KIP-511).
-        let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))?;
-        if header.correlation_id != self.correlation {
+        if read_header::<R>(&mut answer, version)? != self.correlation {
             bail!("{} answered another request than the one asked", self.address);
         }
         Ok(answer)
     }
+}
 
-    async fn read_frame(&mut self) -> anyhow::Result<Bytes> {
-        let length = self.stream.read_i32().await?;
-        let size = usize::try_from(length).ok().filter(|size| *size <= MAX_ANSWER_BYTES);
-        let size =
-            size.with_context(|| format!("a frame of {length} bytes is not an answer; is this a Kafka port?"))?;
-        let mut frame = BytesMut::new();
-        while frame.len() < size {
-            frame.reserve((size - frame.len()).min(1 << 20));
-            let left = size - frame.len();
-            if (&mut self.stream).take(left as u64).read_buf(&mut frame).await? == 0 {
-                bail!("the connection was closed in the middle of an answer");
-            }
+/// A whole request with its length (Kafka protocol guide, "Network"). The correlation id is in bytes 8 to 11.
+pub(crate) fn frame<R: Request>(request: &R, version: i16, correlation: i32) -> anyhow::Result<BytesMut> {
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation)
+        .with_client_id(Some(StrBytes::from_static_str("forebay")));
+    let mut frame = BytesMut::new();
+    frame.put_i32(0);
+    header.encode(&mut frame, R::header_version(version))?;
+    request.encode(&mut frame, version)?;
+    let length = i32::try_from(frame.len() - 4).context("the request is too large")?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(frame)
+}
+
+/// Takes the header off an answer to `R`; returns the correlation id.
+fn read_header<R: Request>(answer: &mut Bytes, version: i16) -> anyhow::Result<i32> {
+    // ApiVersions answers with header v0 in every version (KIP-511).
+    Ok(ResponseHeader::decode(answer, R::Response::header_version(version))?.correlation_id)
+}
+
+/// The correlation id and body of an answer to `R`.
+pub(crate) fn answer<R: Request>(mut frame: Bytes, version: i16) -> anyhow::Result<(i32, R::Response)> {
+    let correlation = read_header::<R>(&mut frame, version)?;
+    Ok((correlation, R::Response::decode(&mut frame, version)?))
+}
+
+/// Reads one answer without its length into `buffer`, which is used again once the answer is dropped.
+pub(crate) async fn read_frame(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> anyhow::Result<Bytes> {
+    let length = stream.read_i32().await?;
+    let size = usize::try_from(length).ok().filter(|size| *size <= MAX_ANSWER_BYTES);
+    let size = size.with_context(|| format!("a frame of {length} bytes is not an answer; is this a Kafka port?"))?;
+    while buffer.len() < size {
+        buffer.reserve((size - buffer.len()).min(1 << 20));
+        let left = size - buffer.len();
+        if (&mut *stream).take(left as u64).read_buf(buffer).await? == 0 {
+            bail!("the connection was closed in the middle of an answer");
         }
-        let mut frame = frame.freeze();
-        Ok(frame.copy_to_bytes(size))
     }
+    Ok(buffer.split().freeze())
 }

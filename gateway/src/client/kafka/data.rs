@@ -14,8 +14,8 @@ use super::{Client, check, topic_name};
 /// How long a broker may take to make an append durable.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Highest versions that name topics instead of giving their ids.
-const PRODUCE: i16 = 12;
-const FETCH: i16 = 12;
+pub(crate) const PRODUCE: i16 = 12;
+pub(crate) const FETCH: i16 = 12;
 const LIST_OFFSETS: i16 = 7;
 
 /// What an append waits for. (Without any answer, as Kafka's acks=0, nobody learns of a loss: not offered.)
@@ -56,12 +56,7 @@ impl Client {
         batch: Bytes,
         acks: Acks,
     ) -> anyhow::Result<Offset> {
-        let part = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
-        let data = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![part]);
-        let request = ProduceRequest::default()
-            .with_acks(if acks == Acks::All { -1 } else { 1 })
-            .with_timeout_ms(i32::try_from(APPEND_TIMEOUT.as_millis()).unwrap_or(i32::MAX))
-            .with_topic_data(vec![data]);
+        let request = produce_request(topic, partition, batch, if acks == Acks::All { -1 } else { 1 });
         let answer: ProduceResponse =
             self.broker(leader).await?.call(PRODUCE, APPEND_TIMEOUT, move |_| request).await?;
         let part = answer.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
@@ -79,21 +74,7 @@ impl Client {
         max_bytes: usize,
         wait: Duration,
     ) -> anyhow::Result<Vec<Fetched>> {
-        let max_bytes = i32::try_from(max_bytes).unwrap_or(i32::MAX);
-        let partitions = from.iter().map(|&(partition, offset)| {
-            FetchPartition::default()
-                .with_partition(partition)
-                .with_fetch_offset(offset.0)
-                .with_partition_max_bytes(max_bytes)
-        });
-        let asked = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(partitions.collect());
-        let request = FetchRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
-            .with_min_bytes(1)
-            .with_max_bytes(max_bytes)
-            .with_session_epoch(-1)
-            .with_topics(vec![asked]);
+        let request = fetch_request(topic, from, max_bytes, wait);
         let answer: FetchResponse = self.broker(leader).await?.call(FETCH, wait, move |_| request).await?;
         check(answer.error_code, None, format!("cannot read {topic}"))?;
         let mut fetched = Vec::new();
@@ -128,4 +109,33 @@ impl Client {
         }
         Ok(Offset(part.offset))
     }
+}
+
+/// Asks to append one batch. `acks`: Kafka's own code.
+pub(crate) fn produce_request(topic: &str, partition: i32, batch: Bytes, acks: i16) -> ProduceRequest {
+    let part = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
+    let data = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![part]);
+    ProduceRequest::default()
+        .with_acks(acks)
+        .with_timeout_ms(i32::try_from(APPEND_TIMEOUT.as_millis()).unwrap_or(i32::MAX))
+        .with_topic_data(vec![data])
+}
+
+/// Asks for records of several partitions, each from an offset on.
+pub(crate) fn fetch_request(topic: &str, from: &[(i32, Offset)], max_bytes: usize, wait: Duration) -> FetchRequest {
+    let max_bytes = i32::try_from(max_bytes).unwrap_or(i32::MAX);
+    let partitions = from.iter().map(|&(partition, offset)| {
+        FetchPartition::default()
+            .with_partition(partition)
+            .with_fetch_offset(offset.0)
+            .with_partition_max_bytes(max_bytes)
+    });
+    let asked = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(partitions.collect());
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
+        .with_min_bytes(1)
+        .with_max_bytes(max_bytes)
+        .with_session_epoch(-1)
+        .with_topics(vec![asked])
 }

@@ -11,13 +11,16 @@ use anyhow::{Context, bail};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use kafka_protocol::messages::{MetadataResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Request, StrBytes};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use connection::Connection;
 
 pub use admin::{ConfigChange, ConfigEntry};
+pub(crate) use connection::{answer, frame, read_frame};
 pub use data::{Acks, At, Fetched};
+pub(crate) use data::{FETCH, PRODUCE, fetch_request, produce_request};
 
 /// A client: connections to the brokers, and who leads which partition.
 pub struct Client {
@@ -177,6 +180,13 @@ impl Client {
             self.connections.insert(id, connection);
         }
         self.connections.get_mut(&id).with_context(|| format!("the cluster has no broker {id} now"))
+    }
+
+    /// A connection of its own to a broker, bare, and the version of `R` to speak on it, at most `highest`.
+    pub(crate) async fn raw<R: Request>(&mut self, leader: i32, highest: i16) -> anyhow::Result<(TcpStream, i16)> {
+        self.broker(leader).await?;
+        let connection = self.connections.remove(&leader).context("the connection was opened just now")?;
+        connection.into_raw::<R>(highest)
     }
 
     /// The connection to the controller, which makes and removes topics.

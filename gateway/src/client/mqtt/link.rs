@@ -60,6 +60,10 @@ impl Link {
         }
     }
 
+    pub(super) fn into_halves(self) -> Halves {
+        (self.reader, self.writer)
+    }
+
     pub(super) fn send(&mut self, packet: &Incoming) {
         self.codec.encode(packet, &mut self.outbox);
     }

@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 pub use flow::Unacked;
@@ -81,6 +82,14 @@ pub struct Client {
     keep_alive: Option<KeepAlive>,
     session_present: bool,
     connack: ConnAckProperties,
+}
+
+/// A connected stream without framing.
+pub(crate) struct RawStream {
+    pub(crate) reader: Box<dyn AsyncRead + Send + Unpin>,
+    pub(crate) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Held open for as long as its stream is in use.
+    _quic: Option<quinn::Connection>,
 }
 
 struct KeepAlive {
@@ -160,6 +169,14 @@ impl Client {
             session_present,
             connack,
         })
+    }
+
+    /// The bare stream of a client that has published nothing yet, and how many publishes may be unacknowledged on it: for an owner
+    /// that does its own framing.
+    pub(crate) fn into_raw(mut self) -> (RawStream, u16) {
+        let window = u16::try_from(self.window).unwrap_or(u16::MAX);
+        let (reader, writer) = self.links.swap_remove(0).into_halves();
+        (RawStream { reader, writer, _quic: self.quic }, window)
     }
 
     /// Whether the server kept a session from before.
