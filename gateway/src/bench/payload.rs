@@ -40,7 +40,7 @@ impl Deck {
     pub(super) fn reading(size: usize) -> anyhow::Result<Deck> {
         let templates = [READING, SMALL_READING];
         let plain = |template: &str| render(&format!("{template}}}"), &mut Dice(0)).0.len();
-        let fits = templates.iter().find(|template| plain(template) == size || plain(template) + PAD.len() + 1 <= size);
+        let fits = templates.iter().find(|template| plain(template) == size || plain(template) + PAD.len() < size);
         let least = plain(SMALL_READING) + PAD.len() + 1;
         let template = fits.with_context(|| format!("a reading takes at least {least} bytes"))?;
         let length = plain(template);
@@ -205,7 +205,6 @@ impl TimeText {
 
 fn put_number(place: &mut [u8], mut number: u64) {
     for (index, digit) in place.iter_mut().rev().enumerate() {
-        #[expect(clippy::cast_possible_truncation, reason = "below ten")]
         let value = b'0' + (number % 10) as u8;
         *digit = if number == 0 && index > 0 { b' ' } else { value };
         number /= 10;

@@ -63,7 +63,7 @@ enum Command {
     /// Check and test alert rules
     Rules(rules::Args),
     /// Load a broker, this program or another, and measure it
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Check, show and document the configuration
     Config(config::Args),
 }
@@ -88,7 +88,7 @@ impl Command {
             Command::Consume(args) => consume::run(args).await,
             Command::Lake(args) => lake::run(args).await,
             Command::Rules(args) => rules::run(args).await,
-            Command::Bench(args) => bench::run(args).await,
+            Command::Bench(args) => bench::run(*args).await,
             Command::Config(args) => config::run(args).await,
         }
     }

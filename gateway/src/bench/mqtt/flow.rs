@@ -164,8 +164,11 @@ impl Flow {
     }
 }
 
-/// The first packet: its first byte, its body, and what follows; `None` while it is not whole (section 2.1).
-fn split(input: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, String> {
+/// A packet: its first byte, its body, and what follows.
+type Packet<'a> = (u8, &'a [u8], &'a [u8]);
+
+/// The first packet; `None` while it is not whole (section 2.1).
+fn split(input: &[u8]) -> Result<Option<Packet<'_>>, String> {
     let Some((&kind, rest)) = input.split_first() else { return Ok(None) };
     let (mut length, mut read) = (0, 0);
     loop {
