@@ -7,6 +7,7 @@ pub mod client;
 mod clock;
 pub mod config;
 pub mod demo;
+mod figures;
 pub mod http;
 pub mod ingest;
 pub mod kafka;

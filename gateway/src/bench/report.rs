@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::tally::Tally;
 use super::verify::Verdict;
+use crate::figures::grouped;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -72,10 +73,10 @@ impl Report {
         };
         row("messages/s", grouped(self.per_second(tally.measured)));
         row("MB/s", format!("{:.1}", self.per_second(tally.measured_bytes) / 1e6));
-        row("sent", grouped(real(tally.sent)));
-        row("acked", grouped(real(tally.acked)));
-        row("never acked", grouped(real(tally.missing)));
-        row("errors", grouped(real(self.errors())));
+        row("sent", grouped(tally.sent));
+        row("acked", grouped(tally.acked));
+        row("never acked", grouped(tally.missing));
+        row("errors", grouped(self.errors()));
         for (title, histogram) in [("ack latency", &tally.latency), ("sent late by", &tally.delay)] {
             // How late messages leave says something only where there is a schedule.
             if histogram.is_empty() || (title == "sent late by" && facts.rate.is_none()) {
@@ -143,19 +144,6 @@ fn millis(micros: u64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn real(number: u64) -> f64 {
     number as f64
-}
-
-/// A whole number with its thousands apart.
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

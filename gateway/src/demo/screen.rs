@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::summary::grouped;
 use super::tally::Counts;
+use crate::figures::grouped;
 
 /// Time between two lines in a pipe while the replay runs.
 const LINE_EVERY: Duration = Duration::from_secs(1);

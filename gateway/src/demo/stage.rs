@@ -14,8 +14,9 @@ use super::alert_book::{Follower, transitions};
 use super::fleet::{Fleet, Pace};
 use super::readings::{Meter, Readings};
 use super::screen::{Pulse, Screen};
-use super::summary::{Findings, grouped, next_steps};
+use super::summary::{Findings, next_steps};
 use super::tally::{Road, Tally};
+use crate::figures::grouped;
 use crate::lake::TopicStatus;
 use crate::node::Gateway;
 

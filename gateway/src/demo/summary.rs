@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::tally::Counts;
+use crate::figures::grouped;
 use crate::node::Addresses;
 
 /// What the parts of the node say once everything has come to rest.
@@ -120,19 +121,6 @@ pub(super) fn next_steps(program: &str, dir: &Path, addresses: &Addresses, runni
     out
 }
 
-/// 36914 as 36,914.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,13 +137,6 @@ mod tests {
             firing: 1,
             active: 1,
             ..Findings::default()
-        }
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (36_914, "36,914"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
         }
     }
 

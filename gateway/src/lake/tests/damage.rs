@@ -48,16 +48,7 @@ async fn read_on(node: &TestNode) -> Vec<(i64, Vec<u8>)> {
             }
             Err(error) => panic!("at {next}: {error}"),
         };
-        for batch in Batches::new(fetched.batches) {
-            let (header, batch) = batch.expect("whole");
-            for record in RecordReader::new(&header, &batch).expect("readable") {
-                let record = record.expect("readable");
-                if record.offset >= next {
-                    found.push((record.offset.0, record.value.expect("a payload").to_vec()));
-                }
-            }
-            next = header.next_offset().max(next);
-        }
+        take_records(fetched.batches, &mut next, &mut found);
     }
     found
 }
@@ -119,8 +110,7 @@ async fn a_segment_of_which_nothing_is_left_holds_nothing_up_either() {
 /// A node whose lake holds 50 records, stopped.
 async fn offloaded(folder: &FsPath) {
     let node = start(folder, &url(folder)).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    node.readings(0..50).await;
     node.lake.flush("readings").await.expect("flushed");
     node.stop().await;
 }

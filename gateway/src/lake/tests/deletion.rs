@@ -3,6 +3,13 @@
 use super::*;
 
 impl TestNode {
+    /// A new topic `readings` gets a table of its own.
+    async fn expect_room_for_a_new_one(&self) {
+        self.readings(0..7).await;
+        self.flush_when_free().await;
+        assert_eq!(self.verified().await, (1, 7, Vec::new()));
+    }
+
     /// Flushes a topic whose name may still belong to one that is being removed.
     async fn flush_when_free(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -30,15 +37,11 @@ fn objects(folder: &FsPath) -> usize {
 async fn a_deleted_topic_takes_its_table_along_and_makes_room_for_a_new_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = start(folder.path(), &url(folder.path())).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    node.readings(0..50).await;
     node.lake.flush("readings").await.expect("flushed");
     assert!(folder.path().join("lake/readings/_delta_log/00000000000000000000.json").exists());
     node.log.delete_topic("readings").await.expect("deleted");
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..7).await;
-    node.flush_when_free().await;
-    assert_eq!(node.verified().await, (1, 7, Vec::new()));
+    node.expect_room_for_a_new_one().await;
     node.stop().await;
 }
 
@@ -46,8 +49,7 @@ async fn a_deleted_topic_takes_its_table_along_and_makes_room_for_a_new_one() {
 async fn a_topic_deleted_just_before_the_node_was_killed_makes_room_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = start(folder.path(), &url(folder.path())).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    node.readings(0..50).await;
     node.lake.flush("readings").await.expect("flushed");
     node.stop().await;
     // The log's part of the deletion is done, the lake's has not begun.
@@ -56,10 +58,7 @@ async fn a_topic_deleted_just_before_the_node_was_killed_makes_room_too() {
     tokio::task::spawn_blocking(move || log.shutdown()).await.expect("no panic");
 
     let node = start(folder.path(), &url(folder.path())).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..7).await;
-    node.flush_when_free().await;
-    assert_eq!(node.verified().await, (1, 7, Vec::new()));
+    node.expect_room_for_a_new_one().await;
     assert_eq!(objects(folder.path()), 1, "nothing of the old topic is left");
     node.stop().await;
 }
@@ -68,8 +67,7 @@ async fn a_topic_deleted_just_before_the_node_was_killed_makes_room_too() {
 async fn a_topic_of_which_retention_left_nothing_takes_its_empty_table_along() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = start(folder.path(), &url(folder.path())).await;
-    let topic = node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    let topic = node.readings(0..50).await;
     node.lake.flush("readings").await.expect("flushed");
     // As retention leaves it: the table's log is there, its files and their entries are not.
     let manifest = node.lake.shared.manifest.of(&topic);
@@ -82,10 +80,7 @@ async fn a_topic_of_which_retention_left_nothing_takes_its_empty_table_along() {
         .map(|entry| Change::Forget(Box::new(entry.as_ref().clone())));
     manifest.persist(topic.id, &forgotten.collect::<Vec<_>>()).await.expect("forgotten");
     node.log.delete_topic("readings").await.expect("deleted");
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..7).await;
-    node.flush_when_free().await;
-    assert_eq!(node.verified().await, (1, 7, Vec::new()));
+    node.expect_room_for_a_new_one().await;
     node.stop().await;
 }
 
@@ -93,15 +88,13 @@ async fn a_topic_of_which_retention_left_nothing_takes_its_empty_table_along() {
 async fn deleting_a_topic_leaves_the_table_of_another_node_at_the_same_place_alone() {
     let (old, new) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let node = start(old.path(), &url(old.path())).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    node.readings(0..50).await;
     node.lake.flush("readings").await.expect("flushed");
     node.stop().await;
 
     // The node was set up anew with an empty data directory, and the same object store.
     let node = start(new.path(), &url(old.path())).await;
-    let topic = node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..7).await;
+    let topic = node.readings(0..7).await;
     let error = node.lake.flush("readings").await.expect_err("another's table").to_string();
     assert!(error.contains("belongs to another topic"), "{error}");
     assert_eq!(objects(old.path()), 2);

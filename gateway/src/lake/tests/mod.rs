@@ -75,6 +75,13 @@ impl TestNode {
         tokio::task::spawn_blocking(move || log.shutdown()).await.expect("no panic");
     }
 
+    /// Makes the topic `readings` with these records.
+    async fn readings(&self, numbers: std::ops::Range<i64>) -> Arc<Topic> {
+        let topic = self.log.create_topic("readings", 1, config()).await.expect("created");
+        self.append("readings", 0, numbers).await;
+        topic
+    }
+
     async fn append(&self, topic: &str, partition: usize, numbers: std::ops::Range<i64>) {
         let topic = self.log.topic(topic).expect("a topic");
         let mut chunk = RecordChunk::new();
@@ -110,18 +117,23 @@ async fn read_all(node: &TestNode, partition: usize) -> Vec<(i64, Vec<u8>)> {
     let (mut found, mut next) = (Vec::new(), partition.watermarks().log_start);
     while next < partition.watermarks().high_watermark {
         let fetched = reader.read(partition, next, 4096).await.expect("readable");
-        for batch in Batches::new(fetched.batches) {
-            let (header, batch) = batch.expect("whole");
-            for record in RecordReader::new(&header, &batch).expect("readable") {
-                let record = record.expect("readable");
-                if record.offset >= next {
-                    found.push((record.offset.0, record.value.expect("a payload").to_vec()));
-                }
-            }
-            next = header.next_offset().max(next);
-        }
+        take_records(fetched.batches, &mut next, &mut found);
     }
     found
+}
+
+/// Adds the records of whole batches at or after `next`, and moves it behind them.
+fn take_records(batches: Bytes, next: &mut Offset, found: &mut Vec<(i64, Vec<u8>)>) {
+    for batch in Batches::new(batches) {
+        let (header, batch) = batch.expect("whole");
+        for record in RecordReader::new(&header, &batch).expect("readable") {
+            let record = record.expect("readable");
+            if record.offset >= *next {
+                found.push((record.offset.0, record.value.expect("a payload").to_vec()));
+            }
+        }
+        *next = header.next_offset().max(*next);
+    }
 }
 
 fn expected(count: i64) -> Vec<(i64, Vec<u8>)> {
@@ -175,8 +187,7 @@ async fn a_store_that_cannot_be_written_is_shown_and_used_once_it_can() {
     // A file stands where the store's folder should be.
     std::fs::write(folder.path().join("lake"), "in the way").expect("written");
     let node = start(folder.path(), &url(folder.path())).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    node.readings(0..50).await;
     let error = node.lake.flush("readings").await.expect_err("no store").to_string();
     assert!(error.contains("readings"), "{error}");
     assert!(node.status().error.is_some());
@@ -190,8 +201,7 @@ async fn a_store_that_cannot_be_written_is_shown_and_used_once_it_can() {
 async fn a_lost_object_is_found_by_verify() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = start(folder.path(), &url(folder.path())).await;
-    node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    node.readings(0..50).await;
     node.lake.flush("readings").await.expect("flushed");
     let entry = node.lake.shared.manifest.all(node.log.topic("readings").expect("a topic").id).remove(0);
     std::fs::remove_file(folder.path().join("lake").join(&entry.path)).expect("removed");

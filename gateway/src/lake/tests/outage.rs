@@ -51,8 +51,7 @@ async fn each_try_that_fails_is_counted_and_it_is_said_since_when() {
     let folder = tempfile::tempdir().expect("a folder");
     let (node, moods) = start_moody(folder.path()).await;
     moods.set(Mood::Fails);
-    let topic = node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    let topic = node.readings(0..50).await;
     topic.partitions[0].roll().await.expect("rolled");
     eventually("the third failure", || metric(&node, "forebay_lake_failures_total").is_some_and(|n| n >= 3.0)).await;
     let (now, since) =
@@ -70,8 +69,7 @@ async fn each_try_that_fails_is_counted_and_it_is_said_since_when() {
 async fn readers_of_a_store_that_does_not_answer_leave_the_threads_to_the_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let (node, moods) = start_moody(folder.path()).await;
-    let topic = node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    let topic = node.readings(0..50).await;
     node.lake.flush("readings").await.expect("flushed");
     eventually("the end of the local copy", || topic.partitions[0].watermarks().local_start.0 == 50).await;
     moods.set(Mood::Silent);
@@ -113,8 +111,7 @@ async fn a_topic_that_is_deleted_or_no_longer_offloaded_is_failing_no_more() {
     let folder = tempfile::tempdir().expect("a folder");
     let (node, moods) = start_moody(folder.path()).await;
     moods.set(Mood::Fails);
-    let topic = node.log.create_topic("readings", 1, config()).await.expect("created");
-    node.append("readings", 0, 0..50).await;
+    let topic = node.readings(0..50).await;
     topic.partitions[0].roll().await.expect("rolled");
     let failing = || metric(&node, "forebay_lake_failing_since_seconds");
     eventually("a failure", || failing().is_some_and(|since| since > 0.0)).await;

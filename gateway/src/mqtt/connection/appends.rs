@@ -64,7 +64,8 @@ pub(super) struct Group {
     items: Vec<Item>,
     tickets: Vec<Result<Ticket, AppendError>>,
     results: Vec<Option<Result<(), AppendError>>>,
-    turn: Turn,
+    /// Of a group with retained messages.
+    turn: Option<Turn>,
     keeping: Option<BoxFuture<'static, Result<(), AppendError>>>,
     since: Instant,
     bytes: usize,
@@ -72,11 +73,10 @@ pub(super) struct Group {
 
 /// The order in which groups keep their retained messages: that of their publishes. A group's turn comes when the one before
 /// is gone.
-#[derive(Default)]
 struct Turn {
     before: Option<oneshot::Receiver<Infallible>>,
-    _over: Option<oneshot::Sender<Infallible>>,
-    _keeping: Option<Keeping>,
+    _over: oneshot::Sender<Infallible>,
+    _keeping: Keeping,
 }
 
 impl Future for Group {
@@ -113,12 +113,10 @@ impl Future for Group {
 impl Group {
     /// Keeps the retained messages among those that are durable now.
     fn keep(&mut self) -> Option<BoxFuture<'static, Result<(), AppendError>>> {
+        let before = self.turn.as_mut()?.before.take();
         let durable = |item: &&Item| matches!(self.results.get(item.ticket), Some(Some(Ok(()))));
         let retained: Vec<_> = self.items.iter().filter(durable).filter_map(|item| item.retained.clone()).collect();
-        if retained.is_empty() && self.turn.before.is_none() {
-            return None;
-        }
-        let (broker, before) = (self.broker.clone(), self.turn.before.take());
+        let broker = self.broker.clone();
         Some(Box::pin(async move {
             if let Some(before) = before {
                 // Nothing is ever sent: it ends when the group does.
@@ -272,12 +270,12 @@ impl Appends {
         }));
     }
 
-    fn take_turn(&mut self, broker: &Broker, items: &[Item]) -> Turn {
+    fn take_turn(&mut self, broker: &Broker, items: &[Item]) -> Option<Turn> {
         if items.iter().all(|item| item.retained.is_none()) {
-            return Turn::default();
+            return None;
         }
         let (over, next) = oneshot::channel();
-        Turn { before: self.keeping.replace(next), _over: Some(over), _keeping: Some(broker.retained.keepings.begin()) }
+        Some(Turn { before: self.keeping.replace(next), _over: over, _keeping: broker.retained.keepings.begin() })
     }
 
     /// The log has taken a gather.

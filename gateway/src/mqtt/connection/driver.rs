@@ -78,6 +78,8 @@ pub(super) struct Driver {
     pub(super) output: Output,
     pub(super) appends: Appends,
     pub(super) stores: FuturesUnordered<Store>,
+    /// One of these is the session with its subscriptions. The next change of them waits: each store holds all of them.
+    pub(super) storing_entry: bool,
     /// The streams on which these are answered.
     pub(super) answering: Vec<u64>,
     pub(super) feed: Option<Box<Feed>>,
@@ -225,6 +227,11 @@ impl Driver {
                 {
                     break;
                 }
+                Some(Arrived::Packet(Incoming::Subscribe { .. } | Incoming::Unsubscribe { .. }))
+                    if self.storing_entry =>
+                {
+                    break;
+                }
                 Some(_) => {}
             }
             let Some((stream, arrived)) = self.input.pop() else { break };
@@ -301,6 +308,7 @@ impl Driver {
         if let Some(at) = self.answering.iter().position(|stream| Some(*stream) == then.stream()) {
             self.answering.swap_remove(at);
         }
+        self.storing_entry &= !matches!(then, Then::SubAck { .. } | Then::UnsubAck { .. });
         self.event(Event::Stored { then, result });
     }
 

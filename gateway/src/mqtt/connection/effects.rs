@@ -113,7 +113,10 @@ impl Driver {
     fn persist(&mut self, change: Change, then: Then) {
         let client_id = self.session.client_id.as_str();
         let change = match change {
-            Change::Entry => (session_key(client_id), Some(self.session.entry(None))),
+            Change::Entry => {
+                self.storing_entry = true;
+                (session_key(client_id), Some(self.session.entry(None)))
+            }
             Change::ForgetIntent { stream, packet_id } => {
                 let key = intent_key(client_id, stream, packet_id);
                 if self.broker.sessions.get(&key).is_none() {

@@ -64,6 +64,8 @@ impl Feed {
 
     pub(super) fn send_retained(&mut self, subscription: Subscription) {
         let keepings = self.keepings.next();
+        // One for each filter, however often it is subscribed to.
+        self.scans.retain(|scan| scan.subscription.filter != subscription.filter);
         self.scans.push_back(Scan { subscription, after: None, keepings });
     }
 

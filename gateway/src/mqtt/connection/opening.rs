@@ -156,6 +156,7 @@ fn begin(
         output: Output::new(max_outgoing_packet),
         appends: Appends::new(version),
         stores: FuturesUnordered::new(),
+        storing_entry: false,
         answering: Vec::new(),
         feed: None,
         streams,

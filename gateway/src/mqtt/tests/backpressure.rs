@@ -86,3 +86,38 @@ async fn while_all_connections_together_hold_too_much_each_reads_only_what_it_ne
         assert_eq!(client.receive().await, Outgoing::PubAck(ack(id)));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_that_cannot_be_stored_wait_in_the_socket_and_not_in_memory() {
+    let door = Door::start(&[]).await;
+    let mut client = door.connect(kept("m1")).await;
+    door.files.shut_for("log/_mqtt_sessions-0");
+    // One filter again and again: each would be a store of its own.
+    let filter = SubscribeFilter {
+        filter: Text::from("f".repeat(60_000).as_str()),
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: 2,
+    };
+    let mut packets = BytesMut::new();
+    let count = 400;
+    for packet_id in 1..=count {
+        let packet = Incoming::Subscribe { packet_id, filters: vec![filter.clone()], subscription_identifier: None };
+        client.codec.encode(&packet, &mut packets);
+    }
+    let (mut reader, mut writer) = client.stream.into_split();
+    let mut writing = tokio::spawn(async move { writer.write_all(&packets).await.map(|()| writer) });
+    assert!(timeout(Duration::from_secs(3), &mut writing).await.is_err(), "the node takes 24 MB of subscriptions");
+    door.files.open();
+    let _writer = timeout(PATIENCE, writing).await.unwrap().unwrap().unwrap();
+    let mut answers = 0;
+    while answers < count {
+        if let Some(packet) = client.codec.decode(&mut client.buffer).unwrap() {
+            assert!(matches!(packet, Outgoing::SubAck { .. }), "{packet:?}");
+            answers += 1;
+        } else {
+            assert!(timeout(PATIENCE, reader.read_buf(&mut client.buffer)).await.unwrap().unwrap() > 0);
+        }
+    }
+}
