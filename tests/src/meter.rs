@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::mqtt::{Client, Options};
 use crate::readings::Reading;
 
-/// Connections that a meter makes after the stop to settle what is in flight; a failing disk may cut some of them.
-const SETTLE_TRIES: u32 = 100;
+/// How long a meter goes on connecting after the stop to settle what is in flight. A failing disk cuts connections, and a
+/// partition whose repair failed too rests for a second before the next.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// What one meter knows at the end.
 #[derive(Debug)]
@@ -48,15 +49,17 @@ pub fn run(plan: &Plan, meter: &str, readings: &[Reading]) -> Result<Account> {
         inflight: VecDeque::new(),
         released: BTreeMap::new(),
     };
-    let mut tries = 0;
+    let mut settle_until = None;
     loop {
         let done = state.connection(meter);
         if plan.stop.load(Ordering::Relaxed) {
             match done {
                 Ok(()) => return Ok(state.account),
                 // A connection that was cut gets others, in which everything is settled.
-                Err(error) if tries == SETTLE_TRIES => bail!("{meter} cannot settle: {error:#}"),
-                Err(_) => tries += 1,
+                Err(error) if Instant::now() > *settle_until.get_or_insert_with(|| Instant::now() + SETTLE) => {
+                    bail!("{meter} cannot settle: {error:#}")
+                }
+                Err(_) => {}
             }
         }
         if plan.qos == 1 {
