@@ -32,8 +32,8 @@ const THRESHOLDS: [(&str, &str); 10] = [
 ];
 
 const PIECES: &[Piece] = &[
-    Piece { name: "ten_threshold_rules_over_10000_meters", items: METERS, bytes: 0, make: thresholds },
-    Piece { name: "scan_of_a_reading", items: METERS, bytes: 0, make: scan },
+    Piece { name: "ten_threshold_rules_over_10000_meters", items: METERS, bytes: 0, counted: true, make: thresholds },
+    Piece { name: "scan_of_a_reading", items: METERS, bytes: 0, counted: true, make: scan },
 ];
 
 fn main() {

@@ -11,6 +11,8 @@ pub(crate) struct Piece {
     pub(crate) items: usize,
     /// Bytes that one run deals with, for a figure in bytes per second; 0 for none.
     pub(crate) bytes: usize,
+    /// Whether its instructions are counted and compared: threads and system calls make those of some pieces differ from run to run.
+    pub(crate) counted: bool,
     /// Makes everything ready; what it returns is one run.
     pub(crate) make: fn() -> Box<dyn FnMut()>,
 }
@@ -19,7 +21,7 @@ pub(crate) struct Piece {
 pub(crate) fn main(pieces: &[Piece]) {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["list"] => pieces.iter().for_each(|piece| println!("{} {}", piece.name, piece.items)),
+        ["list"] => pieces.iter().filter(|piece| piece.counted).for_each(|p| println!("{} {}", p.name, p.items)),
         ["count", name, times] => {
             let piece = pieces.iter().find(|piece| piece.name == name);
             let mut run = (piece.unwrap_or_else(|| panic!("no piece is called {name}")).make)();
