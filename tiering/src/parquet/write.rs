@@ -7,11 +7,11 @@ use forebay_log::{Millis, Offset};
 use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use parquet::arrow::AsyncArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::arrow::{ArrowSchemaConverter, AsyncArrowWriter};
+use parquet::basic::{Compression, Encoding, Type as PhysicalType, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 
 use super::segment::Walk;
 use super::{
@@ -59,13 +59,22 @@ pub fn infer_segment(
     Ok(inference.finish())
 }
 
-fn properties(shape: &Shape) -> WriterProperties {
+/// How the columns are encoded. Whole numbers and times mostly rise or stay close to each other: their differences take fewer
+/// bytes than a dictionary, and no search for each value.
+fn properties(shape: &Shape, schema: &SchemaDescriptor) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(None)
         .set_created_by(concat!("forebay ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_key_value_metadata(Some(footer::entries(shape)));
+    for column in schema.columns() {
+        if column.physical_type() == PhysicalType::INT64 {
+            builder = builder
+                .set_column_dictionary_enabled(column.path().clone(), false)
+                .set_column_encoding(column.path().clone(), Encoding::DELTA_BINARY_PACKED);
+        }
+    }
     for raw in ["_key", "_value", "_error"] {
         builder = builder.set_column_statistics_enabled(ColumnPath::from(raw), EnabledStatistics::None);
     }
@@ -120,9 +129,10 @@ async fn attempt(
     let path = job.path;
     let problem = |what: &dyn std::fmt::Display| ObjectError::format(path, what);
     let schema = shape.schema();
+    let columns = ArrowSchemaConverter::new().convert(&schema).map_err(|e| problem(&e))?;
     let output = BufWriter::with_capacity(job.store.clone(), path.clone(), UPLOAD_PART_BYTES).with_max_concurrency(1);
-    let mut writer =
-        AsyncArrowWriter::try_new(output, schema.clone(), Some(properties(&shape))).map_err(|e| problem(&e))?;
+    let mut writer = AsyncArrowWriter::try_new(output, schema.clone(), Some(properties(&shape, &columns)))
+        .map_err(|e| problem(&e))?;
     let mut shaper = Shaper::new(shape, schema, job.partition);
     let mut walk = Walk::new(job.source, job.range.0, job.range.1);
     let (mut errors, mut group_bytes, mut group_rows, mut group_cells) = (0, 0, 0, 0);
