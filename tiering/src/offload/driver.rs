@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{Change, Effect, Event, Ids, Offload, Policy, Segment};
+use super::{Change, Effect, Event, Ids, Offload, Policy, Segment, background};
 use crate::manifest::Entry;
 use crate::parquet::{Job, SegmentSource, Written, copy_segment};
 use crate::shape::Shape;
@@ -183,8 +183,8 @@ impl Driver {
             let job = Job { store, path: &path, source: source.as_mut(), partition: entry.partition, range };
             runtime.block_on(copy_segment(job, shape.as_ref().clone()))
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
+        match tokio::task::spawn_blocking(move || background::run(work)).await {
+            Ok(result) => result?.map_err(|error| error.to_string()),
             Err(error) => Err(format!("the copy stopped: {error}")),
         }
     }
