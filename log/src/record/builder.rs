@@ -1,6 +1,6 @@
 //! Builds one v2 batch from gathered chunks or from single records, compressed once.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::chunk::put_body;
 use super::{BatchHeader, Compression, RecordChunk, varint};
@@ -11,9 +11,9 @@ use crate::units::{Epoch, Millis, Offset};
 pub struct BatchBuilder {
     compression: Compression,
     /// Room for the header, then the encoded records: an uncompressed batch is finished in place.
-    raw: BytesMut,
+    raw: Vec<u8>,
     /// Reused for the body of a single record, whose length stands before it.
-    body: BytesMut,
+    body: Vec<u8>,
     count: i32,
     last_offset_delta: i32,
     base_timestamp: Millis,
@@ -24,8 +24,8 @@ impl BatchBuilder {
     pub fn new(compression: Compression) -> BatchBuilder {
         BatchBuilder {
             compression,
-            raw: BytesMut::zeroed(BATCH_HEADER_BYTES),
-            body: BytesMut::new(),
+            raw: vec![0; BATCH_HEADER_BYTES],
+            body: Vec::new(),
             count: 0,
             last_offset_delta: -1,
             base_timestamp: Millis::default(),
@@ -68,10 +68,10 @@ impl BatchBuilder {
         let timestamp_delta = timestamp.0.wrapping_sub(self.base_timestamp.0);
         let length = 1 + varint::size(timestamp_delta) + varint::size(i64::from(offset_delta)) + body.len();
         varint::put(&mut self.raw, i64::try_from(length).unwrap_or(i64::MAX));
-        self.raw.put_u8(0);
+        self.raw.push(0);
         varint::put(&mut self.raw, timestamp_delta);
         varint::put(&mut self.raw, i64::from(offset_delta));
-        self.raw.put_slice(body);
+        self.raw.extend_from_slice(body);
         self.count += 1;
         self.last_offset_delta = offset_delta;
         self.max_timestamp = self.max_timestamp.max(timestamp);
@@ -97,7 +97,7 @@ impl BatchBuilder {
         let packed = self.compression.compress_behind(BATCH_HEADER_BYTES, &self.raw[BATCH_HEADER_BYTES..]);
         // A codec that fails or does not help is left out: the attributes say so.
         let (compression, mut batch) = match packed {
-            Some(packed) if packed.len() < self.raw.len() => (self.compression, BytesMut::from(Bytes::from(packed))),
+            Some(packed) if packed.len() < self.raw.len() => (self.compression, packed),
             _ => (Compression::None, self.raw),
         };
         let header = BatchHeader {
@@ -115,6 +115,6 @@ impl BatchBuilder {
             record_count: self.count,
         };
         header.write(&mut batch);
-        Some(batch.freeze())
+        Some(Bytes::from(batch))
     }
 }

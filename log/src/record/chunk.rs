@@ -1,7 +1,5 @@
 //! Records on their way into a batch: encoded once, so that the batch builder only copies.
 
-use bytes::{BufMut, BytesMut};
-
 use super::varint;
 use crate::limits::RECORD_PREFIX_BYTES;
 use crate::units::Millis;
@@ -12,7 +10,7 @@ use crate::units::Millis;
 /// batch, are missing. One buffer for all: no allocation per record.
 #[derive(Debug, Default)]
 pub struct RecordChunk {
-    bodies: BytesMut,
+    bodies: Vec<u8>,
     /// Timestamp and body length of each record.
     records: Vec<(Millis, usize)>,
 }
@@ -54,7 +52,7 @@ impl RecordChunk {
 
 /// Encodes what follows the offset delta of a record: key, value and headers.
 pub(super) fn put_body<'a>(
-    buffer: &mut BytesMut,
+    buffer: &mut Vec<u8>,
     key: Option<&[u8]>,
     value: Option<&[u8]>,
     headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
@@ -69,11 +67,11 @@ pub(super) fn put_body<'a>(
     }
 }
 
-fn put_bytes(buffer: &mut BytesMut, bytes: Option<&[u8]>) {
+fn put_bytes(buffer: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         Some(bytes) => {
             varint::put(buffer, i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-            buffer.put_slice(bytes);
+            buffer.extend_from_slice(bytes);
         }
         None => varint::put(buffer, -1),
     }

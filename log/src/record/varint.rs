@@ -2,19 +2,17 @@
 //!
 //! Source: Kafka's "Message Format", after Protocol Buffers' `sint32` and `sint64`.
 
-use bytes::BufMut;
-
 /// Bytes of the longest encoding of 64 bits.
 const MAX_BYTES: usize = 10;
 
 /// Appends `value`.
-pub(super) fn put(buffer: &mut impl BufMut, value: i64) {
+pub(super) fn put(buffer: &mut Vec<u8>, value: i64) {
     let mut rest = zigzag(value);
     while rest >= 0x80 {
-        buffer.put_u8(rest.to_le_bytes()[0] | 0x80);
+        buffer.push(rest.to_le_bytes()[0] | 0x80);
         rest >>= 7;
     }
-    buffer.put_u8(rest.to_le_bytes()[0]);
+    buffer.push(rest.to_le_bytes()[0]);
 }
 
 /// Bytes that [`put`] writes for `value`.
