@@ -222,6 +222,18 @@ async fn a_broker_that_vanishes_fails_the_run_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_keep_alive_is_promised_as_some_brokers_refuse_clients_without() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let run = tokio::spawn(bench(listener.local_addr().unwrap(), None).run());
+    let mut connect = [0; 12];
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.read_exact(&mut connect).await.unwrap();
+    assert!(connect.starts_with(b"\x10") && &connect[2..8] == b"\x00\x04MQTT", "{connect:?}");
+    assert_ne!(connect[10..], [0, 0]);
+    run.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_broker_the_address_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -136,8 +136,8 @@ impl Generator for Publisher {
         let bench = &self.bench;
         let options = ConnectOptions {
             version: bench.version,
-            // Pings would only be noise here; the run is bounded by itself.
-            keep_alive: 0,
+            // The longest there is: pings would only be noise here, and the run is bounded by itself. Some brokers refuse none.
+            keep_alive: u16::MAX,
             username: bench.username.clone(),
             password: bench.password.as_ref().map(|password| password.clone().into_bytes()),
             window: bench.load.inflight,
