@@ -164,7 +164,7 @@ def reopen(args, rows):
         node = Node(args.program, directory, settings)
         bootstrap = ["--bootstrap", node.addresses["kafka"]]
         subprocess.run([args.program, "topic", "create", "big", "--partitions", "4", *bootstrap], check=True, stdout=subprocess.DEVNULL)
-        command = [args.program, "bench", "kafka", "--topic", "big", *bootstrap, "--count", str(args.gigabytes * 15_300 + 50_000)]
+        command = [args.program, "bench", "kafka", "--topic", "big", *bootstrap, "--count", str(args.gigabytes * 1_000_000 + 1_000_000)]
         producer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         def size():
             return sum(path.stat().st_blocks * 512 for path in pathlib.Path(directory, "data").rglob("*.log"))
