@@ -1,13 +1,10 @@
-//! The program `forebay`: its allocator and its exit code; everything else is in the library.
+//! The program `forebay`: its exit code; everything else is in the library.
 
 use std::process::ExitCode;
 
-/// Without huge pages: they would double what a node has resident and make it no faster (BENCHMARKS.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
-    // Where the system gives them unasked. Where it cannot be told not to, only memory is lost.
+    // Huge pages, which some systems give unasked, make a node no faster and more than double what it has resident
+    // (BENCHMARKS.md, Footprint). Where the system cannot be told, only memory is lost.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     forebay::cli::main()
