@@ -202,10 +202,15 @@ def head(data):
     return (
         f"Taken on {data['date']} on a {kind} with {m['cores']} cores ({m['cpu']}), {m['memory_gib']} GiB of memory, Linux {m['kernel']}, "
         f"{m['filesystem']}; one bare fdatasync after an append of 4 KiB takes {m['fdatasync_seconds'] * 1e3:.2f} ms (median); "
-        f"{m['busy_cores']:.2f} cores were busy with other things before the run. {o['rounds']} rounds of {o['seconds']} s a run, "
+        f"other programs and the kernel's own threads kept {others(data['results']):.1f} cores busy meanwhile. {o['rounds']} rounds of {o['seconds']} s a run, "
         f"generator on the same machine, threads: {o['threads']}, {'pinned to the last core' if o['pin'] else 'not pinned'}. Cells show the median, with the "
         "lowest and the highest run in brackets; ratios are medians over the pairs of neighbouring runs. CPU is user and system time."
     )
+
+
+def others(results):
+    """Cores that were busy during the runs with neither broker nor generator, in the median."""
+    return statistics.median([r["others_cores"] for r in results if "others_cores" in r] or [0.0])
 
 
 def replace_between(text, tables):
