@@ -194,6 +194,7 @@ class Session:
             "messages_per_second": report["messages_per_second"],
             "megabytes_per_second": report["megabytes_per_second"],
             **{f"{name}_seconds": value for name, value in latency.items()},
+            **{f"late_{name}_seconds": value for name, value in (report["sent_late_by_seconds"] or {}).items()},
         }
 
     def bench(self, words):

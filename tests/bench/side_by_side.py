@@ -124,7 +124,7 @@ def measure(options):
         say(progress(count, len(steps), step, result, time.monotonic() - started, left))
         path.write_text(json.dumps(data, indent=1))
     say(f"raw results: {path}")
-    if tables.others(session.results) > 0.2:
+    if tables.others(session.results) > tables.QUIET:
         say("warning: other programs were at work meanwhile; rates and latencies are worse than on a quiet machine")
     return data
 
