@@ -22,7 +22,12 @@ const SNAPPY_MAX_RATIO: usize = 64;
 thread_local! {
     /// zstd's tables take longer to make than a small batch takes to compress, so each thread keeps them.
     static ZSTD: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    /// As for compression.
+    static UNZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
+
+/// A zstd frame that claims at most this size is unpacked in one go: no lie about it costs more.
+const ZSTD_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// Compression of a batch, bits 0 to 2 of its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +74,9 @@ impl Compression {
             Compression::Snappy => snappy_decompress(data, limit),
             Compression::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(&data[..]), data.len(), limit),
             Compression::Zstd => {
+                if let Some(out) = zstd_at_once(data, limit) {
+                    return Ok(out);
+                }
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(&data[..]).map_err(|_| BROKEN)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| BROKEN)?;
                 read_bounded(decoder, data.len(), limit)
@@ -127,6 +135,21 @@ fn read_bounded(mut decoder: impl Read, compressed: usize, limit: usize) -> Resu
     let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     decoder.by_ref().take(bound).read_to_end(&mut out).map_err(|_| BROKEN)?;
     if out.len() > limit { Err(TOO_LARGE) } else { Ok(Bytes::from(out)) }
+}
+
+/// One frame whose size stands in it, as batches built here are; `None` for any other and for what fails.
+fn zstd_at_once(data: &[u8], limit: usize) -> Option<Bytes> {
+    let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(data).ok()??).ok()?;
+    if size > ZSTD_AT_ONCE_BYTES.min(limit) || zstd::zstd_safe::find_frame_compressed_size(data) != Ok(data.len()) {
+        return None;
+    }
+    UNZSTD.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = zstd::bulk::Decompressor::new().ok();
+        }
+        let out = slot.as_mut()?.decompress(data, size).ok()?;
+        (out.len() == size).then(|| Bytes::from(out))
+    })
 }
 
 fn snappy_decompress(data: &[u8], limit: usize) -> Result<Bytes, BatchProblem> {

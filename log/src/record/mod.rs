@@ -14,7 +14,7 @@ pub use batch::{BatchHeader, BatchProblem, Batches};
 pub use builder::BatchBuilder;
 pub use chunk::RecordChunk;
 pub use compression::Compression;
-pub use reader::{Record, RecordHeader, RecordReader};
+pub use reader::{Headers, Record, RecordHeader, RecordReader, RecordRef};
 pub use validate::{validate, validate_records};
 
 #[cfg(test)]

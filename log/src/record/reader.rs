@@ -33,10 +33,95 @@ impl Record {
     }
 }
 
+/// One record, borrowed from the batch's buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordRef<'a> {
+    pub offset: Offset,
+    pub timestamp: Millis,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: Headers<'a>,
+}
+
+/// The headers of a record, read as they are asked for: name and value, in order.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Headers<'a> {
+    /// Whole headers, walked once already.
+    fields: Fields<'a>,
+    left: usize,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        Some((self.fields.bytes().ok()??, self.fields.bytes().ok()?))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+/// Reads the fields of a record from front to back.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], BatchProblem> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(CUT_OFF)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn integer(&mut self) -> Result<i64, BatchProblem> {
+        let (value, taken) = varint::get(self.rest).ok_or(CUT_OFF)?;
+        self.rest = &self.rest[taken..];
+        Ok(value)
+    }
+
+    /// A length or count; -1 is `None`.
+    fn length(&mut self) -> Result<Option<usize>, BatchProblem> {
+        match self.integer()? {
+            -1 => Ok(None),
+            length => usize::try_from(length).map(Some).map_err(|_| NEGATIVE),
+        }
+    }
+
+    fn bytes(&mut self) -> Result<Option<&'a [u8]>, BatchProblem> {
+        self.length()?.map(|length| self.take(length)).transpose()
+    }
+
+    /// Walks all headers; nothing may follow them.
+    fn headers(&mut self) -> Result<Headers<'a>, BatchProblem> {
+        let count = self.length()?.ok_or(NEGATIVE)?;
+        if count > MAX_HEADERS || count > self.rest.len() / 2 {
+            return Err(BatchProblem::Malformed("too many headers"));
+        }
+        let headers = Headers { fields: *self, left: count };
+        for _ in 0..count {
+            self.bytes()?.ok_or(NEGATIVE)?;
+            self.bytes()?;
+        }
+        Ok(headers)
+    }
+}
+
 /// Iterates over the records of a batch; a malformed record ends the iteration with an error.
 pub struct RecordReader {
     header: BatchHeader,
-    rest: Bytes,
+    raw: Bytes,
+    place: Place,
+}
+
+/// How far a reader is.
+struct Place {
+    at: usize,
     left: usize,
     last_delta: i64,
 }
@@ -51,78 +136,60 @@ impl RecordReader {
             return Err(BatchProblem::Incomplete);
         }
         let packed = batch.slice(BATCH_HEADER_BYTES..header.size);
-        let rest = header.compression()?.decompress(&packed, MAX_DECOMPRESSED_BYTES)?;
+        let raw = header.compression()?.decompress(&packed, MAX_DECOMPRESSED_BYTES)?;
         let left = usize::try_from(header.record_count).map_err(|_| NEGATIVE)?;
-        if left > rest.len() / MIN_RECORD_BYTES {
+        if left > raw.len() / MIN_RECORD_BYTES {
             return Err(BatchProblem::Malformed("more records claimed than fit"));
         }
-        Ok(RecordReader { header: *header, rest, left, last_delta: -1 })
+        Ok(RecordReader { header: *header, raw, place: Place { at: 0, left, last_delta: -1 } })
     }
 
-    fn read(&mut self) -> Result<Record, BatchProblem> {
-        let length = self.length()?.ok_or(NEGATIVE)?;
-        if length > self.rest.len() {
-            return Err(CUT_OFF);
+    /// The next record, not copied; as the iterator's otherwise.
+    pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, BatchProblem>> {
+        self.place.next(&self.header, &self.raw)
+    }
+}
+
+impl Place {
+    fn next<'a>(&mut self, header: &BatchHeader, raw: &'a [u8]) -> Option<Result<RecordRef<'a>, BatchProblem>> {
+        if self.left == 0 {
+            if self.at == raw.len() {
+                return None;
+            }
+            self.at = raw.len();
+            return Some(Err(BatchProblem::Malformed("bytes after the last record")));
         }
-        let after = self.rest.split_off(length);
-        let record = self.body()?;
-        if !self.rest.is_empty() {
-            return Err(BatchProblem::Malformed("record is longer than its fields"));
+        self.left -= 1;
+        let record = self.read(header, raw);
+        if record.is_err() {
+            (self.left, self.at) = (0, raw.len());
         }
-        self.rest = after;
-        Ok(record)
+        Some(record)
     }
 
-    fn body(&mut self) -> Result<Record, BatchProblem> {
-        if self.rest.is_empty() {
-            return Err(CUT_OFF);
-        }
-        let _attributes = self.rest.split_to(1);
-        let timestamp_delta = self.integer()?;
-        let offset_delta = self.integer()?;
-        if offset_delta <= self.last_delta || offset_delta > i64::from(self.header.last_offset_delta) {
+    fn read<'a>(&mut self, header: &BatchHeader, raw: &'a [u8]) -> Result<RecordRef<'a>, BatchProblem> {
+        let mut rest = Fields { rest: &raw[self.at..] };
+        let length = rest.length()?.ok_or(NEGATIVE)?;
+        let mut fields = Fields { rest: rest.take(length)? };
+        self.at = raw.len() - rest.rest.len();
+        let _attributes = fields.take(1)?;
+        let timestamp_delta = fields.integer()?;
+        let offset_delta = fields.integer()?;
+        if offset_delta <= self.last_delta || offset_delta > i64::from(header.last_offset_delta) {
             return Err(BatchProblem::Malformed("offset delta is out of order"));
         }
         self.last_delta = offset_delta;
-        let timestamp = if self.header.is_log_append_time() {
-            self.header.max_timestamp
+        let timestamp = if header.is_log_append_time() {
+            header.max_timestamp
         } else {
-            Millis(self.header.base_timestamp.0.wrapping_add(timestamp_delta))
+            Millis(header.base_timestamp.0.wrapping_add(timestamp_delta))
         };
-        let key = self.bytes()?;
-        let value = self.bytes()?;
-        let count = self.length()?.ok_or(NEGATIVE)?;
-        if count > MAX_HEADERS || count > self.rest.len() / 2 {
-            return Err(BatchProblem::Malformed("too many headers"));
+        let (key, value) = (fields.bytes()?, fields.bytes()?);
+        let headers = fields.headers()?;
+        if !fields.rest.is_empty() {
+            return Err(BatchProblem::Malformed("record is longer than its fields"));
         }
-        let mut headers = Vec::with_capacity(count);
-        for _ in 0..count {
-            let name = self.bytes()?.ok_or(NEGATIVE)?;
-            headers.push(RecordHeader { name, value: self.bytes()? });
-        }
-        Ok(Record { offset: self.header.base_offset.plus(offset_delta), timestamp, key, value, headers })
-    }
-
-    fn integer(&mut self) -> Result<i64, BatchProblem> {
-        let (value, taken) = varint::get(&self.rest).ok_or(CUT_OFF)?;
-        let _ = self.rest.split_to(taken);
-        Ok(value)
-    }
-
-    /// A length or count; -1 is `None`.
-    fn length(&mut self) -> Result<Option<usize>, BatchProblem> {
-        match self.integer()? {
-            -1 => Ok(None),
-            length => usize::try_from(length).map(Some).map_err(|_| NEGATIVE),
-        }
-    }
-
-    fn bytes(&mut self) -> Result<Option<Bytes>, BatchProblem> {
-        match self.length()? {
-            None => Ok(None),
-            Some(length) if length > self.rest.len() => Err(CUT_OFF),
-            Some(length) => Ok(Some(self.rest.split_to(length))),
-        }
+        Ok(RecordRef { offset: header.base_offset.plus(offset_delta), timestamp, key, value, headers })
     }
 }
 
@@ -133,23 +200,19 @@ impl Iterator for RecordReader {
     type Item = Result<Record, BatchProblem>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            if self.rest.is_empty() {
-                return None;
-            }
-            self.rest.clear();
-            return Some(Err(BatchProblem::Malformed("bytes after the last record")));
-        }
-        self.left -= 1;
-        let record = self.read();
-        if record.is_err() {
-            self.left = 0;
-            self.rest.clear();
-        }
-        Some(record)
+        let raw = &self.raw;
+        let owned = |bytes: &[u8]| raw.slice_ref(bytes);
+        let record = self.place.next(&self.header, raw)?;
+        Some(record.map(|RecordRef { offset, timestamp, key, value, headers }| Record {
+            offset,
+            timestamp,
+            key: key.map(owned),
+            value: value.map(owned),
+            headers: headers.map(|(name, value)| RecordHeader { name: owned(name), value: value.map(owned) }).collect(),
+        }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.left + 1))
+        (0, Some(self.place.left + 1))
     }
 }

@@ -25,6 +25,12 @@ pub(super) fn size(value: i64) -> usize {
 
 /// The integer at the start of `bytes` and the bytes it took; `None` when it is cut off or longer than 64 bits.
 pub(super) fn get(bytes: &[u8]) -> Option<(i64, usize)> {
+    // Most lengths and deltas take one byte.
+    if let Some(&byte) = bytes.first()
+        && byte & 0x80 == 0
+    {
+        return Some((unzigzag(u64::from(byte)), 1));
+    }
     let mut value: u64 = 0;
     for (index, &byte) in bytes.iter().take(MAX_BYTES).enumerate() {
         let low = u64::from(byte & 0x7f);

@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{Change, Effect, Event, Ids, Offload, Policy, Segment};
+use super::{Change, Effect, Event, Ids, Offload, Policy, Segment, background};
 use crate::manifest::Entry;
-use crate::parquet::{SegmentSource, Written, infer_segment, write_segment};
+use crate::parquet::{Job, SegmentSource, Written, copy_segment};
 use crate::shape::Shape;
 use crate::table::Table;
 
@@ -178,15 +178,13 @@ impl Driver {
         let runtime = Handle::current();
         let work = move || {
             let _permit = permit;
-            let (base, end) = (entry.base, entry.end);
-            let shape = infer_segment(source.as_mut(), base, end, shape.as_ref().clone())?;
             let path = Path::from(entry.path);
-            let shared = Arc::new(shape.clone());
-            let write = write_segment(store, &path, source.as_mut(), entry.partition, (base, end), shared);
-            runtime.block_on(write).map(|written| (written, shape))
+            let range = (entry.base, entry.end);
+            let job = Job { store, path: &path, source: source.as_mut(), partition: entry.partition, range };
+            runtime.block_on(copy_segment(job, shape.as_ref().clone()))
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
+        match tokio::task::spawn_blocking(move || background::run(work)).await {
+            Ok(result) => result?.map_err(|error| error.to_string()),
             Err(error) => Err(format!("the copy stopped: {error}")),
         }
     }

@@ -1,10 +1,10 @@
 //! The offload of one topic as a pure machine: told of segments, finished steps and time, it asks for the next step.
 //!
-//! The order that makes every crash harmless: the manifest names the object before it is written, the object is whole before
-//! the manifest says so, the manifest says so before the table does, and the local copy goes only after all three. A commit
-//! carries each partition's end offset, so one made twice adds nothing. On the way out the log start moves first (retention is the log's own business), then the
-//! table lets go, and the object follows after a grace period for readers of older table versions.
+//! The order that makes every crash harmless: the manifest names the object before it is written, the object is whole before the
+//! manifest says so, and that before the table does; the local copy goes only after all three. A commit carries each partition's end
+//! offset, so one made twice adds nothing. On the way out the log start moves first, then the table lets go, then the object.
 
+mod background;
 mod driver;
 mod event;
 mod lane;

@@ -13,7 +13,7 @@ mod write;
 
 pub use read::{ColdReader, ObjectCheck};
 pub use segment::{SegmentSource, SourceError, Stretch};
-pub use write::{Written, infer_segment, write_segment};
+pub use write::{Job, Written, copy_segment, infer_segment, write_segment};
 
 /// Bytes of keys, payloads and headers in one row group: what a writer holds and what a cold read fetches at once.
 pub const ROW_GROUP_BYTES: usize = 16 << 20;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use forebay_log::Offset;
-use forebay_log::record::{BatchProblem, Batches, Record, RecordReader};
+use forebay_log::record::{BatchProblem, Batches, RecordReader, RecordRef};
 
 use crate::manifest::Lost;
 
@@ -54,28 +54,33 @@ impl<'s> Walk<'s> {
         Walk { source, batches: None, records: None, batch_end: base, next: base, end, lost }
     }
 
-    /// The next record of the range; those of control batches are passed over.
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>, SourceError> {
-        while self.next < self.end {
-            match self.records.as_mut().map(Iterator::next) {
-                Some(Some(Ok(record))) if record.offset < self.next => {}
-                Some(Some(Ok(record))) if record.offset >= self.end => self.next = self.end,
-                Some(Some(Ok(record))) => {
-                    self.next = record.offset.next();
-                    return Ok(Some(record));
-                }
-                Some(Some(Err(problem))) => self.lose_batch(problem),
-                Some(None) => {
-                    self.next = self.next.max(self.batch_end);
-                    self.records = None;
-                }
-                None => self.open_batch()?,
-            }
+    /// Gives `take` the next records of the range, until it has had enough and returns `false`, or a batch ends; those of control
+    /// batches are passed over. Returns `false` at the end of the range.
+    pub(super) fn advance(&mut self, mut take: impl FnMut(RecordRef<'_>) -> bool) -> Result<bool, SourceError> {
+        while self.records.is_none() && self.next < self.end {
+            self.records = self.open_batch()?;
         }
-        Ok(None)
+        while let Some(record) = self.records.as_mut().map(RecordReader::next_ref) {
+            match record {
+                Some(Ok(record)) if record.offset < self.next => continue,
+                Some(Ok(record)) if record.offset >= self.end => self.next = self.end,
+                Some(Ok(record)) => {
+                    self.next = record.offset.next();
+                    if take(record) {
+                        continue;
+                    }
+                    return Ok(true);
+                }
+                Some(Err(problem)) => self.lose_batch(problem),
+                None => self.next = self.next.max(self.batch_end),
+            }
+            self.records = None;
+        }
+        Ok(self.next < self.end)
     }
 
-    fn open_batch(&mut self) -> Result<(), SourceError> {
+    /// The records of the next batch; `None` if that brought none, or the log had to be read.
+    fn open_batch(&mut self) -> Result<Option<RecordReader>, SourceError> {
         let Some(batch) = self.batches.as_mut().and_then(Iterator::next) else {
             match self.source.read(self.next)? {
                 Stretch::Damaged { next, cause } => self.lose(next, &cause),
@@ -84,7 +89,7 @@ impl<'s> Walk<'s> {
                 }
                 Stretch::Batches(bytes) => self.batches = Some(Batches::new(bytes)),
             }
-            return Ok(());
+            return Ok(None);
         };
         let (header, batch) = batch?;
         self.batch_end = header.next_offset();
@@ -94,11 +99,11 @@ impl<'s> Walk<'s> {
             self.next = self.next.max(self.batch_end);
         } else {
             match RecordReader::new(&header, &batch) {
-                Ok(records) => self.records = Some(records),
+                Ok(records) => return Ok(Some(records)),
                 Err(problem) => self.lose_batch(problem),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The batch's checksum holds, but not what is in it.

@@ -78,8 +78,18 @@ async fn written(records: &[Given], per_batch: usize) -> (ColdReader, Path, Writ
     let range = (Offset(records[0].offset), Offset(records[records.len() - 1].offset + 1));
     let mut source = Fake::new(records, per_batch);
     let shape = infer_segment(&mut source, range.0, range.1, Shape::default()).expect("readable");
-    let done = write_segment(store.clone(), &path, &mut source, 3, range, Arc::new(shape)).await.expect("written");
+    let done = write(store.clone(), &path, &mut source, range, shape).await.expect("written");
     (ColdReader::new(store), path, done)
+}
+
+async fn write(
+    store: Arc<InMemory>,
+    path: &Path,
+    source: &mut dyn SegmentSource,
+    range: (Offset, Offset),
+    shape: Shape,
+) -> Result<Written, ObjectError> {
+    write_segment(Job { store, path, source, partition: 3, range }, Arc::new(shape)).await
 }
 
 fn decode(bytes: Bytes) -> Vec<Record> {
@@ -213,7 +223,7 @@ async fn bytes_that_are_no_object_of_ours_are_refused_and_cost_little() {
     let mut source = Fake::new(&readings(50), 10);
     let range = (Offset(0), Offset(50));
     let shape = infer_segment(&mut source, range.0, range.1, Shape::default()).expect("readable");
-    write_segment(store.clone(), &path, &mut source, 3, range, Arc::new(shape)).await.expect("written");
+    write(store.clone(), &path, &mut source, range, shape).await.expect("written");
     let good = store.get(&path).await.expect("there").bytes().await.expect("whole");
     let reader_of = |bytes: Vec<u8>| {
         let (store, path) = (store.clone(), path.clone());
@@ -258,7 +268,7 @@ async fn records_that_cannot_be_read_are_left_out_and_told_of() {
     let (store, path) = (Arc::new(InMemory::new()), Path::from("t/gaps.parquet"));
     let (mut source, range) = (Damaged(log), (Offset(3), Offset(57)));
     let shape = infer_segment(&mut source, range.0, range.1, Shape::default()).expect("readable");
-    let done = write_segment(store.clone(), &path, &mut source, 3, range, Arc::new(shape)).await.expect("written");
+    let done = write(store.clone(), &path, &mut source, range, shape).await.expect("written");
     assert_eq!((done.rows, done.lost.offsets), (34, 20));
     assert_eq!(done.lost.gaps, [(Offset(20), Offset(30)), (Offset(40), Offset(50))]);
     assert_eq!(done.lost.cause, "0.log at byte 7: checksum mismatch");

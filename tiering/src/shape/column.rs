@@ -9,50 +9,12 @@ use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, Scala
 use arrow_schema::{ArrowError, DataType, Field as ArrowField};
 
 use super::json::{Parser, Syntax};
-use super::schema::{Field, Kind, arrow_fields};
-use super::time;
+use super::notes::{Misfit, Notes};
+use super::object::StructData;
+use super::schema::{Kind, NumberStyle};
+use super::style::{Decimals, Proof, double_proof, time_proof};
+use super::time::{self, TimeStyle};
 use super::token::Next;
-
-/// Most values, nulls included, that one payload may put into columns: a list of empty objects takes three bytes for each
-/// and a null in every column that such an object has.
-pub(super) const MAX_PAYLOAD_CELLS: usize = 1 << 20;
-/// Characters of a key that `_error` shows.
-const SHOWN_KEY_CHARS: usize = 80;
-
-/// What [`Notes::spend`] fails with: such a payload is JSON, but stays bytes.
-pub(super) const TOO_MANY_CELLS: &str = "more values than one payload may put into columns";
-
-/// A value that its column cannot hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Misfit {
-    got: &'static str,
-    want: &'static str,
-}
-
-/// What is remembered of one payload while its columns are filled.
-#[derive(Default)]
-pub(super) struct Notes {
-    path: String,
-    /// The first field that did not fit, for people.
-    pub(super) misfit: Option<String>,
-    /// Values put into columns so far.
-    pub(super) cells: usize,
-}
-
-impl Notes {
-    fn spend(&mut self, cells: usize, parser: &Parser<'_>) -> Result<(), Syntax> {
-        self.cells += cells;
-        if self.cells > MAX_PAYLOAD_CELLS { parser.fail(TOO_MANY_CELLS) } else { Ok(()) }
-    }
-
-    fn note(&mut self, key: &str, what: &str) {
-        if self.misfit.is_none() {
-            let cut = key.char_indices().nth(SHOWN_KEY_CHARS).map_or(key.len(), |(at, _)| at);
-            let more = if cut < key.len() { "..." } else { "" };
-            self.misfit = Some(format!("field {}{}{more}: {what}", self.path, &key[..cut]));
-        }
-    }
-}
 
 /// A column under construction.
 pub(super) struct Column {
@@ -62,8 +24,17 @@ pub(super) struct Column {
 
 enum Data {
     Bigint(Vec<i64>),
-    Double(Vec<f64>),
-    Time(Vec<i64>),
+    Double {
+        values: Vec<f64>,
+        style: NumberStyle,
+        seen: Decimals,
+    },
+    Time {
+        values: Vec<i64>,
+        style: TimeStyle,
+        /// The first one's.
+        seen: Option<TimeStyle>,
+    },
     Bool(BooleanBufferBuilder),
     Text {
         bytes: Vec<u8>,
@@ -76,30 +47,27 @@ enum Data {
         element_type: DataType,
     },
     /// No column: values are skipped.
-    Opaque,
-}
-
-/// The fields of an object.
-pub(super) struct StructData {
-    fields: Vec<(Field, Column)>,
-    /// Values that one object puts into columns, lists aside.
-    width: usize,
+    Opaque {
+        may_gain_column: bool,
+    },
 }
 
 impl Column {
-    pub(super) fn new(kind: &Kind) -> Column {
+    pub(super) fn new(kind: &Kind, spaced: bool) -> Column {
         let data = match kind {
-            _ if !kind.has_column() => Data::Opaque,
+            _ if !kind.has_column() => Data::Opaque { may_gain_column: kind.may_gain_column() },
             Kind::Bigint => Data::Bigint(Vec::new()),
-            Kind::Double(_) => Data::Double(Vec::new()),
-            Kind::Time(_) => Data::Time(Vec::new()),
+            Kind::Double(style) => Data::Double { values: Vec::new(), style: *style, seen: Decimals::default() },
+            Kind::Time(style) => Data::Time { values: Vec::new(), style: *style, seen: None },
             Kind::Bool => Data::Bool(BooleanBufferBuilder::new(0)),
             Kind::Text => Data::Text { bytes: Vec::new(), ends: vec![0] },
-            Kind::Struct(fields) => Data::Struct(StructData::new(fields)),
-            Kind::List(element) => {
-                Data::List { ends: vec![0], element: Box::new(Column::new(element)), element_type: element.data_type() }
-            }
-            Kind::Opaque => Data::Opaque,
+            Kind::Struct(fields) => Data::Struct(StructData::new(fields, spaced)),
+            Kind::List(element) => Data::List {
+                ends: vec![0],
+                element: Box::new(Column::new(element, spaced)),
+                element_type: element.data_type(),
+            },
+            Kind::Opaque => Data::Opaque { may_gain_column: false },
         };
         Column { valid: BooleanBufferBuilder::new(0), data }
     }
@@ -109,32 +77,34 @@ impl Column {
     }
 
     /// Values that one entry takes, lists aside.
-    fn width(&self) -> usize {
-        if let Data::Struct(data) = &self.data { 1 + data.width } else { 1 }
+    pub(super) fn width(&self) -> usize {
+        if let Data::Struct(data) = &self.data { 1 + data.width() } else { 1 }
+    }
+
+    /// Whether the entry at `row` is not null.
+    pub(super) fn is_valid(&self, row: usize) -> bool {
+        self.valid.get_bit(row)
     }
 
     pub(super) fn push_null(&mut self) {
         self.valid.append(false);
         match &mut self.data {
-            Data::Bigint(values) | Data::Time(values) => values.push(0),
-            Data::Double(values) => values.push(0.0),
+            Data::Bigint(values) | Data::Time { values, .. } => values.push(0),
+            Data::Double { values, .. } => values.push(0.0),
             Data::Bool(values) => values.append(false),
             Data::Text { ends, .. } | Data::List { ends, .. } => ends.push(*ends.last().unwrap_or(&0)),
             Data::Struct(data) => data.push_null(),
-            Data::Opaque => {}
+            Data::Opaque { .. } => {}
         }
     }
 
-    /// Forgets the values after the first `len`.
+    /// Forgets the values after the first `len`, those within an object or list that was not finished too.
     pub(super) fn truncate(&mut self, len: usize) {
-        if self.valid.len() <= len {
-            return;
-        }
-        self.valid.truncate(len);
+        self.valid.truncate(len.min(self.valid.len()));
         match &mut self.data {
-            Data::Bigint(values) | Data::Time(values) => values.truncate(len),
-            Data::Double(values) => values.truncate(len),
-            Data::Bool(values) => values.truncate(len),
+            Data::Bigint(values) | Data::Time { values, .. } => values.truncate(len),
+            Data::Double { values, .. } => values.truncate(len),
+            Data::Bool(values) => values.truncate(len.min(values.len())),
             Data::Text { bytes, ends } => {
                 ends.truncate(len + 1);
                 bytes.truncate(end_of(ends));
@@ -144,12 +114,12 @@ impl Column {
                 element.truncate(end_of(ends));
             }
             Data::Struct(data) => data.truncate(len),
-            Data::Opaque => {}
+            Data::Opaque { .. } => {}
         }
     }
 
     /// Takes the next value of the payload and appends exactly one entry: the value, or null if it is null or a misfit.
-    fn fill(&mut self, parser: &mut Parser<'_>, notes: &mut Notes) -> Result<Option<Misfit>, Syntax> {
+    pub(super) fn fill(&mut self, parser: &mut Parser<'_>, notes: &mut Notes) -> Result<Option<Misfit>, Syntax> {
         let next = parser.peek()?;
         let misfit = |want| Ok(Some(Misfit { got: next.name(), want }));
         match (&mut self.data, next) {
@@ -158,44 +128,60 @@ impl Column {
                 self.push_null();
                 return Ok(None);
             }
-            (Data::Opaque, _) => {
-                parser.skip()?;
+            (Data::Opaque { may_gain_column }, _) => {
+                let gains = *may_gain_column;
+                notes.more |= parser.skip()? && gains;
+                notes.prove(Proof::Differs);
                 self.push_null();
                 return Ok(None);
             }
-            (Data::Bigint(values), Next::Number) => match parser.number()?.bigint() {
-                Some(value) => values.push(value),
-                None => {
+            (Data::Bigint(values), Next::Number) => {
+                let number = parser.number()?;
+                let Some(value) = number.bigint() else {
                     self.push_null();
                     return misfit("BIGINT");
+                };
+                values.push(value);
+                if value == 0 && number.negative() {
+                    notes.prove(Proof::Differs);
                 }
-            },
-            (Data::Double(values), Next::Number) => match parser.number()?.double() {
-                Some(value) => values.push(value),
-                None => {
+            }
+            (Data::Double { values, style, seen }, Next::Number) => {
+                let number = parser.number()?;
+                seen.note(number);
+                let Some(value) = number.double() else {
                     self.push_null();
                     return misfit("DOUBLE");
-                }
-            },
+                };
+                values.push(value);
+                notes.prove(double_proof(number, *style));
+            }
             (Data::Bool(values), Next::Bool) => values.append(parser.bool()?),
-            (Data::Time(values), Next::Text) => match parser.quoted()?.text().as_deref().and_then(time::parse) {
-                Some((micros, _)) => values.push(micros),
-                None => {
+            (Data::Time { values, style, seen }, Next::Text) => {
+                let quoted = parser.quoted()?;
+                let Some((micros, found)) = quoted.text().as_deref().and_then(time::parse) else {
                     self.push_null();
                     return misfit("TIMESTAMP");
-                }
-            },
-            (Data::Text { bytes, ends }, Next::Text) => match parser.quoted()?.text() {
-                Some(text) => {
-                    bytes.extend_from_slice(text.as_bytes());
-                    ends.push(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-                }
-                None => {
+                };
+                values.push(micros);
+                seen.get_or_insert(found);
+                notes.prove(if quoted.escaped { Proof::Differs } else { time_proof(found, *style) });
+            }
+            (Data::Text { bytes, ends }, Next::Text) => {
+                let quoted = parser.quoted()?;
+                let Some(text) = quoted.text() else {
                     self.push_null();
                     return misfit("STRING (a lone surrogate is no text)");
+                };
+                bytes.extend_from_slice(text.as_bytes());
+                ends.push(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+                if quoted.escaped {
+                    notes.prove(Proof::Open);
                 }
-            },
-            (Data::Struct(data), Next::Object) => data.fill(parser, notes)?,
+            }
+            (Data::Struct(data), Next::Object) => {
+                data.fill(parser, notes)?;
+            }
             (Data::List { ends, element, .. }, Next::Array) => {
                 let start = element.len();
                 let mut wrong = None;
@@ -203,6 +189,9 @@ impl Column {
                 let mut first = true;
                 let width = element.width();
                 while parser.element(first)? {
+                    if notes.spaced && !first {
+                        notes.prove(Proof::Open);
+                    }
                     first = false;
                     notes.spend(width, parser)?;
                     wrong = wrong.or(element.fill(parser, notes)?);
@@ -217,12 +206,12 @@ impl Column {
             (data, _) => {
                 let want = match data {
                     Data::Bigint(_) => "BIGINT",
-                    Data::Double(_) => "DOUBLE",
-                    Data::Time(_) => "TIMESTAMP",
+                    Data::Double { .. } => "DOUBLE",
+                    Data::Time { .. } => "TIMESTAMP",
                     Data::Bool(_) => "BOOLEAN",
                     Data::Text { .. } => "STRING",
                     Data::Struct(_) => "STRUCT",
-                    Data::List { .. } | Data::Opaque => "ARRAY",
+                    Data::List { .. } | Data::Opaque { .. } => "ARRAY",
                 };
                 parser.skip()?;
                 self.push_null();
@@ -233,122 +222,48 @@ impl Column {
         Ok(None)
     }
 
-    fn finish(self) -> Result<Option<ArrayRef>, ArrowError> {
-        let Column { mut valid, data } = self;
-        let nulls = Some(NullBuffer::new(valid.finish())).filter(|nulls| nulls.null_count() > 0);
-        let offsets = |ends: Vec<i32>| OffsetBuffer::new(ScalarBuffer::from(ends));
-        Ok(Some(match data {
-            Data::Bigint(values) => Arc::new(Int64Array::try_new(values.into(), nulls)?),
-            Data::Double(values) => Arc::new(Float64Array::try_new(values.into(), nulls)?),
-            Data::Time(values) => {
-                Arc::new(TimestampMicrosecondArray::try_new(values.into(), nulls)?.with_timezone("UTC"))
+    /// The column so far; it goes on empty.
+    pub(super) fn take(&mut self) -> Result<Option<ArrayRef>, ArrowError> {
+        let valid = self.valid.finish();
+        let nulls = Some(NullBuffer::new(valid)).filter(|nulls| nulls.null_count() > 0);
+        let offsets = |ends: &mut Vec<i32>| OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(ends, vec![0])));
+        Ok(Some(match &mut self.data {
+            Data::Bigint(values) => Arc::new(Int64Array::try_new(std::mem::take(values).into(), nulls)?),
+            Data::Double { values, .. } => Arc::new(Float64Array::try_new(std::mem::take(values).into(), nulls)?),
+            Data::Time { values, .. } => {
+                let values = std::mem::take(values).into();
+                Arc::new(TimestampMicrosecondArray::try_new(values, nulls)?.with_timezone("UTC"))
             }
-            Data::Bool(mut values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
+            Data::Bool(values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
             Data::Text { bytes, ends } => {
-                Arc::new(StringArray::try_new(offsets(ends), Buffer::from_vec(bytes), nulls)?)
+                let bytes = Buffer::from_vec(std::mem::take(bytes));
+                Arc::new(StringArray::try_new(offsets(ends), bytes, nulls)?)
             }
             Data::List { ends, element, element_type } => {
-                let Some(values) = element.finish()? else { return Ok(None) };
-                let field = Arc::new(ArrowField::new("element", element_type, true));
+                let Some(values) = element.take()? else { return Ok(None) };
+                let field = Arc::new(ArrowField::new("element", element_type.clone(), true));
                 Arc::new(ListArray::try_new(field, offsets(ends), values, nulls)?)
             }
             Data::Struct(data) => {
-                let (fields, arrays) = data.finish()?;
-                Arc::new(StructArray::try_new(arrow_fields(&fields), arrays, nulls)?)
+                let arrays = data.take()?;
+                Arc::new(StructArray::try_new(data.arrow_fields(), arrays, nulls)?)
             }
-            Data::Opaque => return Ok(None),
+            Data::Opaque { .. } => return Ok(None),
         }))
+    }
+
+    /// Puts into `kind` how the values that came were written.
+    pub(super) fn show_style(&self, kind: &mut Kind) {
+        match (&self.data, kind) {
+            (Data::Double { seen, .. }, Kind::Double(style)) => *style = seen.seen().unwrap_or(*style),
+            (Data::Time { seen, .. }, Kind::Time(style)) => *style = seen.unwrap_or(*style),
+            (Data::List { element, .. }, Kind::List(kind)) => element.show_style(kind),
+            (Data::Struct(data), Kind::Struct(fields)) => data.show_styles(fields),
+            _ => {}
+        }
     }
 }
 
 fn end_of(ends: &[i32]) -> usize {
     ends.last().and_then(|end| usize::try_from(*end).ok()).unwrap_or(0)
-}
-
-impl StructData {
-    pub(super) fn new(fields: &[Field]) -> StructData {
-        let fields: Vec<_> = fields.iter().map(|field| (field.clone(), Column::new(&field.kind))).collect();
-        let width = fields.iter().map(|(_, column)| column.width()).sum();
-        StructData { fields, width }
-    }
-
-    /// Values that one object puts into columns, lists aside.
-    pub(super) fn width(&self) -> usize {
-        self.width
-    }
-
-    pub(super) fn push_null(&mut self) {
-        for (_, column) in &mut self.fields {
-            column.push_null();
-        }
-    }
-
-    pub(super) fn truncate(&mut self, len: usize) {
-        for (_, column) in &mut self.fields {
-            column.truncate(len);
-        }
-    }
-
-    /// Takes the object that comes next and appends one entry to each field.
-    pub(super) fn fill(&mut self, parser: &mut Parser<'_>, notes: &mut Notes) -> Result<(), Syntax> {
-        let row = self.fields.first().map_or(0, |(_, column)| column.len());
-        parser.enter();
-        // Payloads of one writer have their keys in one order: try the next field first.
-        let mut expected = 0;
-        let mut first = true;
-        while let Some(quoted) = parser.key(first)? {
-            first = false;
-            let Some(key) = quoted.text() else {
-                parser.skip()?;
-                notes.note("?", "a lone surrogate in the key is no text");
-                continue;
-            };
-            let at = if self.fields.get(expected).is_some_and(|(field, _)| field.key == key) {
-                Some(expected)
-            } else {
-                self.fields.iter().position(|(field, _)| field.key == key)
-            };
-            let Some(at) = at else {
-                if parser.skip()? {
-                    notes.note(&key, "has no column");
-                }
-                continue;
-            };
-            expected = at + 1;
-            let (field, column) = &mut self.fields[at];
-            if column.len() > row {
-                parser.skip()?;
-                notes.note(&key, "appears twice");
-                continue;
-            }
-            let mark = notes.path.len();
-            if matches!(field.kind, Kind::Struct(_) | Kind::List(_)) {
-                notes.path.push_str(&key);
-                notes.path.push('.');
-            }
-            let misfit = column.fill(parser, notes);
-            notes.path.truncate(mark);
-            if let Some(Misfit { got, want }) = misfit? {
-                notes.note(&key, &format!("{got} does not fit {want}"));
-            }
-        }
-        for (_, column) in &mut self.fields {
-            if column.len() == row {
-                column.push_null();
-            }
-        }
-        Ok(())
-    }
-
-    /// The fields that have columns, and these.
-    pub(super) fn finish(self) -> Result<(Vec<Field>, Vec<ArrayRef>), ArrowError> {
-        let (mut fields, mut arrays) = (Vec::new(), Vec::new());
-        for (field, column) in self.fields {
-            if let Some(array) = column.finish()? {
-                fields.push(field);
-                arrays.push(array);
-            }
-        }
-        Ok((fields, arrays))
-    }
 }

@@ -140,7 +140,7 @@ fn write_object(members: &[Member<'_>], row: usize, comma: &str, out: &mut Strin
     any
 }
 
-fn write_double(out: &mut String, value: f64, style: NumberStyle) {
+pub(super) fn write_double(out: &mut String, value: f64, style: NumberStyle) {
     let _ = match style {
         NumberStyle::Fixed(places) => write!(out, "{value:.*}", usize::from(places)),
         NumberStyle::Bare if value.fract() == 0.0 && value.abs() < 1e15 => write!(out, "{value}"),
@@ -148,7 +148,7 @@ fn write_double(out: &mut String, value: f64, style: NumberStyle) {
     };
 }
 
-fn write_text(out: &mut String, text: &str) {
+pub(super) fn write_text(out: &mut String, text: &str) {
     out.push('"');
     let mut plain = 0;
     for (at, byte) in text.bytes().enumerate() {

@@ -1,9 +1,10 @@
 //! Infers the shape of payloads: the fields a segment brings, merged into what the topic's table already has.
 
 use super::json::{Parser, Syntax, check_object};
-use super::schema::{Field, Kind, MAX_COLUMN_DEPTH, MAX_FIELDS, MAX_KEY_BYTES, NumberStyle, Shape, column_name};
+use super::schema::{Field, Kind, MAX_COLUMN_DEPTH, MAX_FIELDS, MAX_KEY_BYTES, Shape, column_name};
+use super::style::Decimals;
 use super::time::{self, TimeStyle};
-use super::token::{Next, Number};
+use super::token::Next;
 
 /// Watches payloads and widens a shape by what they hold.
 ///
@@ -38,44 +39,6 @@ struct Values {
     fields: Vec<Seen>,
     element: Option<Box<Values>>,
     too_deep: bool,
-}
-
-/// How the numbers of a field are written.
-#[derive(Default)]
-struct Decimals {
-    bare: bool,
-    /// `None`: none seen; `Some(None)`: they vary.
-    places: Option<Option<u8>>,
-    /// A zero ends a fraction, other than `.0`.
-    padded: bool,
-    point_zero: bool,
-}
-
-impl Decimals {
-    fn note(&mut self, number: Number<'_>) {
-        if number.integral {
-            self.bare = true;
-            self.places = Some(None);
-            return;
-        }
-        let Some((_, fraction)) = number.text.split_once('.') else { return };
-        let places = u8::try_from(fraction.len()).ok().filter(|_| fraction.bytes().all(|b| b.is_ascii_digit()));
-        self.places = match self.places {
-            None => Some(places),
-            Some(same) if same == places => Some(same),
-            Some(_) => Some(None),
-        };
-        self.point_zero |= fraction == "0";
-        self.padded |= fraction.len() > 1 && fraction.ends_with('0');
-    }
-
-    fn style(&self) -> NumberStyle {
-        match self.places {
-            Some(Some(places)) if self.padded && places <= 17 => NumberStyle::Fixed(places),
-            _ if self.bare && !self.point_zero => NumberStyle::Bare,
-            _ => NumberStyle::Shortest,
-        }
-    }
 }
 
 impl Inference {
@@ -273,6 +236,7 @@ fn merge(fields: &mut Vec<Field>, seen: &[Seen], top: bool, room: &mut usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schema::NumberStyle;
     use super::super::time::Zone;
     use super::*;
 

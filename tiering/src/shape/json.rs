@@ -16,16 +16,19 @@ pub(super) struct Syntax {
 }
 
 /// Reads one payload from front to back.
+#[derive(Clone)]
 pub(super) struct Parser<'a> {
     text: &'a str,
     at: usize,
+    /// Space was passed over between tokens.
+    pub(super) spaced: bool,
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn new(payload: &'a [u8]) -> Result<Parser<'a>, Syntax> {
         let text = std::str::from_utf8(payload)
             .map_err(|error| Syntax { what: "not UTF-8", position: error.valid_up_to() })?;
-        Ok(Parser { text, at: 0 })
+        Ok(Parser { text, at: 0, spaced: false })
     }
 
     pub(super) fn fail<T>(&self, what: &'static str) -> Result<T, Syntax> {
@@ -39,6 +42,7 @@ impl<'a> Parser<'a> {
     fn skip_space(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
             self.at += 1;
+            self.spaced = true;
         }
     }
 
@@ -55,6 +59,15 @@ impl<'a> Parser<'a> {
             Some(_) => self.fail("not a JSON value"),
             None => self.fail("the payload ends too early"),
         }
+    }
+
+    /// Takes `token` if just this comes next.
+    pub(super) fn take(&mut self, token: &[u8]) -> bool {
+        let next = self.text.as_bytes()[self.at..].starts_with(token);
+        if next {
+            self.at += token.len();
+        }
+        next
     }
 
     /// Enters the object or array whose bracket comes next.
@@ -108,6 +121,7 @@ impl<'a> Parser<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
+            self.pass_plain();
             match self.byte() {
                 Some(b'"') => {
                     let raw = &self.text[start..self.at];
@@ -130,41 +144,66 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn digits(&mut self) -> Result<(), Syntax> {
-        if !self.byte().is_some_and(|b| b.is_ascii_digit()) {
-            return self.fail("bad number");
+    /// Passes over bytes that stand for themselves in a string, eight at a time: neither quote, backslash nor control.
+    fn pass_plain(&mut self) {
+        const ONES: u64 = u64::MAX / 0xff;
+        const HIGHS: u64 = ONES << 7;
+        // A set high bit marks a byte below the limit; one above a marked byte may be marked falsely.
+        let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
+        while let Some(eight) = self.text.as_bytes()[self.at..].first_chunk::<8>() {
+            let word = u64::from_le_bytes(*eight);
+            let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+            let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+            let special = quote | backslash | below(word, 0x20);
+            if special != 0 {
+                self.at += special.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
         }
-        while self.byte().is_some_and(|b| b.is_ascii_digit()) {
+    }
+
+    /// Digits from here on, at least one, added to `number`.
+    fn digits(&mut self, number: &mut Number<'_>) -> Result<(), Syntax> {
+        let start = self.at;
+        let bytes = self.text.as_bytes();
+        while let Some(digit) = bytes.get(self.at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+            number.mantissa = number.mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
             self.at += 1;
         }
-        Ok(())
+        number.digits += self.at - start;
+        if self.at == start { self.fail("bad number") } else { Ok(()) }
     }
 
     pub(super) fn number(&mut self) -> Result<Number<'a>, Syntax> {
         let start = self.at;
-        let mut integral = true;
+        let mut number = Number { text: "", digits: 0, mantissa: 0, places: None, exponent: false };
         if self.byte() == Some(b'-') {
             self.at += 1;
         }
         if self.byte() == Some(b'0') {
             self.at += 1;
+            number.digits = 1;
         } else {
-            self.digits()?;
+            self.digits(&mut number)?;
         }
         if self.byte() == Some(b'.') {
-            integral = false;
             self.at += 1;
-            self.digits()?;
+            let point = self.at;
+            self.digits(&mut number)?;
+            number.places = Some(self.at - point);
         }
         if let Some(b'e' | b'E') = self.byte() {
-            integral = false;
+            number.exponent = true;
             self.at += 1;
             if let Some(b'+' | b'-') = self.byte() {
                 self.at += 1;
             }
-            self.digits()?;
+            let mut exponent = number;
+            self.digits(&mut exponent)?;
         }
-        Ok(Number { text: &self.text[start..self.at], integral })
+        number.text = &self.text[start..self.at];
+        Ok(number)
     }
 
     fn word(&mut self, word: &'static str) -> Result<(), Syntax> {

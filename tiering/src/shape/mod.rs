@@ -1,17 +1,23 @@
 //! Payload bytes to typed columns and exactly back.
 //!
-//! Two passes over a segment: [`Inference`] widens the topic's [`Shape`] by what the payloads hold, then [`Shaper`] fills
-//! columns. [`Restorer`] goes the other way. What the typed columns cannot reproduce byte for byte stays in `_value`; the
-//! decision is made by the very code that restores, so a cold read can never differ from a hot one.
+//! [`Shaper`] fills the columns of a [`Shape`] in one pass over a payload and tells when payloads hold more than the shape has;
+//! [`Inference`] widens it, in a pass of its own. [`Restorer`] goes the other way. What the typed columns cannot reproduce byte
+//! for byte stays in `_value`: a payload is left out only if each of its tokens is known to be just what restoring writes
+//! (`style`; builds with debug assertions check it), or if the very code that restores has produced the same bytes.
 
 mod column;
 mod encode;
+mod headers;
 mod infer;
 mod json;
 mod names;
+mod notes;
+mod object;
 mod restore;
 mod rows;
 mod schema;
+mod style;
+mod texts;
 mod time;
 mod token;
 

@@ -138,15 +138,20 @@ mod tests {
         }
     }
 
+    fn push(shaper: &mut Shaper, record: &Record) {
+        let headers = record.headers.iter().map(|header| (header.name.as_ref(), header.value.as_deref()));
+        shaper.push(record.offset, record.timestamp, record.key.as_deref(), record.value.as_deref(), headers);
+    }
+
     fn through(payloads: &[Option<Vec<u8>>]) -> (RecordBatch, Arc<Shape>) {
         let mut inference = Inference::new(Shape::default());
         payloads.iter().flatten().for_each(|payload| inference.observe(payload));
         let shape = Arc::new(inference.finish());
         let mut shaper = Shaper::new(shape.clone(), shape.schema(), 3);
         for (offset, payload) in payloads.iter().enumerate() {
-            shaper.push(record(offset as i64, payload.as_deref()));
+            push(&mut shaper, &record(offset as i64, payload.as_deref()));
         }
-        (shaper.finish().expect("a batch").batch, shape)
+        (shaper.take().expect("a batch").batch, shape)
     }
 
     fn check(payloads: &[Option<Vec<u8>>]) -> RecordBatch {
@@ -206,6 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_cut_off_anywhere_leaves_nothing_in_the_columns() {
+        let whole = r#"{"a":1,"o":{"x":1.5,"on":true,"p":{"t":"u"}},"l":[1,2],"s":[{"y":"z"},{"y":"w"}],"m":"n"}"#;
+        let mut payloads = vec![whole];
+        payloads.extend((0..whole.len()).flat_map(|end| [&whole[..end], whole]));
+        let batch = check(&texts(&payloads));
+        let lists: &ListArray = batch.column_by_name("l").expect("column").as_list();
+        let objects: &ListArray = batch.column_by_name("s").expect("column").as_list();
+        for row in 0..payloads.len() {
+            let expected = if row % 2 == 0 { 2 } else { 0 };
+            assert_eq!((lists.value_length(row), objects.value_length(row)), (expected, expected), "row {row}");
+        }
+        assert_eq!(batch.column_by_name("_value").map(|values| values.null_count()), Some(whole.len() + 1));
+    }
+
+    #[test]
     fn a_missing_payload_is_told_from_an_empty_one_and_from_an_empty_object() {
         check(&[
             None,
@@ -234,10 +254,10 @@ mod tests {
         inference.observe(format!("{{{}}}", fields.join(",")).as_bytes());
         let shape = Arc::new(inference.finish());
         let mut shaper = Shaper::new(shape.clone(), shape.schema(), 3);
-        shaper.push(Record { headers: Vec::new(), ..record(0, Some(b"{}")) });
+        push(&mut shaper, &Record { headers: Vec::new(), ..record(0, Some(b"{}")) });
         assert!(shaper.cells() >= 400);
         let header = RecordHeader { name: Bytes::new(), value: None };
-        shaper.push(Record { headers: vec![header; 1000], ..record(1, None) });
+        push(&mut shaper, &Record { headers: vec![header; 1000], ..record(1, None) });
         assert!(shaper.cells() >= 400 + 400 + 1000);
     }
 

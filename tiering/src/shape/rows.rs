@@ -1,21 +1,24 @@
-//! Records into a record batch: payloads into typed columns, the rest into system columns.
+//! Records into record batches: payloads into typed columns, the rest into system columns.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder, StructBuilder, make_builder};
+use arrow_array::types::{BinaryType, Utf8Type};
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow_schema::{ArrowError, DataType, SchemaRef};
-use bytes::Bytes;
-use forebay_log::record::{Record, RecordHeader};
+use arrow_schema::{ArrowError, SchemaRef};
+use forebay_log::{Millis, Offset};
 
-use super::column::{Notes, StructData, TOO_MANY_CELLS};
 use super::encode::Encoder;
+use super::headers::HeaderRows;
 use super::json::{Parser, Syntax};
-use super::names;
-use super::schema::Shape;
+use super::notes::{Notes, TOO_MANY_CELLS};
+use super::object::StructData;
+use super::schema::{MAX_FIELDS, Shape};
+use super::style::Proof;
+use super::texts::ByteColumn;
 use super::token::Next;
 
-/// Gathers the records of one partition and turns them into a record batch of a shape.
+/// Gathers the records of one partition and turns them into record batches of a shape.
 pub struct Shaper {
     shape: Arc<Shape>,
     schema: SchemaRef,
@@ -23,16 +26,25 @@ pub struct Shaper {
     root: StructData,
     offsets: Vec<i64>,
     timestamps: Vec<i64>,
-    keys: Vec<Option<Bytes>>,
-    headers: Vec<Vec<RecordHeader>>,
-    payloads: Vec<Option<Bytes>>,
-    errors: Vec<Option<String>>,
+    keys: ByteColumn,
+    headers: HeaderRows,
+    /// Payloads that may have to be stored as they are.
+    kept: Vec<Kept>,
+    payloads: Vec<u8>,
+    errors: Vec<(usize, String)>,
     bytes: usize,
     cells: usize,
+    more: bool,
+    /// Space followed the first separator of the first payload.
+    spaced: Option<bool>,
 }
 
-/// Cells that a header counts for: what it takes in memory while rows are gathered.
-const HEADER_CELLS: usize = 8;
+/// A payload that is not known to be what its columns reproduce.
+struct Kept {
+    row: usize,
+    bytes: Range<usize>,
+    proof: Proof,
+}
 
 /// A finished batch and how much of it could not be typed.
 pub struct Shaped {
@@ -44,18 +56,21 @@ pub struct Shaped {
 impl Shaper {
     pub fn new(shape: Arc<Shape>, schema: SchemaRef, partition: u32) -> Shaper {
         Shaper {
-            root: StructData::new(&shape.fields),
+            root: StructData::new(&shape.fields, shape.spaced),
             shape,
             schema,
             partition: i32::try_from(partition).unwrap_or(i32::MAX),
             offsets: Vec::new(),
             timestamps: Vec::new(),
-            keys: Vec::new(),
-            headers: Vec::new(),
+            keys: ByteColumn::default(),
+            headers: HeaderRows::default(),
+            kept: Vec::new(),
             payloads: Vec::new(),
             errors: Vec::new(),
             bytes: 0,
             cells: 0,
+            more: false,
+            spaced: None,
         }
     }
 
@@ -67,41 +82,70 @@ impl Shaper {
         self.offsets.is_empty()
     }
 
-    /// Bytes of keys, payloads and headers gathered.
+    /// Bytes of keys, payloads and headers gathered since the last batch.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Values gathered, nulls included: of a table with many columns, short payloads take far more memory than bytes.
+    /// Values gathered since the last batch, nulls included: of a table with many columns, short payloads take far more
+    /// memory than bytes.
     pub fn cells(&self) -> usize {
         self.cells
     }
 
+    /// Whether any payload so far holds a field that the shape could have and has not.
+    pub fn is_too_narrow(&self) -> bool {
+        self.more && self.shape.field_count() < MAX_FIELDS
+    }
+
+    /// The shape, with the ways of writing that were seen in all payloads so far.
+    pub fn seen(&self) -> Shape {
+        let mut shape = Shape { spaced: self.spaced.unwrap_or(self.shape.spaced), fields: self.shape.fields.clone() };
+        self.root.show_styles(&mut shape.fields);
+        shape
+    }
+
     /// Adds a record; offsets must rise.
-    pub fn push(&mut self, record: Record) {
+    pub fn push<'r>(
+        &mut self,
+        offset: Offset,
+        timestamp: Millis,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+    ) {
         let row = self.offsets.len();
-        let error = record.value.as_deref().and_then(|payload| self.decode(row, payload).err());
-        if record.value.is_none() {
-            self.root.push_null();
+        match value {
+            None => self.root.push_null(),
+            Some(payload) => self.push_payload(row, payload),
         }
-        let header_bytes = |h: &RecordHeader| h.name.len() + h.value.as_ref().map_or(0, Bytes::len);
-        self.bytes += record.key.as_ref().map_or(0, Bytes::len)
-            + record.value.as_ref().map_or(0, Bytes::len)
-            + record.headers.iter().map(header_bytes).sum::<usize>()
-            + 32;
-        self.cells += self.root.width() + record.headers.len() * HEADER_CELLS;
-        self.offsets.push(record.offset.0);
-        self.timestamps.push(record.timestamp.0.saturating_mul(1000));
-        self.keys.push(record.key);
-        self.headers.push(record.headers);
-        self.payloads.push(record.value);
-        self.errors.push(error);
+        let (header_bytes, header_cells) = self.headers.push(headers);
+        self.bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + header_bytes + 32;
+        self.cells += self.root.width() + header_cells;
+        self.offsets.push(offset.0);
+        self.timestamps.push(timestamp.0.saturating_mul(1000));
+        self.keys.push(key);
+    }
+
+    fn push_payload(&mut self, row: usize, payload: &[u8]) {
+        let proof = match self.decode(row, payload) {
+            Ok(proof) => proof,
+            Err(error) => {
+                self.errors.push((row, error));
+                Proof::Differs
+            }
+        };
+        if proof != Proof::Same || cfg!(debug_assertions) {
+            let start = self.payloads.len();
+            self.payloads.extend_from_slice(payload);
+            self.kept.push(Kept { row, bytes: start..self.payloads.len(), proof });
+        }
     }
 
     /// Fills one row of the payload columns. An error names what is wrong; a malformed payload leaves nulls, one with a
     /// field that does not fit leaves null in that field.
-    fn decode(&mut self, row: usize, payload: &[u8]) -> Result<(), String> {
-        let mut notes = Notes::default();
+    fn decode(&mut self, row: usize, payload: &[u8]) -> Result<Proof, String> {
+        let mut notes = Notes::of(self.shape.spaced);
         let mut fill = || -> Result<Option<Next>, Syntax> {
             let mut parser = Parser::new(payload)?;
             let next = parser.peek()?;
@@ -110,14 +154,23 @@ impl Shaper {
                 parser.end()?;
                 return Ok(Some(next));
             }
-            self.root.fill(&mut parser, &mut notes)?;
+            // Without any field it would come back as no payload.
+            let empty = !self.root.fill(&mut parser, &mut notes)?;
             parser.end()?;
+            if empty || parser.spaced {
+                let open = !empty && self.shape.spaced;
+                notes.prove(if open { Proof::Open } else { Proof::Differs });
+            }
             Ok(None)
         };
         let problem = match fill() {
             Ok(None) => {
                 self.cells += notes.cells;
-                return notes.misfit.map_or(Ok(()), Err);
+                self.more |= notes.more;
+                if self.spaced.is_none() {
+                    self.spaced = spaced_after_key(payload);
+                }
+                return notes.misfit.map_or(Ok(notes.proof), Err);
             }
             Ok(Some(other)) => format!("not a JSON object: {}", other.name()),
             Err(_) if payload.is_empty() => "empty payload".to_owned(),
@@ -129,66 +182,59 @@ impl Shaper {
         Err(problem)
     }
 
-    /// The record batch. A payload that its typed columns reproduce byte for byte is not stored again in `_value`.
+    /// The record batch of what was gathered since the last one. A payload that its typed columns reproduce byte for byte is
+    /// not stored again in `_value`.
     ///
     /// # Errors
     /// Never for a schema that is the shape's own.
-    pub fn finish(self) -> Result<Shaped, ArrowError> {
+    pub fn take(&mut self) -> Result<Shaped, ArrowError> {
         let rows = self.offsets.len();
-        let (_, mut columns) = self.root.finish()?;
+        let mut columns = self.root.take()?;
         let encoder = Encoder::new(&self.shape, |name| self.schema.index_of(name).ok().and_then(|at| columns.get(at)))
             .ok_or_else(|| ArrowError::SchemaError("the columns are not those of the shape".into()))?;
-        let mut values = BinaryBuilder::new();
         let mut text = String::new();
-        for (row, payload) in self.payloads.iter().enumerate() {
-            let kept = payload.as_ref().filter(|payload| {
-                self.errors[row].is_some() || !encoder.write(row, &mut text) || text.as_bytes() != payload.as_ref()
-            });
-            values.append_option(kept);
+        let mut values = ByteColumn::default();
+        for Kept { row, bytes, proof } in self.kept.drain(..) {
+            let payload = &self.payloads[bytes];
+            let mut same = || encoder.write(row, &mut text) && text.as_bytes() == payload;
+            if proof == Proof::Same {
+                debug_assert!(same(), "taken for what its columns reproduce: {}", String::from_utf8_lossy(payload));
+            } else if proof == Proof::Differs || !same() {
+                values.pad(row);
+                values.push(Some(payload));
+            }
         }
-        let errors = self.errors.iter().filter(|error| error.is_some()).count() as u64;
-        let mut keys = BinaryBuilder::new();
-        self.keys.iter().for_each(|key| keys.append_option(key.as_ref()));
-        let mut reasons = StringBuilder::new();
-        self.errors.iter().for_each(|error| reasons.append_option(error.as_ref()));
+        values.pad(rows);
+        self.payloads.clear();
+        let errors = self.errors.len() as u64;
+        let mut reasons = ByteColumn::default();
+        for (row, reason) in self.errors.drain(..) {
+            reasons.pad(row);
+            reasons.push(Some(reason.as_bytes()));
+        }
+        reasons.pad(rows);
+        let offsets = std::mem::take(&mut self.offsets);
+        let timestamps = std::mem::take(&mut self.timestamps);
         let system: [ArrayRef; 7] = [
             Arc::new(Int32Array::from_value(self.partition, rows)),
-            Arc::new(Int64Array::from(self.offsets)),
-            Arc::new(TimestampMicrosecondArray::from(self.timestamps).with_timezone("UTC")),
-            Arc::new(keys.finish()),
-            header_column(&self.schema, &self.headers)?,
-            Arc::new(values.finish()),
-            Arc::new(reasons.finish()),
+            Arc::new(Int64Array::from(offsets)),
+            Arc::new(TimestampMicrosecondArray::from(timestamps).with_timezone("UTC")),
+            Arc::new(self.keys.take::<BinaryType>()?),
+            self.headers.take(&self.schema)?,
+            Arc::new(values.take::<BinaryType>()?),
+            Arc::new(reasons.take::<Utf8Type>()?),
         ];
         columns.extend(system);
-        Ok(Shaped { batch: RecordBatch::try_new(self.schema, columns)?, errors })
+        (self.bytes, self.cells) = (0, 0);
+        Ok(Shaped { batch: RecordBatch::try_new(self.schema.clone(), columns)?, errors })
     }
 }
 
-fn header_column(schema: &SchemaRef, headers: &[Vec<RecordHeader>]) -> Result<ArrayRef, ArrowError> {
-    let DataType::List(element) = schema.field_with_name("_headers")?.data_type() else {
-        return Err(ArrowError::SchemaError("_headers is no list".into()));
-    };
-    let DataType::Struct(fields) = element.data_type() else {
-        return Err(ArrowError::SchemaError("_headers holds no structs".into()));
-    };
-    let builders = fields.iter().map(|field| make_builder(field.data_type(), 0)).collect();
-    let mut lists = ListBuilder::new(StructBuilder::new(fields.clone(), builders)).with_field(element.clone());
-    let mut text = String::new();
-    for record in headers {
-        let entries = lists.values();
-        for header in record {
-            text.clear();
-            names::to_text(&header.name, &mut text);
-            if let Some(names) = entries.field_builder::<StringBuilder>(0) {
-                names.append_value(&text);
-            }
-            if let Some(values) = entries.field_builder::<BinaryBuilder>(1) {
-                values.append_option(header.value.as_ref());
-            }
-            entries.append(true);
-        }
-        lists.append(!record.is_empty());
-    }
-    Ok(Arc::new(lists.finish()))
+/// Whether a space follows the colon of the first key; `None` if there is no key.
+fn spaced_after_key(payload: &[u8]) -> Option<bool> {
+    let mut parser = Parser::new(payload).ok()?;
+    parser.peek().ok()?;
+    parser.enter();
+    parser.key(true).ok()??;
+    Some(parser.at_space())
 }

@@ -57,6 +57,15 @@ impl Kind {
         }
     }
 
+    /// Whether a kind without a column may gain one, when objects in it bring a field.
+    pub(super) fn may_gain_column(&self) -> bool {
+        match self {
+            Kind::List(element) => element.may_gain_column(),
+            Kind::Struct(_) => true,
+            _ => false,
+        }
+    }
+
     /// The SQL name of the type, for messages.
     pub fn sql_name(&self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use chrono::{DateTime, Datelike, NaiveDate, Timelike};
+use chrono::{DateTime, Datelike, Timelike};
 use serde::{Deserialize, Serialize};
 
 /// What stands after the time of day.
@@ -27,62 +27,82 @@ pub struct TimeStyle {
     pub zone: Zone,
 }
 
-fn number(text: &str) -> Option<u32> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+/// The number that two digits at `at` write.
+fn two(bytes: &[u8], at: usize) -> Option<i64> {
+    let digit = |at: usize| bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+    Some(i64::from(digit(at)? * 10 + digit(at + 1)?))
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar; `None` if there is no such day.
+///
+/// Source: "days_from_civil" of Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms".
+fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=last).contains(&day) {
         return None;
     }
-    text.parse().ok()
+    // Years begin in March, so that the leap day is a year's last.
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
 }
 
 /// Microseconds since the epoch and the style; digits beyond the microsecond are cut.
 pub(super) fn parse(text: &str) -> Option<(i64, TimeStyle)> {
     let bytes = text.as_bytes();
-    if bytes.len() < 19 || bytes.len() > 40 || !text.is_ascii() {
+    if bytes.len() < 19 || bytes.len() > 40 {
         return None;
     }
-    let punctuation = bytes[4] == b'-' && bytes[7] == b'-' && bytes[13] == b':' && bytes[16] == b':';
     let t = match bytes[10] {
         b'T' => true,
         b' ' => false,
         _ => return None,
     };
-    if !punctuation {
+    if bytes[4] != b'-' || bytes[7] != b'-' || bytes[13] != b':' || bytes[16] != b':' {
         return None;
     }
-    let date = NaiveDate::from_ymd_opt(
-        i32::try_from(number(&text[..4])?).ok().filter(|year| *year > 0)?,
-        number(&text[5..7])?,
-        number(&text[8..10])?,
-    )?;
-    let time = date.and_hms_opt(number(&text[11..13])?, number(&text[14..16])?, number(&text[17..19])?)?;
-    let mut rest = &text[19..];
+    let year = two(bytes, 0)? * 100 + two(bytes, 2)?;
+    let days = days(year, two(bytes, 5)?, two(bytes, 8)?).filter(|_| year > 0)?;
+    let (hour, minute, second) = (two(bytes, 11)?, two(bytes, 14)?, two(bytes, 17)?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let mut rest = &bytes[19..];
     let (mut digits, mut micros) = (0u8, 0i64);
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let end = fraction.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(fraction.len());
+    if let Some((b'.', fraction)) = rest.split_first() {
+        let end = fraction.iter().position(|b| !b.is_ascii_digit()).unwrap_or(fraction.len());
         if end == 0 || end > 9 {
             return None;
         }
         digits = u8::try_from(end).ok()?;
         for place in 0..6 {
-            micros = micros * 10 + fraction.as_bytes()[..end].get(place).map_or(0, |b| i64::from(b - b'0'));
+            micros = micros * 10 + fraction[..end].get(place).map_or(0, |b| i64::from(b - b'0'));
         }
         rest = &fraction[end..];
     }
-    let (zone, east) = match rest.as_bytes() {
+    let (zone, east) = match rest {
         [] => (Zone::None, 0),
         [b'Z'] => (Zone::Zulu, 0),
         [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let (hours, minutes) = (number(&rest[1..3])?, number(&rest[4..6])?);
+            let (hours, minutes) = (two(rest, 1)?, two(rest, 4)?);
             if hours > 18 || minutes > 59 {
                 return None;
             }
             let east = i16::try_from(hours * 60 + minutes).ok()? * if *sign == b'-' { -1 } else { 1 };
-            (Zone::East(east), east)
+            (Zone::East(east), i64::from(east))
         }
         _ => return None,
     };
-    let micros = time.and_utc().timestamp() * 1_000_000 + micros - i64::from(east) * 60_000_000;
-    Some((micros, TimeStyle { t, digits, zone }))
+    let seconds = ((days * 24 + hour) * 60 + minute - east) * 60 + second;
+    Some((seconds * 1_000_000 + micros, TimeStyle { t, digits, zone }))
 }
 
 /// Writes a timestamp in a style; nothing if it cannot be written so.
@@ -139,10 +159,35 @@ mod tests {
     }
 
     #[test]
+    fn every_day_is_the_day_that_the_calendar_says() {
+        let mut day = chrono::NaiveDate::from_ymd_opt(1, 1, 1).expect("a day");
+        while day.year() < 2500 {
+            let micros = day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
+            let text = format!("{day}T00:00:00Z");
+            assert_eq!(parse(&text).map(|(micros, _)| micros), Some(micros), "{text}");
+            let month_after = format!("{:04}-{:02}-31T00:00:00Z", day.year(), day.month());
+            let exists = chrono::NaiveDate::from_ymd_opt(day.year(), day.month(), 31).is_some();
+            assert_eq!(parse(&month_after).is_some(), exists, "{month_after}");
+            day = day + chrono::Days::new(7);
+        }
+    }
+
+    #[test]
     fn what_is_no_timestamp_is_refused() {
-        for text in
-            ["2013-02-30 00:00:00", "2013-01-01", "2013-01-01 24:00:00", "2013-01-01 00:00:00.", "yesterday, of course"]
-        {
+        for text in [
+            "2013-02-30 00:00:00",
+            "2013-01-01",
+            "2013-01-01 24:00:00",
+            "2013-01-01 00:00:00.",
+            "2013-01-01 00:00:60",
+            "0000-01-01 00:00:00",
+            "2013-00-01 00:00:00",
+            "2013-13-01 00:00:00",
+            "2100-02-29 00:00:00",
+            "2013-01-01T00:00:0é",
+            "2013-01-01T00:00:00+1:30",
+            "yesterday, of course",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

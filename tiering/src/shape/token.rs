@@ -85,15 +85,53 @@ pub(super) fn hex4(text: &str) -> Option<u32> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number<'a> {
     pub(super) text: &'a str,
-    /// Neither fraction nor exponent.
-    pub(super) integral: bool,
+    /// Digits before an exponent, leading zeros counted; at [`Number::EXACT_DIGITS`] or fewer `mantissa` is all of them.
+    pub(super) digits: usize,
+    pub(super) mantissa: u64,
+    /// Digits after the point; `None`: there is no point.
+    pub(super) places: Option<usize>,
+    pub(super) exponent: bool,
 }
 
+/// Powers of ten that a double holds exactly.
+const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
 impl Number<'_> {
-    pub(super) fn bigint(self) -> Option<i64> {
-        if self.integral { self.text.parse().ok() } else { None }
+    /// So many decimal digits survive the way into a double and back, whatever they are: no two such numbers become the
+    /// same double, so the shortest text of that double has just these digits.
+    pub(super) const EXACT_DIGITS: usize = 15;
+
+    /// Neither fraction nor exponent.
+    pub(super) fn integral(self) -> bool {
+        self.places.is_none() && !self.exponent
     }
+
+    pub(super) fn negative(self) -> bool {
+        self.text.starts_with('-')
+    }
+
+    /// Few digits and no exponent.
+    pub(super) fn plain(self) -> bool {
+        self.digits <= Self::EXACT_DIGITS && !self.exponent
+    }
+
+    pub(super) fn bigint(self) -> Option<i64> {
+        if !self.integral() {
+            None
+        } else if self.digits <= Self::EXACT_DIGITS {
+            let size = self.mantissa.cast_signed();
+            Some(if self.negative() { -size } else { size })
+        } else {
+            self.text.parse().ok()
+        }
+    }
+
     pub(super) fn double(self) -> Option<f64> {
+        if self.plain() {
+            // Both operands are exact, so the quotient is the nearest double, as it must be.
+            let size = self.mantissa as f64 / TENS[self.places.unwrap_or(0)];
+            return Some(if self.negative() { -size } else { size });
+        }
         self.text.parse().ok().filter(|value: &f64| value.is_finite())
     }
 }
