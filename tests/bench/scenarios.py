@@ -126,7 +126,7 @@ class Session:
 
     def timing(self, broker):
         warmup = min(broker.warmup, 0.5) if self.options.quick else broker.warmup
-        return ["--duration", f"{self.options.seconds}s", "--warmup", f"{warmup:g}s", "--threads", str(self.options.threads)]
+        return ["--duration", f"{self.options.seconds}s", "--warmup", f"{warmup * 1000:.0f}ms", "--threads", str(self.options.threads)]
 
     def publish(self, broker, kept=False, door="TCP", load=()):
         """MQTT QoS 1, 200-byte JSON readings, 100 connections with 20 in flight unless `load` says otherwise."""
