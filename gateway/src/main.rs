@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Huge pages, which some systems give unasked, make a node no faster and more than double what it has resident
+    // (BENCHMARKS.md, Footprint). Where the system cannot be told, only memory is lost.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     forebay::cli::main()
 }

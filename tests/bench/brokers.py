@@ -5,6 +5,7 @@ A peer is a subclass of `Broker` in a module of peers/; it says how it is instal
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -57,7 +58,7 @@ class Run:
 
     def __init__(self, broker, kept, tls, settings):
         self.broker, self.kept, self.tls, self.settings = broker, kept, tls, settings
-        self.dir = install.cache_dir() / "data" / broker.name.lower().replace(" ", "-")
+        self.dir = install.cache_dir() / "data" / re.sub(r"[^a-z0-9]+", "-", broker.name.lower())
         shutil.rmtree(self.dir, ignore_errors=True)
         self.dir.mkdir(parents=True)
         self.port = self.tls_port = self.quic_port = None
@@ -77,6 +78,8 @@ class Run:
             self.stop()
             raise
         self.ready_seconds = time.monotonic() - begin
+        self.settle(1)
+        self.idle_bytes = self.memory()[0]
 
     def wait_ready(self, deadline):
         """Asks until the broker answers as a client of its protocol expects."""

@@ -38,17 +38,11 @@ def filesystem(folder):
     return best[1]
 
 
-def load_of_others(seconds=1.0):
-    """CPU time that the machine spends on average while the benchmark rests, in cores: 0 on a quiet one."""
-    begin = busy_ticks()
-    time.sleep(seconds)
-    return (busy_ticks() - begin) / os.sysconf("SC_CLK_TCK") / seconds
-
-
-def busy_ticks():
+def busy_seconds():
+    """CPU time that all programs and the kernel have used since the machine started."""
     fields = [int(word) for word in text("/proc/stat").split("\n", 1)[0].split()[1:]]
     # user, nice, system, irq, softirq, steal: all but idle and iowait.
-    return sum(fields[:3]) + sum(fields[5:8])
+    return (sum(fields[:3]) + sum(fields[5:8])) / os.sysconf("SC_CLK_TCK")
 
 
 def fdatasync_seconds(folder, count=300):

@@ -126,7 +126,7 @@ class Session:
 
     def timing(self, broker):
         warmup = min(broker.warmup, 0.5) if self.options.quick else broker.warmup
-        return ["--duration", f"{self.options.seconds}s", "--warmup", f"{warmup:g}s", "--threads", str(self.options.threads)]
+        return ["--duration", f"{self.options.seconds}s", "--warmup", f"{warmup * 1000:.0f}ms", "--threads", str(self.options.threads)]
 
     def publish(self, broker, kept=False, door="TCP", load=()):
         """MQTT QoS 1, 200-byte JSON readings, 100 connections with 20 in flight unless `load` says otherwise."""
@@ -172,28 +172,29 @@ class Session:
 
     def measured(self, run, words):
         """Runs the generator and adds what the broker spent on it."""
-        run.settle(1)
-        idle, _ = run.memory()
-        cpu, own = run.cpu_seconds(), children_cpu()
+        begin, busy, cpu, own = time.monotonic(), machine.busy_seconds(), run.cpu_seconds(), children_cpu()
         report = self.bench(words)
         cpu, own = run.cpu_seconds() - cpu, children_cpu() - own
+        others = max(machine.busy_seconds() - busy - cpu - own, 0) / (time.monotonic() - begin)
         resident, peak = run.memory()
         millions = max(report["acked"], 1) / 1e6
         latency = report["ack_latency_seconds"] or {}
         return {
             "command": "forebay bench " + without_ports(words),
             "ready_seconds": run.ready_seconds,
-            "idle_bytes": idle,
+            "idle_bytes": run.idle_bytes,
             "resident_bytes": resident,
             "peak_bytes": peak,
             "cpu_per_million": cpu / millions,
             "generator_cpu_per_million": own / millions,
             "cpu_seconds": cpu,
+            "others_cores": others,
             "acked": report["acked"],
             "rate": report["target_messages_per_second"],
             "messages_per_second": report["messages_per_second"],
             "megabytes_per_second": report["megabytes_per_second"],
             **{f"{name}_seconds": value for name, value in latency.items()},
+            **{f"late_{name}_seconds": value for name, value in (report["sent_late_by_seconds"] or {}).items()},
         }
 
     def bench(self, words):

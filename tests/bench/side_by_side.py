@@ -99,13 +99,10 @@ def measure(options):
         mqtt=[peer for name, peer in ready.items() if name in peers.MQTT],
         kafka=[peer for name, peer in ready.items() if name in peers.KAFKA])  # fmt: skip
     everyone = [*ready.values(), own, session.forebay_log]
-    facts = {"busy_cores": machine.load_of_others(), **machine.facts(cache)}
-    if facts["busy_cores"] > 0.2:
-        say(f"warning: other programs keep {facts['busy_cores']:.1f} cores busy: rates will be too low, CPU times less so")
     now = datetime.datetime.now(datetime.timezone.utc)
     data = {
         "date": now.strftime("%Y-%m-%d"),
-        "machine": facts,
+        "machine": machine.facts(cache),
         "options": {"seconds": options.seconds, "rounds": options.rounds, "threads": options.threads, "pin": options.pin},
         "versions": versions,
         "skipped": skipped,
@@ -127,6 +124,8 @@ def measure(options):
         say(progress(count, len(steps), step, result, time.monotonic() - started, left))
         path.write_text(json.dumps(data, indent=1))
     say(f"raw results: {path}")
+    if tables.others(session.results) > tables.QUIET:
+        say("warning: other programs were at work meanwhile; rates and latencies are worse than on a quiet machine")
     return data
 
 
@@ -156,7 +155,7 @@ def self_test():
     check(scenarios.without_ports(["mqtt", "--port", "5", "--bootstrap", "127.0.0.1:7"]), "mqtt --port PORT --bootstrap HOST:PORT")
     facts = {"cpu": "C", "cores": 2, "memory_gib": 4, "kernel": "6", "virtual": False, "filesystem": "ext4"}
     data = {
-        "date": "2026-01-01", "machine": {**facts, "fdatasync_seconds": 0.001, "busy_cores": 0.0},
+        "date": "2026-01-01", "machine": {**facts, "fdatasync_seconds": 0.001},
         "options": {"seconds": 5, "rounds": 3, "threads": 1, "pin": False}, "versions": {"other": "1.2"}, "skipped": {"third": "no Java"},
         "protocols": {"third": "mqtt"}, "durability": {"other": {"plain": "hope", "kept": "hope"}}, "results": results,
     }  # fmt: skip

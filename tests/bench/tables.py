@@ -2,6 +2,8 @@
 
 import statistics
 
+# Cores that other programs may keep busy before a reader must be warned; the kernel's own threads take some for the disk.
+QUIET = 0.3
 BEGIN, END = "<!-- side-by-side:begin -->", "<!-- side-by-side:end -->"
 
 
@@ -65,6 +67,7 @@ COLUMNS = {
     "ack p99, ms": lambda rs, row: spread(values(rs, row, "p99_seconds"), 1, 1e3),
     "ack p99.9, ms": lambda rs, row: spread(values(rs, row, "p99.9_seconds"), 1, 1e3),
     "ack max, ms": lambda rs, row: spread(values(rs, row, "max_seconds"), 0, 1e3),
+    "sent late by p99, ms": lambda rs, row: spread(values(rs, row, "late_p99_seconds"), 1, 1e3),
     "asked for, messages/s": lambda rs, row: spread(values(rs, row, "rate")),
     "broker's CPU, s per million": lambda rs, row: spread(values(rs, row, "cpu_per_million"), 2),
     "generator's CPU, s per million": lambda rs, row: spread(values(rs, row, "generator_cpu_per_million"), 2),
@@ -99,7 +102,8 @@ def columns_of(scenario):
         times = ("p50 in fdatasyncs", lambda rs, row: spread(in_fdatasyncs(rs, row), 2))
         return [middle, bare, times, *plain("ack p99, ms", "messages/s")]
     if scenario == "half":
-        return plain("asked for, messages/s", "messages/s", "ack p50, ms", "ack p99, ms", "ack p99.9, ms", "ack max, ms")
+        quantiles = plain("ack p50, ms", "ack p99, ms", "ack p99.9, ms", "ack max, ms")
+        return [*plain("asked for, messages/s", "messages/s"), *quantiles, *plain("sent late by p99, ms")]
     if scenario == "produce":
         raw = "one thread, 1 MiB writes, fdatasync"
         return [*plain("MB/s"), ratio_column("share of the bare disk", "megabytes_per_second", raw, inverse=True),
@@ -134,8 +138,8 @@ TITLES = {
     "latency": ("One message at a time",
                 "One connection with one message in flight, beside an append of 4 KiB with fdatasync in the same filesystem "
                 "(median of 300 before and 300 after each run)."),  # fmt: skip
-    "half": ("Half of the full load",
-             "At a fixed rate of half of the broker's own median above; latency counts from the time at which a message was due."),
+    "half": ("Half of the full load", "At a fixed rate of half of the broker's own median above; latency counts from the time at which a message was due. "
+             "Late are messages for which the window was full, or the generator got no processor."),
     "produce": ("Kafka produce", "acks=all, records of 1 KiB in batches of 64 KiB, 4 connections with 5 requests in flight, 4 partitions. "
                 "Forebay also moves closed segments into the lake meanwhile; the second row shows it without."),
     "fetch": ("Kafka fetch from the page cache", "4 connections read 4 partitions again and again, 4 MiB a request."),
@@ -198,14 +202,21 @@ def start_and_memory(data):
 def head(data):
     """The machine and how the figures were made."""
     m, o = data["machine"], data["options"]
+    noise = others(data["results"])
+    noisy = ", so rates and latencies are worse than on a quiet machine" if noise > QUIET else ""
     kind = "virtual machine" if m["virtual"] else "machine"
     return (
         f"Taken on {data['date']} on a {kind} with {m['cores']} cores ({m['cpu']}), {m['memory_gib']} GiB of memory, Linux {m['kernel']}, "
         f"{m['filesystem']}; one bare fdatasync after an append of 4 KiB takes {m['fdatasync_seconds'] * 1e3:.2f} ms (median); "
-        f"{m['busy_cores']:.2f} cores were busy with other things before the run. {o['rounds']} rounds of {o['seconds']} s a run, "
+        f"other programs and the kernel's own threads kept {noise:.1f} cores busy meanwhile{noisy}. {o['rounds']} rounds of {o['seconds']} s a run, "
         f"generator on the same machine, threads: {o['threads']}, {'pinned to the last core' if o['pin'] else 'not pinned'}. Cells show the median, with the "
         "lowest and the highest run in brackets; ratios are medians over the pairs of neighbouring runs. CPU is user and system time."
     )
+
+
+def others(results):
+    """Cores that were busy during the runs with neither broker nor generator, in the median."""
+    return statistics.median([r["others_cores"] for r in results if "others_cores" in r] or [0.0])
 
 
 def replace_between(text, tables):

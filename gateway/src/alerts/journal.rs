@@ -13,7 +13,7 @@ use super::limits::{JOURNAL_CHUNK_BYTES, READ_BYTES};
 use crate::state::require_open;
 
 /// The topic that holds every transition; users may read it.
-pub(super) const TOPIC: &str = "_alerts";
+pub(crate) const TOPIC: &str = "_alerts";
 
 /// The one partition of `_alerts`: transitions of all sources in one order.
 #[derive(Clone)]

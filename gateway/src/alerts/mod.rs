@@ -35,7 +35,9 @@ use crate::mqtt::Broker;
 use crate::reader::Reader;
 
 use courier::Couriers;
+pub(crate) use journal::TOPIC as JOURNAL_TOPIC;
 use limits::MEASURE_INTERVAL;
+pub(crate) use service::STATE_TOPIC;
 use service::Service;
 use standing::Standing;
 use supervisor::Supervisor;

@@ -21,7 +21,7 @@ use crate::reader::Reader;
 use crate::state::StateTopic;
 
 /// Checkpoints and cursors.
-pub(super) const STATE_TOPIC: &str = "_alert_state";
+pub(crate) const STATE_TOPIC: &str = "_alert_state";
 
 /// The parts of the node that alerts use, and their own.
 pub(super) struct Service {

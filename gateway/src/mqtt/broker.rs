@@ -32,9 +32,9 @@ use crate::reader::Reader;
 use crate::state::StateTopic;
 
 /// Where sessions are stored.
-const SESSIONS_TOPIC: &str = "_mqtt_sessions";
+pub(crate) const SESSIONS_TOPIC: &str = "_mqtt_sessions";
 /// Where retained messages are stored.
-const RETAINED_TOPIC: &str = "_mqtt_retained";
+pub(crate) const RETAINED_TOPIC: &str = "_mqtt_retained";
 
 /// All that the MQTT doors of a node share: sessions, subscriptions, retained messages.
 pub struct Broker {

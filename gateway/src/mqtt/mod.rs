@@ -20,4 +20,5 @@ mod tests;
 pub mod topic;
 
 pub use broker::{Broker, ClientInfo};
+pub(crate) use broker::{RETAINED_TOPIC, SESSIONS_TOPIC};
 pub use listener::serve;

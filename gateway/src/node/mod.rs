@@ -119,7 +119,7 @@ impl Node {
         let log = tokio::task::spawn_blocking(move || Log::open_as(node_id, files, options))
             .await?
             .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
-        topics::create_configured(&log, &config).await?;
+        topics::create_at_start(&log, &config).await?;
 
         let metrics = Metrics::of_node(&log);
         let lake = Lake::start(log.clone(), config.clone(), metrics.clone(), services.clone()).await?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use base64_url::encode;
 use uuid::Uuid;
 
-use crate::files::{Files, replace_file};
+use crate::files::Files;
 use crate::layout::{DELETED, LOG_DIR, deleted_dir, partition_dir};
 
 /// Kafka's name for the file that tells whose partition a directory is.
@@ -35,15 +35,25 @@ pub(crate) fn kafka_id(id: Uuid) -> String {
     encode(id.as_bytes())
 }
 
-/// Makes the directories of a topic's partitions, durably and empty.
-pub(crate) fn create(files: &dyn Files, topic: &str, id: Uuid, partitions: u32) -> io::Result<()> {
-    for partition in 0..partitions {
-        let dir = partition_dir(topic, partition);
-        // Left by a creation that did not come to its end: the topic was never there.
-        remove_dir_if_there(files, &dir)?;
-        files.create_dir_all(&dir)?;
+/// Makes the directories of topics' partitions, durably and empty. All is written before any of it is synced, so that a file
+/// system with a journal commits them together.
+pub(crate) fn create<'a>(files: &dyn Files, topics: impl Iterator<Item = (&'a str, Uuid, u32)>) -> io::Result<()> {
+    let mut made = Vec::new();
+    for (topic, id, partitions) in topics {
         let text = format!("version: 0\ntopic_id: {}\n", kafka_id(id));
-        replace_file(files, &dir.join(METADATA_FILE), text.as_bytes())?;
+        for partition in 0..partitions {
+            let dir = partition_dir(topic, partition);
+            // Left by a creation that did not come to its end: the topic was never there.
+            remove_dir_if_there(files, &dir)?;
+            files.create_dir_all(&dir)?;
+            let file = files.open(&dir.join(METADATA_FILE), true)?;
+            file.write_at(0, &[io::IoSlice::new(text.as_bytes())])?;
+            made.push((dir, file));
+        }
+    }
+    for (dir, file) in made {
+        file.sync()?;
+        files.sync_dir(&dir)?;
     }
     files.sync_dir(Path::new(LOG_DIR))
 }

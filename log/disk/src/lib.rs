@@ -39,4 +39,4 @@ pub use log::{Log, LogError, LogOptions};
 pub use partition::{Fetched, Partition, Ticket};
 pub use real::RealFiles;
 pub use stats::LogStats;
-pub use topic::Topic;
+pub use topic::{NewTopic, Topic};

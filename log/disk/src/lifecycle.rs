@@ -1,5 +1,6 @@
 //! The life of topics: made, altered and deleted, each change durable in the metadata before it is seen.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -23,7 +24,7 @@ use crate::points::Points;
 use crate::shard::{Request, shard_of};
 use crate::shared::Shared;
 use crate::space::Space;
-use crate::topic::Topic;
+use crate::topic::{NewTopic, Topic};
 use crate::unopened::Unopened;
 
 /// A topic and what is left to do for it.
@@ -63,35 +64,39 @@ impl Inner {
         Ok(Prepared { topic, unopened })
     }
 
-    pub(crate) fn create_topic(
-        &self,
-        name: String,
-        partitions: u32,
-        config: TopicConfig,
-    ) -> Result<Arc<Topic>, LogError> {
-        check_topic_name(&name).map_err(|why| LogError::InvalidTopic(format!("{name:?}: {why}")))?;
-        if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(&partitions) {
-            let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {partitions}");
-            return Err(LogError::InvalidTopic(why));
+    pub(crate) fn create_topics(&self, wanted: Vec<NewTopic>) -> Result<Vec<Arc<Topic>>, LogError> {
+        for NewTopic { name, partitions, .. } in &wanted {
+            check_topic_name(name).map_err(|why| LogError::InvalidTopic(format!("{name:?}: {why}")))?;
+            if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(partitions) {
+                let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {partitions}");
+                return Err(LogError::InvalidTopic(why));
+            }
         }
         let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_running()?;
-        if metadata.topics.get(&name).is_some_and(|topic| !topic.deleting) {
-            return Err(LogError::TopicExists(name));
+        let exists = |name: &String| metadata.topics.get(name).is_some_and(|topic| !topic.deleting);
+        if let Some(existing) = wanted.iter().find(|topic| exists(&topic.name)) {
+            return Err(LogError::TopicExists(existing.name.clone()));
         }
+        let Some(first) = wanted.first().map(|topic| topic.name.clone()) else { return Ok(Vec::new()) };
         finish_deletions(self.files.as_ref(), &self.space, &mut metadata)?;
-        let meta = TopicMeta { id: Uuid::new_v4(), partitions, config, deleting: false };
-        let make = || dirs::create(self.files.as_ref(), &name, meta.id, partitions);
-        self.space.reserved(make).map_err(LogError::io(partition_dir(&name, 0)))?;
-        let Prepared { topic, unopened } = self.prepare(&name, &meta, &Points::new())?;
-        self.save(&mut metadata, |next| {
-            next.topics.insert(name.clone(), meta);
-        })?;
-        self.unopened.open_all(unopened)?;
-        self.publish(|topics| {
-            topics.insert(name, Arc::clone(&topic));
-        });
-        Ok(topic)
+        let mut metas = BTreeMap::new();
+        for NewTopic { name, partitions, config } in wanted {
+            metas.insert(name, TopicMeta { id: Uuid::new_v4(), partitions, config, deleting: false });
+        }
+        let dirs_of = || metas.iter().map(|(name, meta)| (name.as_str(), meta.id, meta.partitions));
+        let make = || dirs::create(self.files.as_ref(), dirs_of());
+        self.space.reserved(make).map_err(LogError::io(partition_dir(&first, 0)))?;
+        let (mut made, mut waiting) = (Vec::new(), Vec::new());
+        for (name, meta) in &metas {
+            let Prepared { topic, unopened } = self.prepare(name, meta, &Points::new())?;
+            made.push(topic);
+            waiting.extend(unopened);
+        }
+        self.save(&mut metadata, |next| next.topics.extend(metas))?;
+        self.unopened.open_all(waiting)?;
+        self.publish(|topics| topics.extend(made.iter().map(|topic| (topic.name.clone(), Arc::clone(topic)))));
+        Ok(made)
     }
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<(), LogError> {

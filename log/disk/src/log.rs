@@ -24,7 +24,7 @@ use crate::pool::SyncPool;
 use crate::shard::{Mailboxes, Request, Shard};
 use crate::space::Space;
 use crate::stats::{LogStats, Stats};
-use crate::topic::Topic;
+use crate::topic::{NewTopic, Topic};
 use crate::unopened::UnopenedList;
 
 /// How the node's log runs.
@@ -166,8 +166,17 @@ impl Log {
     /// # Errors
     /// A bad name or count, a topic of that name, a disk that fails.
     pub async fn create_topic(&self, name: &str, partitions: u32, config: TopicConfig) -> Result<Arc<Topic>, LogError> {
-        let name = name.to_owned();
-        self.blocking(move |inner| inner.create_topic(name, partitions, config)).await
+        let made = self.create_topics(vec![NewTopic { name: name.to_owned(), partitions, config }]).await?;
+        made.into_iter().next().ok_or(LogError::Closed)
+    }
+
+    /// Makes topics, all or none, by one change of the metadata; they are durable on return, and come back in the order of
+    /// their names.
+    ///
+    /// # Errors
+    /// As `create_topic`.
+    pub async fn create_topics(&self, wanted: Vec<NewTopic>) -> Result<Vec<Arc<Topic>>, LogError> {
+        self.blocking(move |inner| inner.create_topics(wanted)).await
     }
 
     /// Deletes a topic; that is durable on return.

@@ -15,6 +15,14 @@ pub struct Topic {
     pub(crate) config: Arc<ArcSwap<TopicConfig>>,
 }
 
+/// A topic to be made.
+#[derive(Debug, Clone)]
+pub struct NewTopic {
+    pub name: String,
+    pub partitions: u32,
+    pub config: TopicConfig,
+}
+
 impl Topic {
     pub fn config(&self) -> Arc<TopicConfig> {
         self.config.load_full()

@@ -43,7 +43,7 @@ OPEN += ["jdk.management/com.sun.management.internal"]
 class HiveMq(Broker):
     name = "HiveMQ CE"
     durability = "acks before any write; nobody to keep it for"
-    durability_kept = "acks after a write to RocksDB without fsync (default)"
+    durability_kept = "acks after a write to Xodus and RocksDB; synced every second (default)"
     warmup = 4.0
 
     def setup(self):

@@ -5,12 +5,12 @@ By default it never fsyncs: replicas on other machines are its durability, and o
 """
 
 import os
-import uuid
-import base64
 
 import install
 from brokers import Broker, free_port
 
+# Any 16 bytes in base64 that do not begin with a dash.
+CLUSTER = "Zm9yZWJheS1iZW5jaC0wMQ"
 CONFIG = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
@@ -59,8 +59,7 @@ class Kafka(Broker):
         config = run.dir / "server.properties"
         config.write_text(CONFIG.format(port=run.port, controller=free_port(), dir=run.dir, more=self.more))
         (run.dir / "log4j2.yaml").write_text(LOG4J)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        install.command(self.java(run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", config), 60)
+        install.command(self.java(run, "kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", config), 60)
         return self.java(run, "kafka.Kafka", config), dict(os.environ)
 
 

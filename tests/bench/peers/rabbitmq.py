@@ -23,7 +23,7 @@ log.file = false
 class RabbitMq(Broker):
     name = "RabbitMQ"
     durability = "acks before any write; no queue takes it"
-    durability_kept = "durable queue: acks after its store has written, with fsyncs some 200 ms apart"
+    durability_kept = "durable queue: acks once its store has synced, for many at once (default)"
 
     def setup(self):
         self.root = install.debian("rabbitmq-server")

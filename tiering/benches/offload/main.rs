@@ -1,21 +1,30 @@
-//! Readings a second on one core: from a segment to Parquet, and back.
+//! Readings a second of one core: from a segment to Parquet, each stage alone, and back.
+//!
+//! `cargo bench -p forebay-tiering --bench offload`. Counted is the thread's CPU time where the system tells it (Linux), so that
+//! what else runs on the machine disturbs little; medians of five.
 
 mod readings;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
-use forebay_log::Offset;
-use forebay_log::record::RecordReader;
-use forebay_tiering::parquet::{ColdReader, Job, SegmentSource, Stretch, copy_segment, infer_segment, write_segment};
+use forebay_log::record::{Batches, RecordReader, RecordRef};
+use forebay_log::{Millis, Offset};
+use forebay_tiering::parquet::{ColdReader, Job, SegmentSource, Stretch, copy_segment};
 use forebay_tiering::shape::{Inference, Shape, Shaper};
-use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use readings::{Segment, fleet, real};
+use readings::{Message, Segment, fleet, real};
 
+/// Rows of one record batch, about as many as a copy shapes together.
+const SHAPED_TOGETHER: usize = 8192;
+
+/// Seconds that this thread has run.
 fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
-    stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("ns") / 1e9
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let ns = stat.and_then(|stat| stat.split(' ').next()?.parse::<f64>().ok());
+    ns.map_or_else(|| START.elapsed().as_secs_f64(), |ns| ns / 1e9)
 }
 
 fn measure<T>(what: &str, records: usize, mut work: impl FnMut() -> T) -> T {
@@ -32,99 +41,94 @@ fn measure<T>(what: &str, records: usize, mut work: impl FnMut() -> T) -> T {
     last.expect("a run")
 }
 
-fn records(segment: &Segment) -> Vec<forebay_log::record::Record> {
-    let mut source = segment.source();
-    let (mut next, mut out) = (Offset(0), Vec::new());
+/// All records of a segment, as the copy reads them.
+fn walk(segment: &Segment, mut take: impl FnMut(&RecordRef<'_>)) {
+    let (mut source, mut next) = (segment.source(), Offset(0));
     while next < segment.end() {
         let Stretch::Batches(bytes) = source.read(next).expect("readable") else { panic!("damaged") };
-        for batch in forebay_log::record::Batches::new(bytes) {
+        for batch in Batches::new(bytes) {
             let (header, batch) = batch.expect("whole");
-            out.extend(RecordReader::new(&header, &batch).expect("readable").map(|r| r.expect("a record")));
+            let mut records = RecordReader::new(&header, &batch).expect("readable");
+            while let Some(record) = records.next_ref() {
+                take(std::hint::black_box(&record.expect("a record")));
+            }
             next = header.next_offset();
         }
     }
-    out
+}
+
+/// A record of its own.
+struct Owned {
+    offset: Offset,
+    timestamp: Millis,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+fn records(segment: &Segment) -> Vec<Owned> {
+    let mut all = Vec::new();
+    walk(segment, |record| {
+        all.push(Owned {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: record.headers.map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect(),
+        });
+    });
+    all
 }
 
 fn main() {
-    let count = std::env::var("READINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);
-    let only = std::env::var("ONLY").unwrap_or_default();
-    for (name, messages) in [("fleet", fleet(count, "")), ("fleet, spaces", fleet(count, "   ")), ("real", real(count))]
-    {
-        if !name.contains(&only) {
-            continue;
-        }
-        let segment = Segment::of(&messages);
-        let (n, end) = (segment.records, segment.end());
-        println!(
-            "{name}: {n} readings of {} bytes, {} bytes each in the segment",
-            segment.payload_bytes / n,
-            segment.bytes() / n
-        );
-        let all = measure("read records", n, || records(&segment));
-        let shape = measure("infer (payloads in memory)", n, || {
-            let mut inference = Inference::new(Shape::default());
-            all.iter().filter_map(|r| r.value.as_ref()).for_each(|p| inference.observe(p));
-            Arc::new(inference.finish())
-        });
-        measure("shape (records in memory)", n, || {
-            for chunk in all.chunks(8192) {
-                let mut shaper = Shaper::new(shape.clone(), shape.schema(), 0);
-                for r in chunk {
-                    let headers = r.headers.iter().map(|h| (h.name.as_ref(), h.value.as_deref()));
-                    shaper.push(r.offset, r.timestamp, r.key.as_deref(), r.value.as_deref(), headers);
-                }
-                std::hint::black_box(shaper.take().expect("a batch"));
-            }
-        });
-        drop(all);
-        let settled = measure("infer_segment", n, || {
-            infer_segment(&mut segment.source(), Offset(0), end, shape.as_ref().clone()).expect("readable")
-        });
-        let settled = Arc::new(settled);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
-        let path = Path::from("t/a.parquet");
-        let store = Arc::new(InMemory::new());
-        let written = measure("write_segment", n, || {
-            runtime.block_on(async {
-                let mut source = segment.source();
-                let job = Job {
-                    store: store.clone(),
-                    path: &path,
-                    source: &mut source,
-                    partition: 0,
-                    range: (Offset(0), end),
-                };
-                write_segment(job, settled.clone()).await.expect("written")
-            })
-        });
-        println!("  {} bytes of Parquet each", written.bytes as usize / n);
-        measure("whole", n, || {
-            runtime.block_on(async {
-                let mut source = segment.source();
+    let count = std::env::var("READINGS").ok().and_then(|count| count.parse().ok()).unwrap_or(200_000);
+    measure_all("fleet, 200 bytes", &fleet(count, ""));
+    measure_all("the same, spaces in it: payloads stay in `_value`", &fleet(count, "   "));
+    measure_all("real readings", &real(count));
+}
 
-                let job = Job {
-                    store: store.clone(),
-                    path: &path,
-                    source: &mut source,
-                    partition: 0,
-                    range: (Offset(0), end),
-                };
-                copy_segment(job, shape.as_ref().clone()).await.expect("written")
-            })
-        });
-        measure("cold read", n, || {
-            runtime.block_on(async {
-                let reader = ColdReader::new(store.clone());
-                let mut next = Offset(0);
-                while next < end {
-                    let bytes = reader.read(&path, next, 1 << 20).await.expect("readable");
-                    for batch in forebay_log::record::Batches::new(bytes) {
-                        next = batch.expect("whole").0.next_offset();
-                    }
-                }
-            })
-        });
-        let _ = runtime.block_on(store.head(&path));
-    }
+fn measure_all(name: &str, messages: &[Message]) {
+    let segment = Segment::of(messages);
+    let (n, end) = (segment.records, segment.end());
+    println!("{name}: {n} of {} bytes, {} each in the segment", segment.payload_bytes / n, segment.bytes() / n);
+    measure("read, check, unpack", n, || walk(&segment, |_| ()));
+    let all = records(&segment);
+    let shape = measure("infer", n, || {
+        let mut inference = Inference::new(Shape::default());
+        all.iter().filter_map(|record| record.value.as_ref()).for_each(|payload| inference.observe(payload));
+        Arc::new(inference.finish())
+    });
+    measure("JSON to columns", n, || {
+        let mut shaper = Shaper::new(shape.clone(), shape.schema(), 0);
+        for chunk in all.chunks(SHAPED_TOGETHER) {
+            for record in chunk {
+                let headers = record.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()));
+                let (key, value) = (record.key.as_deref(), record.value.as_deref());
+                shaper.push(record.offset, record.timestamp, key, value, headers);
+            }
+            std::hint::black_box(shaper.take().expect("a batch"));
+        }
+    });
+    drop(all);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (path, store) = (Path::from("t/a.parquet"), Arc::new(InMemory::new()));
+    let copy = |shape: Shape| {
+        let mut source = segment.source();
+        let range = (Offset(0), end);
+        let job = Job { store: store.clone(), path: &path, source: &mut source, partition: 0, range };
+        runtime.block_on(copy_segment(job, shape)).expect("copied").0
+    };
+    measure("a topic's first segment", n, || copy(Shape::default()));
+    let written = measure("segment to Parquet", n, || copy(shape.as_ref().clone()));
+    println!("  {} bytes of Parquet each", written.bytes as usize / n);
+    measure("cold read", n, || {
+        let reader = ColdReader::new(store.clone());
+        let mut next = Offset(0);
+        while next < end {
+            let bytes = runtime.block_on(reader.read(&path, next, 1 << 20)).expect("readable");
+            for batch in Batches::new(bytes) {
+                next = batch.expect("whole").0.next_offset();
+            }
+        }
+    });
 }

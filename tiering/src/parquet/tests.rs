@@ -281,3 +281,53 @@ async fn records_that_cannot_be_read_are_left_out_and_told_of() {
     let first = behind.iter().map(|record| record.offset).find(|offset| *offset >= Offset(45));
     assert_eq!(first, Some(Offset(50)), "a read inside a gap finds what is behind it");
 }
+
+/// Copies readings as the next segment of a topic; they must come back, and all of `shape`'s fields be there.
+async fn copied(payloads: impl Iterator<Item = String>, shape: Shape) -> (Written, Shape) {
+    let records: Vec<_> = (0..).zip(payloads).map(|(n, payload)| given(n, Some(payload.into_bytes()))).collect();
+    let (store, path) = (Arc::new(InMemory::new()), Path::from("t/next.parquet"));
+    let mut source = Fake::new(&records, 100);
+    let range = (Offset(0), Offset(records.len() as i64));
+    let job = Job { store: store.clone(), path: &path, source: &mut source, partition: 3, range };
+    let done = copy_segment(job, shape).await.expect("copied");
+    let reader = ColdReader::new(store);
+    let read = read_all(&reader, &path, 0, 1 << 20).await;
+    assert_eq!(read.len(), records.len());
+    read.iter().zip(&records).for_each(|(record, given)| same(record, given));
+    assert_eq!(reader.footer(&path).await.expect("readable").shape.field_count(), done.1.field_count());
+    done
+}
+
+#[tokio::test]
+async fn a_field_that_comes_up_late_in_a_segment_gets_its_column() {
+    let plain = |n: i64| format!(r#"{{"n":{n},"pad":"{}"}}"#, "x".repeat(1000));
+    let (_, first) = copied((0..10).map(plain), Shape::default()).await;
+    assert_eq!(first.field_count(), 2);
+    // A row group is written by then.
+    let late = |n: i64| if n == 20_000 { r#"{"n":1,"extra":{"unit":"V"}}"#.to_owned() } else { plain(n) };
+    let (done, second) = copied((0..20_100).map(late), first.clone()).await;
+    assert_eq!((done.rows, done.errors), (20_100, 0));
+    let keys: Vec<_> = second.fields.iter().map(|field| field.key.as_str()).collect();
+    assert_eq!(keys, ["n", "extra", "pad"]);
+    let (_, third) = copied((0..10).map(plain), second.clone()).await;
+    assert_eq!(third, second, "a table's fields stay");
+}
+
+#[tokio::test]
+async fn the_way_numbers_are_written_is_known_to_the_next_segment() {
+    use crate::shape::{Kind, NumberStyle};
+    let padded = |n: i64| format!(r#"{{"v":{}.{:02}}}"#, n / 100, n % 100);
+    let short = |n: i64| format!(r#"{{"v": {}.5}}"#, n);
+    let (_, first) = copied((0..300).map(padded), Shape::default()).await;
+    assert_eq!((first.fields[0].kind.clone(), first.spaced), (Kind::Double(NumberStyle::Fixed(2)), false));
+    let (kept, second) = copied((0..300).map(short), first).await;
+    assert_eq!((second.fields[0].kind.clone(), second.spaced), (Kind::Double(NumberStyle::Shortest), true));
+    let (known, third) = copied((0..300).map(short), second.clone()).await;
+    assert_eq!(third, second);
+    assert!(
+        known.bytes < kept.bytes,
+        "from then on the columns reproduce the payloads: {} {}",
+        known.bytes,
+        kept.bytes
+    );
+}

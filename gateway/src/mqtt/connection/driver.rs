@@ -294,6 +294,11 @@ impl Driver {
         while let Some(Some(settled)) = self.appends.groups.next().now_or_never() {
             self.take_settled(settled);
         }
+        if self.appends.is_settled() {
+            // Perhaps the last publish for long: a meter that is silent holds no buffers.
+            self.effects = Vec::new();
+            self.input.rest();
+        }
     }
 
     fn take_settled(&mut self, settled: Settled) {

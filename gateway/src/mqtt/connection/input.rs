@@ -110,6 +110,13 @@ impl Input {
         Some((pending.stream, pending.arrived))
     }
 
+    /// Gives back what only a busy connection needs.
+    pub(super) fn rest(&mut self) {
+        if self.packets.is_empty() {
+            self.packets = VecDeque::new();
+        }
+    }
+
     /// Bytes of the packets that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

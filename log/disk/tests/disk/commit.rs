@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::common::{chunk, open_on as open, values};
 use forebay_disk::sim::{Faults, HookedFiles, SimFiles};
-use forebay_disk::{AppendData, Chain, Files, RealFiles};
+use forebay_disk::{AppendData, Chain, Files, LogError, NewTopic, RealFiles};
 use forebay_log::{AppendError, TopicConfig};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,6 +110,35 @@ async fn a_deletion_that_a_crash_interrupts_is_finished_at_the_next_start() {
         let dirs = files.list(std::path::Path::new("log")).unwrap();
         let partitions = dirs.iter().filter(|name| name.to_string_lossy().contains("t-0")).count();
         assert_eq!(partitions, usize::from(there), "stop {stop}: {dirs:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_made_together_are_all_there_after_a_crash_or_none() {
+    let new = |name: &str| NewTopic { name: name.to_owned(), partitions: 2, config: TopicConfig::default() };
+    for stop in 0..40 {
+        let files = SimFiles::new(stop);
+        let log = open(Arc::new(files.clone()), true);
+        files.set_faults(Faults { stop_after: Some(stop), ..Faults::default() });
+        let made = log.create_topics(["b", "a", "c"].map(new).to_vec()).await.is_ok();
+        drop(log);
+        files.crash();
+        let log = open(Arc::new(files.clone()), true);
+        let names: Vec<String> = log.topics().keys().cloned().collect();
+        assert!(names == ["a", "b", "c"] || !made && names.is_empty(), "stop {stop}: made {made}, found {names:?}");
+        for name in &names {
+            let path = format!("log/{name}-1/partition.metadata");
+            let tells = files.contents().iter().any(|(at, text)| at.as_os_str() == path.as_str() && text.len() > 30);
+            assert!(tells, "stop {stop}: {path}");
+        }
+        // What was begun does not stand in the way.
+        if names.is_empty() {
+            log.create_topics(["b", "a", "c"].map(new).to_vec()).await.unwrap();
+        }
+        assert!(
+            matches!(log.create_topics(vec![new("d"), new("a")]).await, Err(LogError::TopicExists(name)) if name == "a")
+        );
+        assert!(log.topic("d").is_none());
     }
 }
 
