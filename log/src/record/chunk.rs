@@ -22,7 +22,7 @@ impl RecordChunk {
 
     /// A chunk with room for `records` whose bodies take `bytes` together.
     pub fn with_capacity(records: usize, bytes: usize) -> RecordChunk {
-        RecordChunk { bodies: BytesMut::with_capacity(bytes), records: Vec::with_capacity(records) }
+        RecordChunk { bodies: Vec::with_capacity(bytes), records: Vec::with_capacity(records) }
     }
 
     /// Adds a record. `headers` are name and value pairs, in order; duplicates are kept.
