@@ -46,6 +46,8 @@ pub struct Gather {
     slots: Vec<Slot>,
     by_publish: Vec<u32>,
     bytes: usize,
+    /// Publishes and bytes that are likely to come: the first chunk begins with room for them.
+    expected: (usize, usize),
     /// For a client that cannot be told of one refused publish: what it sent after goes the same way.
     chain: Option<Chain>,
 }
@@ -81,6 +83,7 @@ impl Gather {
             slots: Vec::new(),
             by_publish: Vec::new(),
             bytes: 0,
+            expected: (0, 0),
             chain: None,
         }
     }
@@ -89,6 +92,12 @@ impl Gather {
     #[must_use]
     pub fn chained(self, chain: Option<Chain>) -> Gather {
         Gather { chain, ..self }
+    }
+
+    /// Makes room for as much as the last gather of the connection held: buffers that grow step by step are copied each time.
+    pub fn expect(&mut self, publishes: usize, bytes: usize) {
+        self.by_publish.reserve(publishes);
+        self.expected = (publishes.min(GATHER_BATCH_RECORDS), bytes.min(GATHER_BATCH_BYTES));
     }
 
     /// Adds a publish that arrived at `now`; returns its partition (log topic, index) for those who must know. One that is
@@ -109,7 +118,7 @@ impl Gather {
         }
         let partitions = u32::try_from(topic.open.len()).unwrap_or(u32::MAX);
         let index = partition_for_key(&routed.key, partitions);
-        let slot = open_slot(&mut self.slots, topic, index, bytes)?;
+        let slot = open_slot(&mut self.slots, topic, index, bytes, &mut self.expected)?;
         let chunk = &mut self.slots[slot as usize].chunk;
         let timestamp = routed.timestamp.unwrap_or(now);
         with_headers(publish, |headers| chunk.push(timestamp, Some(&routed.key), Some(publish.payload), headers));
@@ -163,8 +172,15 @@ fn find_topic<'c>(cache: &'c mut Vec<CachedTopic>, log: &Log, name: &str) -> Res
     Ok(&mut cache[index])
 }
 
-/// The slot that takes `bytes` more for a partition: its open one, or a new one when that is full.
-fn open_slot(slots: &mut Vec<Slot>, topic: &mut CachedTopic, index: u32, bytes: usize) -> Result<u32, AppendError> {
+/// The slot that takes `bytes` more for a partition: its open one, or a new one when that is full. The first new one has room for
+/// what is `expected`.
+fn open_slot(
+    slots: &mut Vec<Slot>,
+    topic: &mut CachedTopic,
+    index: u32,
+    bytes: usize,
+    expected: &mut (usize, usize),
+) -> Result<u32, AppendError> {
     let missing = || AppendError::Offline(format!("topic {} has no partition {index}", topic.name));
     let partition = topic.topic.partitions.get(index as usize).ok_or_else(missing)?;
     let open = topic.open.get_mut(index as usize).ok_or_else(missing)?;
@@ -177,7 +193,8 @@ fn open_slot(slots: &mut Vec<Slot>, topic: &mut CachedTopic, index: u32, bytes: 
         }
     }
     let slot = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-    slots.push(Slot { partition: partition.clone(), chunk: RecordChunk::new() });
+    let (records, room) = std::mem::take(expected);
+    slots.push(Slot { partition: partition.clone(), chunk: RecordChunk::with_capacity(records, room) });
     *open = Some(slot);
     Ok(slot)
 }

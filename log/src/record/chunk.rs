@@ -22,6 +22,11 @@ impl RecordChunk {
         RecordChunk::default()
     }
 
+    /// A chunk with room for `records` whose bodies take `bytes` together.
+    pub fn with_capacity(records: usize, bytes: usize) -> RecordChunk {
+        RecordChunk { bodies: BytesMut::with_capacity(bytes), records: Vec::with_capacity(records) }
+    }
+
     /// Adds a record. `headers` are name and value pairs, in order; duplicates are kept.
     pub fn push(&mut self, timestamp: Millis, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) {
         let before = self.bodies.len();

@@ -2,8 +2,8 @@
 
 use std::thread;
 
-/// The nice value of such a thread: it weighs a tenth of another. At 19 it would stand still for as long as readings come at
-/// full speed, and the local log grow.
+/// The nice value of such a thread: it weighs a tenth of another, enough to never stand still. 19 and `SCHED_IDLE` took as much from
+/// ingest when they were measured (BENCHMARKS.md).
 const NICE: i32 = 10;
 
 /// Runs `work` on a thread of its own at low priority, and waits for it: the nice value of a pool's thread could not be raised

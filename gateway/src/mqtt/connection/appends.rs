@@ -168,6 +168,8 @@ pub(super) struct Appends {
     bytes: usize,
     /// Of `bytes`, what the log has not yet taken.
     submitting_bytes: usize,
+    /// Publishes and bytes of the last submit; the next is likely to hold as much.
+    expected: (usize, usize),
 }
 
 impl Appends {
@@ -185,6 +187,7 @@ impl Appends {
             publishes: 0,
             bytes: 0,
             submitting_bytes: 0,
+            expected: (0, 0),
         }
     }
 
@@ -219,6 +222,11 @@ impl Appends {
     ) -> Result<(), AppendError> {
         let Arriving { stream, sequence, message, intent } = publish;
         let gather = self.gather.get_or_insert_with(|| broker.new_gather().chained(self.chain.clone()));
+        if self.items.is_empty() {
+            let (publishes, bytes) = self.expected;
+            self.items.reserve(publishes);
+            gather.expect(publishes, bytes);
+        }
         let intent = intent.map(|packet_id| (stream, packet_id));
         let now = broker.clock.moment(now);
         let (topic, partition) = record::push(gather, now, client_id.as_str(), message, intent)?;
@@ -246,6 +254,7 @@ impl Appends {
         self.publishes += items.len();
         self.bytes += bytes;
         self.submitting_bytes = bytes;
+        self.expected = (items.len(), bytes);
         let (broker, chain) = (broker.clone(), self.chain.clone());
         self.submitting = Some(Box::pin(async move {
             let marked = if marks.is_empty() { Ok(()) } else { broker.put_marks(marks).await };

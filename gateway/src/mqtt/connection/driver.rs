@@ -1,5 +1,6 @@
 //! The loop of one connection: takes what is ready, feeds the session machine, does what it wants done.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,8 +10,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::appends::{Appends, Settled, Submitted};
 use super::feed::{Fed, Feed};
@@ -103,6 +105,10 @@ impl Driver {
         W: AsyncWrite + Unpin,
     {
         let mut timer = Box::pin(tokio::time::sleep(FAR));
+        // Registered once and not in each turn: both take a lock.
+        let live = self.live.clone();
+        let mut claimed = pin!(live.claimed.notified());
+        let mut cancelled = pin!(shutdown.cancelled());
         let mut drain_by = None;
         loop {
             self.pump();
@@ -116,7 +122,7 @@ impl Driver {
                 return end.clone();
             }
             self.set_timer(timer.as_mut(), drain_by);
-            match self.step(reader, writer, shutdown, timer.as_mut()).await {
+            match self.step(reader, writer, timer.as_mut(), claimed.as_mut(), cancelled.as_mut()).await {
                 Step::Wrote(Ok(n)) => {
                     self.broker.metrics.mqtt.sent_bytes.inc_by(n as u64);
                 }
@@ -149,8 +155,9 @@ impl Driver {
         &mut self,
         reader: &mut R,
         writer: &mut W,
-        shutdown: &CancellationToken,
-        timer: std::pin::Pin<&mut Sleep>,
+        timer: Pin<&mut Sleep>,
+        claimed: Pin<&mut Notified<'_>>,
+        cancelled: Pin<&mut WaitForCancellationFuture<'_>>,
     ) -> Step
     where
         R: AsyncRead + Unpin,
@@ -162,7 +169,7 @@ impl Driver {
         if room > 0 {
             self.input.prepare();
         }
-        let Driver { live, input, output, appends, stores, feed, streams, .. } = self;
+        let Driver { input, output, appends, stores, feed, streams, .. } = self;
         let Appends { submitting, groups, .. } = appends;
         let submitted = async {
             match submitting {
@@ -186,8 +193,8 @@ impl Driver {
         let must_write = !output.buffer.is_empty() || output.unflushed;
         tokio::select! {
             biased;
-            () = live.claimed.notified(), if going_on => Step::TakenOver,
-            () = shutdown.cancelled(), if going_on => Step::Shutdown,
+            () = claimed, if going_on => Step::TakenOver,
+            () = cancelled, if going_on => Step::Shutdown,
             Some(settled) = groups.next(), if !groups.is_empty() => Step::Settled(settled),
             Some((then, result)) = stores.next(), if !stores.is_empty() => Step::Stored(then, result),
             submitted = submitted => Step::Submitted(submitted),
@@ -300,12 +307,13 @@ impl Driver {
         for error in &settled.lost {
             self.lost(error);
         }
+        let now = self.broker.clock.now();
         for outcome in settled.outcomes {
             if let Err(error) = &outcome.result {
                 super::log_refused(&self.live, error);
             }
             let (stream, sequence, result) = (outcome.stream, outcome.sequence, outcome.result);
-            self.event(Event::Appended { stream, sequence, result });
+            self.handle(now, Event::Appended { stream, sequence, result });
         }
     }
 
@@ -363,7 +371,7 @@ impl Driver {
         }
     }
 
-    fn set_timer(&self, timer: std::pin::Pin<&mut Sleep>, drain_by: Option<Instant>) {
+    fn set_timer(&self, timer: Pin<&mut Sleep>, drain_by: Option<Instant>) {
         let session = self.session.next_deadline().map(|at| self.broker.clock.instant(at));
         let due = [session, self.output.deadline(), self.cursors_due, drain_by].into_iter().flatten().min();
         // A timer that rings too early is set again; so a deadline that moves back with every packet costs nothing.

@@ -30,12 +30,14 @@ pub(super) struct Input {
     size: usize,
     packets: VecDeque<Pending>,
     bytes: usize,
+    /// Packets that the last read brought; the next is likely to bring as many.
+    expected: usize,
 }
 
 impl Input {
     /// Goes on with what came behind CONNECT.
     pub(super) fn new(buffer: BytesMut) -> Input {
-        Input { buffer, size: READ_BUFFER_MIN, packets: VecDeque::new(), bytes: 0 }
+        Input { buffer, size: READ_BUFFER_MIN, packets: VecDeque::new(), bytes: 0, expected: 0 }
     }
 
     /// Whether more may be read. The packet at the front may be as large as the codec lets it.
@@ -71,15 +73,23 @@ impl Input {
 
     /// Decodes all whole packets. PINGREQs do not wait behind the others: their number is returned.
     pub(super) fn decode(&mut self, codec: &mut Codec) -> Result<usize, CodecError> {
-        let mut pings = 0;
+        let (mut pings, mut others) = (0, 0);
         loop {
             let before = self.buffer.len();
             match codec.decode(&mut self.buffer)? {
-                None => return Ok(pings),
+                None => break,
                 Some(Incoming::PingReq) => pings += 1,
-                Some(packet) => self.push(CONTROL, Arrived::Packet(packet), before - self.buffer.len()),
+                Some(packet) => {
+                    if self.packets.capacity() == 0 {
+                        self.packets.reserve(self.expected);
+                    }
+                    self.push(CONTROL, Arrived::Packet(packet), before - self.buffer.len());
+                    others += 1;
+                }
             }
         }
+        self.expected = others;
+        Ok(pings)
     }
 
     pub(super) fn push(&mut self, stream: u64, arrived: Arrived, bytes: usize) {
