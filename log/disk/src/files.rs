@@ -25,6 +25,14 @@ pub trait Files: Send + Sync + 'static {
 pub trait File: Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes; 0 at the end.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Reads into the spare capacity of `buffer`, which grows by what was read; 0 at the end.
+    fn read_into(&self, position: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let (before, whole) = (buffer.len(), buffer.capacity());
+        buffer.resize(whole, 0);
+        let got = self.read_at(position, &mut buffer[before..]);
+        buffer.truncate(before + *got.as_ref().unwrap_or(&0));
+        got
+    }
     /// Writes all of the slices, one after the other.
     fn write_at(&self, position: u64, slices: &[io::IoSlice<'_>]) -> io::Result<()>;
     /// fdatasync
@@ -59,6 +67,21 @@ pub(crate) fn read_full(file: &dyn File, position: u64, buffer: &mut [u8]) -> io
     Ok(filled)
 }
 
+/// `size` bytes from `position` on, less only at the file's end, into memory that nothing clears before.
+pub(crate) fn read_bytes(file: &dyn File, position: u64, size: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::with_capacity(size);
+    while buffer.len() < size {
+        match file.read_into(position + buffer.len() as u64, &mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(size);
+    Ok(buffer)
+}
+
 /// The whole of a small file; `None` when there is no such file.
 pub(crate) fn read_file(files: &dyn Files, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match files.open(path, false) {
@@ -66,10 +89,8 @@ pub(crate) fn read_file(files: &dyn Files, path: &Path) -> io::Result<Option<Vec
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
-    let got = read_full(file.as_ref(), 0, &mut bytes)?;
-    bytes.truncate(got);
-    Ok(Some(bytes))
+    let size = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    read_bytes(file.as_ref(), 0, size).map(Some)
 }
 
 /// Replaces a small file by new content so that a crash leaves the old or the new, whole.

@@ -7,7 +7,7 @@ use forebay_log::limits::{BATCH_HEADER_BYTES, INDEX_INTERVAL_BYTES, MAX_READ_BYT
 use forebay_log::record::{BatchHeader, RecordReader};
 use forebay_log::{Millis, Offset, ReadError};
 
-use crate::files::{File, read_full};
+use crate::files::{File, read_bytes};
 use crate::segment_file::{Expected, Hint, SegmentFile};
 
 /// A stretch of a segment in memory.
@@ -30,17 +30,16 @@ impl Window<'_> {
         {
             return Ok(self.bytes.slice(skip..));
         }
-        let mut buffer = vec![0; want.max(ahead.min(left))];
-        let got = read_full(self.file, position, &mut buffer).map_err(|e| failed(self.segment, &e))?;
-        if got < want {
+        let size = want.max(ahead.min(left));
+        let buffer = read_bytes(self.file, position, size).map_err(|e| failed(self.segment, &e))?;
+        if buffer.len() < want {
             return Err(corrupt(
                 self.segment,
-                position + got as u64,
+                position + buffer.len() as u64,
                 "file is shorter than its durable length",
                 Offset(-1),
             ));
         }
-        buffer.truncate(got);
         self.start = position;
         self.bytes = Bytes::from(buffer);
         Ok(self.bytes.clone())

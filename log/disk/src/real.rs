@@ -116,6 +116,9 @@ impl File for RealFile {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(buffer, position)
     }
+    fn read_into(&self, position: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::pread(&self.file, rustix::buffer::spare_capacity(buffer), position)?)
+    }
     fn write_at(&self, mut position: u64, slices: &[io::IoSlice<'_>]) -> io::Result<()> {
         if slices.len() > MOST_SINGLE_WRITES {
             return self.write_vectored_at(position, slices);

@@ -32,6 +32,11 @@ fn conforms(files: &dyn Files) {
     file.set_len(5).unwrap();
     assert_eq!(file.read_at(2, &mut buffer).unwrap(), 3);
     assert_eq!(&buffer[..3], b"cd\0", "what was cut off does not come back");
+    let mut grown = Vec::with_capacity(16);
+    grown.push(b'x');
+    assert_eq!(file.read_into(1, &mut grown).unwrap(), 4);
+    assert_eq!(grown, b"x\0cd\0", "a read into spare capacity keeps what is there");
+    assert_eq!(file.read_into(5, &mut grown).unwrap(), 0);
     file.sync().unwrap();
     file.set_modified(1_700_000_000_123).unwrap();
     assert_eq!(file.modified().unwrap(), 1_700_000_000_123);
