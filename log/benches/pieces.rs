@@ -145,6 +145,6 @@ fn read(compression: Compression) -> Box<dyn FnMut()> {
     Box::new(move || {
         let header = BatchHeader::parse(black_box(&batch)).expect("a batch");
         let records = RecordReader::new(&header, &batch).expect("it decompresses");
-        assert_eq!(records.map(|record| black_box(record).expect("whole")).count(), BATCH);
+        assert_eq!(records.inspect(|record| assert!(black_box(record).is_ok())).count(), BATCH);
     })
 }

@@ -19,6 +19,7 @@ use super::feed::{Fed, Feed};
 use super::input::{Arrived, Input};
 use super::output::Output;
 use super::streams::{StreamInput, Streams};
+use super::timing::FAR;
 use crate::clock::Moment;
 use crate::mqtt::Broker;
 use crate::mqtt::broker::Admission;
@@ -32,8 +33,6 @@ use crate::mqtt::session::{Effect, Event, Session, Then};
 
 /// Messages delivered in one turn of the loop.
 const DELIVERIES_AT_ONCE: usize = 256;
-/// The timer's rest when nothing is due.
-const FAR: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,7 +206,7 @@ impl Driver {
     }
 
     /// Bytes that may be read now. While all connections together hold too much, it is so few that only PINGREQs matter.
-    fn room_to_read(&self) -> usize {
+    pub(super) fn room_to_read(&self) -> usize {
         match self.output.is_low() && self.input.has_room() {
             true if self.held.may_grow() => usize::MAX,
             true => self.input.room_for_pings(),
@@ -368,35 +367,6 @@ impl Driver {
     pub(super) fn end(&mut self, end: End) {
         if self.ending.is_none() || end == End::Lost {
             self.ending = Some(end);
-        }
-    }
-
-    fn set_timer(&self, timer: Pin<&mut Sleep>, drain_by: Option<Instant>) {
-        let session = self.session.next_deadline().map(|at| self.broker.clock.instant(at));
-        let due = [session, self.output.deadline(), self.cursors_due, drain_by].into_iter().flatten().min();
-        // A timer that rings too early is set again; so a deadline that moves back with every packet costs nothing.
-        let armed = timer.deadline();
-        let due = due.unwrap_or_else(|| Instant::now() + FAR);
-        if due < armed || timer.is_elapsed() {
-            timer.reset(due);
-        }
-    }
-
-    fn time(&mut self) {
-        let now = Instant::now();
-        if self.output.deadline().is_some_and(|at| at <= now) {
-            self.output.give_up();
-            return self.end(End::Lost);
-        }
-        if self.cursors_due.is_some_and(|at| at <= now) {
-            self.store_cursors();
-        }
-        if self.ending.is_none() {
-            if self.room_to_read() == 0 {
-                // It is we who do not read.
-                self.session.heard(self.broker.clock.now());
-            }
-            self.event(Event::Tick);
         }
     }
 }

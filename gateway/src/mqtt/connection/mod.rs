@@ -9,6 +9,7 @@ mod opening;
 mod output;
 mod parting;
 mod streams;
+mod timing;
 
 use std::sync::Arc;
 
