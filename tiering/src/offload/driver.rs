@@ -17,6 +17,10 @@ use crate::parquet::{Job, SegmentSource, Written, copy_segment};
 use crate::shape::Shape;
 use crate::table::Table;
 
+/// Bytes of closed segments of one topic that may wait while the program is busy with other work. Beyond that the disk counts
+/// for more than the rate of ingest, and copies take no rest.
+const UNHURRIED_BYTES: u64 = 1 << 30;
+
 /// Where the manifest is kept.
 #[async_trait]
 pub trait ManifestStore: Send + Sync {
@@ -61,6 +65,8 @@ pub struct Driver {
     clock: Arc<dyn Fn() -> Millis + Send + Sync>,
     /// What the log could not be told yet.
     untold: BTreeMap<u32, Offset>,
+    /// The next copy takes no rest.
+    hurry: bool,
 }
 
 /// What a driver works with.
@@ -96,6 +102,7 @@ impl Driver {
             copies: parts.copies,
             clock: parts.clock,
             untold: BTreeMap::new(),
+            hurry: false,
         })
     }
 
@@ -117,10 +124,14 @@ impl Driver {
         for (partition, end) in self.untold.clone() {
             self.tell_tiered(partition, end).await;
         }
+        let mut waiting = 0;
         for partition in 0..self.log.partitions() {
             let (log_start, segments) = self.log.local(partition);
+            let done = self.offload.tiered_end(partition).unwrap_or(log_start);
+            waiting += segments.iter().filter(|segment| segment.end > done).map(|segment| segment.bytes).sum::<u64>();
             events.push_back(Event::Local { partition, log_start, segments });
         }
+        self.hurry = flush || waiting > UNHURRIED_BYTES;
         events.push_back(if flush { Event::Flush } else { Event::Tick });
         while let Some(event) = events.pop_front() {
             let mut effects = Vec::new();
@@ -174,10 +185,11 @@ impl Driver {
     /// Shaping and compressing is work for a thread of its own, one copy after the other.
     async fn copy(&self, entry: Entry, shape: Arc<Shape>) -> Result<(Written, Shape), String> {
         let permit = self.copies.clone().acquire_owned().await.map_err(|error| error.to_string())?;
-        let (store, mut source) = (self.store.clone(), self.log.source(entry.partition));
-        let runtime = Handle::current();
+        let (store, source) = (self.store.clone(), self.log.source(entry.partition));
+        let (runtime, hurry) = (Handle::current(), self.hurry);
         let work = move || {
             let _permit = permit;
+            let mut source = if hurry { source } else { Box::new(background::Unhurried::new(source)) };
             let path = Path::from(entry.path);
             let range = (entry.base, entry.end);
             let job = Job { store, path: &path, source: source.as_mut(), partition: entry.partition, range };
