@@ -97,7 +97,7 @@ impl Gather {
     /// Makes room for as much as the last gather of the connection held: buffers that grow step by step are copied each time.
     pub fn expect(&mut self, publishes: usize, bytes: usize) {
         self.by_publish.reserve(publishes);
-        self.expected = (publishes.min(GATHER_BATCH_RECORDS), bytes.min(GATHER_BATCH_BYTES));
+        self.expected = (publishes, bytes);
     }
 
     /// Adds a publish that arrived at `now`; returns its partition (log topic, index) for those who must know. One that is

@@ -24,6 +24,10 @@ pub(crate) const MAX_APPENDING_BYTES: usize = 4 << 20;
 pub(crate) const READ_AHEAD_BYTES: usize = 256 << 10;
 /// Packets decoded ahead of a stalled log.
 pub(crate) const READ_AHEAD_PACKETS: usize = 16_384;
+/// Room that is made ahead for as much as came last, at most; it is not counted as held, and what comes may be small.
+pub(crate) const EXPECTED_PUBLISHES: usize = 64;
+/// As [`EXPECTED_PUBLISHES`], bytes.
+pub(crate) const EXPECTED_BYTES: usize = 32 << 10;
 /// Bytes read by all connections together that the log has not yet taken; beyond this only connections that hold none read on.
 pub(crate) const MAX_HELD_BYTES: usize = 128 << 20;
 /// Bytes that a connection still reads beyond that, to see and answer PINGREQs.

@@ -19,7 +19,7 @@ use crate::mqtt::Broker;
 use crate::mqtt::delivery::Published;
 use crate::mqtt::intents::Mark;
 use crate::mqtt::keeping::Keeping;
-use crate::mqtt::limits::{MAX_APPENDING_BYTES, MAX_APPENDING_PUBLISHES};
+use crate::mqtt::limits::{EXPECTED_BYTES, EXPECTED_PUBLISHES, MAX_APPENDING_BYTES, MAX_APPENDING_PUBLISHES};
 use crate::mqtt::packet::{Message, Text, Version};
 use crate::mqtt::record;
 use crate::mqtt::session::intent_key;
@@ -254,7 +254,7 @@ impl Appends {
         self.publishes += items.len();
         self.bytes += bytes;
         self.submitting_bytes = bytes;
-        self.expected = (items.len(), bytes);
+        self.expected = (items.len().min(EXPECTED_PUBLISHES), bytes.min(EXPECTED_BYTES));
         let (broker, chain) = (broker.clone(), self.chain.clone());
         self.submitting = Some(Box::pin(async move {
             let marked = if marks.is_empty() { Ok(()) } else { broker.put_marks(marks).await };

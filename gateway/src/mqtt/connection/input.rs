@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use crate::mqtt::codec::{Codec, CodecError};
-use crate::mqtt::limits::{PING_BYTES, READ_AHEAD_BYTES, READ_AHEAD_PACKETS, READ_BUFFER_MAX, READ_BUFFER_MIN};
+use crate::mqtt::limits::{
+    EXPECTED_PUBLISHES, PING_BYTES, READ_AHEAD_BYTES, READ_AHEAD_PACKETS, READ_BUFFER_MAX, READ_BUFFER_MIN,
+};
 use crate::mqtt::packet::Incoming;
 use crate::mqtt::session::CONTROL;
 
@@ -88,7 +90,7 @@ impl Input {
                 }
             }
         }
-        self.expected = others;
+        self.expected = others.min(EXPECTED_PUBLISHES);
         Ok(pings)
     }
 
