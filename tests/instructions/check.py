@@ -19,16 +19,14 @@ import subprocess
 import sys
 import tempfile
 
-CRATES = ["forebay-log", "forebay-sinks"]
-# Needs a release build of everything, so it is counted only when it is asked for: `-p forebay`.
-ON_DEMAND = ["forebay"]
+CRATES = ["forebay-log", "forebay-disk", "forebay-sinks", "forebay-tiering", "forebay"]
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COUNTS = os.path.join(ROOT, "tests", "instructions", "counts.txt")
 RUNS = 3
 TOLERANCE = 5.0
 # Codecs and large copies choose their code by the processor.
 WIDE_TOLERANCE = 15.0
-WIDE = re.compile("zstd|lz4|checksum")
+WIDE = re.compile("zstd|lz4|checksum|parquet|megabyte")
 HEADER = """\
 # Instructions of each hot piece, by item (a reading, a packet, a batch: see the crate's benches/pieces.rs).
 # Written by `tests/instructions/check.py --record`.
@@ -125,7 +123,7 @@ def compare(key, count, recorded):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="write counts.txt instead of comparing with it")
-    parser.add_argument("-p", "--package", action="append", choices=CRATES + ON_DEMAND, help="this crate only")
+    parser.add_argument("-p", "--package", action="append", choices=CRATES, help="this crate only")
     arguments = parser.parse_args()
     crates = arguments.package or CRATES
     if not have_valgrind():

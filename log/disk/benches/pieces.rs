@@ -19,12 +19,14 @@ use tokio::runtime::Runtime;
 const CHUNK: usize = 1000;
 /// Bytes that a consumer asks for at once.
 const FETCH: usize = 1 << 20;
+/// Fetches or commits of one run: enough that what the log's threads do beside them is lost among them.
+const TIMES: usize = 500;
 
 const PIECES: &[Piece] = &[
-    Piece { name: "commit_of_1000_readings", items: CHUNK, bytes: 0, counted: false, make: || commit(CHUNK) },
-    Piece { name: "commit_of_one_reading", items: 1, bytes: 0, counted: false, make: || commit(1) },
-    Piece { name: "fetch_of_a_megabyte", items: 1, bytes: FETCH, counted: false, make: || fetch(FETCH) },
-    Piece { name: "fetch_of_one_batch", items: 1, bytes: 0, counted: false, make: || fetch(1) },
+    Piece { name: "commit_of_1000_readings", items: CHUNK, bytes: 0, counted: false, make: || commit(CHUNK, 1) },
+    Piece { name: "commit_of_one_reading", items: TIMES, bytes: 0, counted: false, make: || commit(1, TIMES) },
+    Piece { name: "fetch_of_a_megabyte", items: TIMES, bytes: TIMES * FETCH, counted: true, make: || fetch(FETCH) },
+    Piece { name: "fetch_of_one_batch", items: TIMES, bytes: 0, counted: true, make: || fetch(1) },
 ];
 
 fn main() {
@@ -64,12 +66,14 @@ fn open(files: Arc<dyn Files>, segment_bytes: u64) -> (Runtime, Arc<Partition>) 
 }
 
 /// Records in, ack out: the way to the shard's thread and back, the machine, the files, a sync that costs nothing.
-fn commit(count: usize) -> Box<dyn FnMut()> {
+fn commit(count: usize, times: usize) -> Box<dyn FnMut()> {
     let (runtime, partition) = open(Arc::new(SimFiles::new(1)), 4 << 20);
     let payloads = readings::payloads(count);
     Box::new(move || {
-        let appended = runtime.block_on(partition.append(AppendData::Chunk(chunk(&payloads))));
-        black_box(appended).expect("it is kept");
+        for _ in 0..times {
+            let appended = runtime.block_on(partition.append(AppendData::Chunk(chunk(&payloads))));
+            black_box(appended).expect("it is kept");
+        }
     })
 }
 
@@ -85,8 +89,10 @@ fn fetch(max_bytes: usize) -> Box<dyn FnMut()> {
     let mut from = Offset(0);
     Box::new(move || {
         let _keep = &dir;
-        let fetched = partition.read(from, max_bytes).expect("it is there");
-        assert!(!black_box(&fetched.batches).is_empty());
-        from = Offset((from.0 + 10 * batch as i64) % (140 * batch as i64));
+        for _ in 0..TIMES {
+            let fetched = partition.read(from, max_bytes).expect("it is there");
+            assert!(!black_box(&fetched.batches).is_empty());
+            from = Offset((from.0 + 10 * batch as i64) % (140 * batch as i64));
+        }
     })
 }
