@@ -1,6 +1,7 @@
 //! The hot pieces of the lake: payloads into columns, a segment into Parquet, and back into batches for a consumer.
 
 #[path = "offload/readings.rs"]
+#[expect(dead_code, reason = "sizes are for the offload bench")]
 mod fleet;
 #[path = "../../tests/instructions/pieces.rs"]
 mod pieces;
