@@ -26,6 +26,8 @@ const FLUSH_POLL: Duration = Duration::from_millis(20);
 const FLUSH_STALL: Duration = Duration::from_secs(30);
 /// Wait after the manifest could not be written.
 const MANIFEST_RETRY: Duration = Duration::from_secs(5);
+/// Most bytes of one topic that wait for an unhurried copy, however much may stay on the local disk.
+const MOST_UNHURRIED_BYTES: u64 = 8 << 30;
 
 /// What others ask of a worker.
 pub(super) enum Command {
@@ -40,6 +42,12 @@ pub(super) struct Progress {
     pub(super) error: Option<String>,
     /// From when on each look has shown an error.
     pub(super) failing_since: Option<Millis>,
+}
+
+/// How much of a topic may wait for its copy while the node is busy: half of what may lie on the local disk in any case.
+fn unhurried_bytes(local_retention_bytes: Option<u64>, partitions: usize) -> u64 {
+    let stays = local_retention_bytes.map(|bytes| bytes.saturating_mul(partitions as u64));
+    stays.map_or(MOST_UNHURRIED_BYTES, |bytes| (bytes / 2).min(MOST_UNHURRIED_BYTES))
 }
 
 fn now() -> Millis {
@@ -121,7 +129,11 @@ impl Worker {
 
     fn policy(&self) -> Policy {
         let config = self.topic.config();
-        Policy { table: config.lake_format == LakeFormat::Delta, commit_interval: config.lake_commit_interval_ms }
+        Policy {
+            table: config.lake_format == LakeFormat::Delta,
+            commit_interval: config.lake_commit_interval_ms,
+            unhurried_bytes: unhurried_bytes(config.local_retention_bytes, self.topic.partitions.len()),
+        }
     }
 
     /// The table's version is shown from the start, before anything is committed.
@@ -260,5 +272,18 @@ impl Worker {
             }
             tokio::time::sleep(FLUSH_POLL).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_hurry_before_more_waits_than_may_lie_on_the_disk() {
+        assert_eq!(unhurried_bytes(Some(512 << 10), 2), 512 << 10);
+        assert_eq!(unhurried_bytes(Some(10 << 30), 4), MOST_UNHURRIED_BYTES);
+        assert_eq!(unhurried_bytes(None, 4), MOST_UNHURRIED_BYTES);
+        assert_eq!(unhurried_bytes(Some(u64::MAX), 4), MOST_UNHURRIED_BYTES);
     }
 }

@@ -17,10 +17,6 @@ use crate::parquet::{Job, SegmentSource, Written, copy_segment};
 use crate::shape::Shape;
 use crate::table::Table;
 
-/// Bytes of closed segments of one topic that may wait while the program is busy with other work. Beyond that the disk counts
-/// for more than the rate of ingest, and copies take no rest.
-const UNHURRIED_BYTES: u64 = 1 << 30;
-
 /// Where the manifest is kept.
 #[async_trait]
 pub trait ManifestStore: Send + Sync {
@@ -120,6 +116,7 @@ impl Driver {
     /// # Errors
     /// The manifest could not be written: open a new driver.
     pub async fn poll(&mut self, policy: Policy, flush: bool) -> Result<bool, DriverError> {
+        let unhurried = policy.unhurried_bytes;
         let mut events = VecDeque::from([Event::Policy(policy)]);
         for (partition, end) in self.untold.clone() {
             self.tell_tiered(partition, end).await;
@@ -131,7 +128,7 @@ impl Driver {
             waiting += segments.iter().filter(|segment| segment.end > done).map(|segment| segment.bytes).sum::<u64>();
             events.push_back(Event::Local { partition, log_start, segments });
         }
-        self.hurry = flush || waiting > UNHURRIED_BYTES;
+        self.hurry = flush || waiting > unhurried;
         events.push_back(if flush { Event::Flush } else { Event::Tick });
         while let Some(event) = events.pop_front() {
             let mut effects = Vec::new();

@@ -27,6 +27,9 @@ pub struct Policy {
     pub table: bool,
     /// `lake.commit.interval.ms`
     pub commit_interval: i64,
+    /// Bytes of closed segments that may wait while the program is busy with other work. Beyond that the disk counts for more
+    /// than the rate of ingest, and copies take no rest.
+    pub unhurried_bytes: u64,
 }
 
 #[derive(Debug)]

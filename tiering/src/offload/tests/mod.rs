@@ -44,7 +44,7 @@ impl World {
     }
 
     fn policy(&self) -> Policy {
-        Policy { table: true, commit_interval: 60_000 }
+        Policy { table: true, commit_interval: 60_000, unhurried_bytes: 0 }
     }
 
     fn driver(&self) -> Driver {
