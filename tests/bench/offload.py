@@ -31,17 +31,23 @@ def table(node):
 def run(args):
     with tempfile.TemporaryDirectory(dir=args.dir, prefix="forebay-offload-") as directory:
         node = Node(args.program, directory, [f"topic_defaults.segment.bytes={args.segment}"])
-        load = [str(args.program), "bench", "mqtt", "--port", str(node.port("mqtt")), "--duration", f"{args.seconds}s", "--json"]
-        subprocess.run(load, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # What was copied while the load ran does not count, nor does what the node still has to do for it.
-        before, cpu, clock = table(node), node.cpu_seconds(), time.monotonic()
-        after = ask(node, "POST", f"/api/v1/lake/flush?topic={TOPIC}")["topic"]
-        clock, cpu = time.monotonic() - clock, node.cpu_seconds() - cpu
-        rows = after["rows"] - before["rows"]
-        if after["lag_records"] != 0:
-            raise SystemExit(f"{after['lag_records']} readings are not in the table")
-        peak = node.status("VmHWM") / 1024
-        node.stop()
+        try:
+            return measure(args, node)
+        finally:
+            node.stop()
+
+
+def measure(args, node):
+    load = [str(args.program), "bench", "mqtt", "--port", str(node.port("mqtt")), "--duration", f"{args.seconds}s", "--json"]
+    subprocess.run(load, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # What was copied while the load ran does not count, nor does what the node still has to do for it.
+    before, cpu, clock = table(node), node.cpu_seconds(), time.monotonic()
+    after = ask(node, "POST", f"/api/v1/lake/flush?topic={TOPIC}")["topic"]
+    clock, cpu = time.monotonic() - clock, node.cpu_seconds() - cpu
+    rows = after["rows"] - before["rows"]
+    if after["lag_records"] != 0:
+        raise SystemExit(f"{after['lag_records']} readings are not in the table")
+    peak = node.status("VmHWM") / 1024
     print(f"{rows:,} readings: {rows / cpu:,.0f} per second of CPU, {rows / clock:,.0f} per second; peak {peak:.0f} MB", flush=True)
     return rows / cpu, rows / clock
 
