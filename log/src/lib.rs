@@ -1,6 +1,7 @@
 //! The log as a pure core: no tokio, no files, no sockets, no clock, no unseeded randomness.
 
 pub mod error;
+pub mod group;
 pub mod limits;
 pub mod partition;
 pub mod partitioner;

@@ -72,6 +72,12 @@ impl Millis {
         self.0 >= Self::EARLIEST_RIGHT
     }
 
+    /// The time `ms` milliseconds later.
+    #[must_use]
+    pub fn after(self, ms: i64) -> Millis {
+        Millis(self.0.saturating_add(ms))
+    }
+
     /// Days since 1970-01-01 (UTC), the day that the lake's `_date` holds.
     #[must_use]
     pub fn utc_day(self) -> i64 {
