@@ -1,6 +1,4 @@
-//! Committed offsets of consumer groups: records of `__consumer_offsets`, in Kafka's own key and value formats.
-//!
-//! Key (version 1): group, topic, partition. Value (version 3): offset, leader epoch, metadata, commit time.
+//! Committed offsets of consumer groups: records of `__consumer_offsets`.
 //!
 //! A group that committed nothing for a week is forgotten, as Kafka does by default; there may be so many offsets and no more.
 
@@ -8,8 +6,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use forebay_disk::{Log, LogError};
+use forebay_log::group::Name;
+pub(crate) use forebay_log::group::stored::Committed;
+use forebay_log::group::stored::Key;
 use forebay_log::{AppendError, Millis};
 use kafka_protocol::ResponseError;
 use tokio::sync::OnceCell;
@@ -22,19 +23,8 @@ use crate::state::StateTopic;
 
 /// The topic that Kafka, too, keeps them in.
 const TOPIC: &str = "__consumer_offsets";
-const KEY_VERSION: i16 = 1;
-const VALUE_VERSION: i16 = 3;
 /// 2000-01-01, milliseconds: commits before were made while the clock was not set.
 const CLOCK_UNSET_BEFORE_MS: i64 = 946_684_800_000;
-
-/// Where a group has got to in one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Committed {
-    pub(crate) offset: i64,
-    /// Of the last record read, -1 when the client did not say.
-    pub(crate) leader_epoch: i32,
-    pub(crate) metadata: String,
-}
 
 /// The committed offsets of all groups; the topic is made with the first use.
 pub(crate) struct GroupOffsets {
@@ -82,9 +72,12 @@ impl GroupOffsets {
             }
             *look_at = Instant::now() + GROUP_LOOK_INTERVAL;
         }
-        let mut groups: HashMap<Bytes, (Millis, Vec<Bytes>)> = HashMap::new();
-        for (key, value) in state.scan(&KEY_VERSION.to_be_bytes()) {
-            let Some((group, at)) = group_of(&key).zip(committed_at(value)) else { continue };
+        let mut groups: HashMap<Name, (Millis, Vec<Bytes>)> = HashMap::new();
+        for (key, value) in state.scan(&Key::all_offsets()) {
+            let (Some(Key::Offset { group, .. }), Some((_, at))) = (Key::decode(key.clone()), Committed::decode(value))
+            else {
+                continue;
+            };
             let (last, keys) = groups.entry(group).or_default();
             *last = (*last).max(if at.0 < CLOCK_UNSET_BEFORE_MS { now } else { at });
             keys.push(key);
@@ -132,7 +125,7 @@ impl GroupOffsets {
     ) -> Result<(), Refusal> {
         let changes: Vec<_> = offsets
             .into_iter()
-            .map(|((topic, partition), committed)| (key(group, &topic, partition), Some(value(&committed, now))))
+            .map(|((topic, partition), committed)| (key(group, &topic, partition), Some(committed.encode(now))))
             .collect();
         let state = self.state(log).await?;
         self.forget_unused(state, now).await;
@@ -160,93 +153,20 @@ impl GroupOffsets {
         partition: i32,
     ) -> Result<Option<Committed>, Refusal> {
         let stored = self.state(log).await?.get(&key(group, topic, partition));
-        Ok(stored.and_then(read_value))
+        Ok(stored.and_then(Committed::decode).map(|(committed, _)| committed))
     }
 
     /// Every offset of a group, by topic and partition.
     pub(crate) async fn all(&self, log: &Log, group: &str) -> Result<Vec<((String, i32), Committed)>, Refusal> {
-        let stored = self.state(log).await?.scan(&key_prefix(group));
-        Ok(stored.into_iter().filter_map(|(key, value)| Some((read_key(key)?, read_value(value)?))).collect())
+        let stored = self.state(log).await?.scan(&Key::offsets_of(group));
+        let read = |(key, value)| match (Key::decode(key)?, Committed::decode(value)?) {
+            (Key::Offset { topic, partition, .. }, (committed, _)) => Some(((topic.to_string(), partition), committed)),
+            _ => None,
+        };
+        Ok(stored.into_iter().filter_map(read).collect())
     }
-}
-
-fn put_string(buffer: &mut BytesMut, text: &str) {
-    let length = text.len().min(i16::MAX as usize);
-    buffer.put_i16(length as i16);
-    buffer.put_slice(&text.as_bytes()[..length]);
-}
-
-fn key_prefix(group: &str) -> BytesMut {
-    let mut key = BytesMut::new();
-    key.put_i16(KEY_VERSION);
-    put_string(&mut key, group);
-    key
 }
 
 fn key(group: &str, topic: &str, partition: i32) -> Bytes {
-    let mut key = key_prefix(group);
-    put_string(&mut key, topic);
-    key.put_i32(partition);
-    key.freeze()
-}
-
-fn value(committed: &Committed, now: Millis) -> Bytes {
-    let mut value = BytesMut::new();
-    value.put_i16(VALUE_VERSION);
-    value.put_i64(committed.offset);
-    value.put_i32(committed.leader_epoch);
-    put_string(&mut value, &committed.metadata);
-    value.put_i64(now.0);
-    value.freeze()
-}
-
-fn read_string(buffer: &mut Bytes) -> Option<String> {
-    let length = usize::try_from(buffer.try_get_i16().ok()?).ok()?;
-    if buffer.len() < length {
-        return None;
-    }
-    String::from_utf8(buffer.split_to(length).into()).ok()
-}
-
-/// `None` for a key of another kind (group metadata) or of an unknown version.
-fn read_key(mut key: Bytes) -> Option<(String, i32)> {
-    (key.try_get_i16().ok()? == KEY_VERSION).then_some(())?;
-    read_string(&mut key)?;
-    Some((read_string(&mut key)?, key.try_get_i32().ok()?))
-}
-
-/// The part of a key that names its group.
-fn group_of(key: &Bytes) -> Option<Bytes> {
-    let mut rest = key.clone();
-    (rest.try_get_i16().ok()? == KEY_VERSION).then_some(())?;
-    let length = usize::try_from(rest.try_get_i16().ok()?).ok()?;
-    (rest.len() >= length).then(|| rest.slice(..length))
-}
-
-fn committed_at(mut value: Bytes) -> Option<Millis> {
-    (value.try_get_i16().ok()? == VALUE_VERSION).then_some(())?;
-    value.try_get_i64().ok()?;
-    value.try_get_i32().ok()?;
-    read_string(&mut value)?;
-    Some(Millis(value.try_get_i64().ok()?))
-}
-
-fn read_value(mut value: Bytes) -> Option<Committed> {
-    (value.try_get_i16().ok()? == VALUE_VERSION).then_some(())?;
-    let (offset, leader_epoch) = (value.try_get_i64().ok()?, value.try_get_i32().ok()?);
-    Some(Committed { offset, leader_epoch, metadata: read_string(&mut value)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_and_values_read_back_and_one_group_is_no_prefix_of_another() {
-        assert_eq!(read_key(key("g", "readings", 7)), Some(("readings".to_owned(), 7)));
-        assert!(!key("gg", "readings", 7).starts_with(&key_prefix("g")));
-        let committed = Committed { offset: 42, leader_epoch: -1, metadata: "änd".to_owned() };
-        assert_eq!(read_value(value(&committed, Millis(5))), Some(committed));
-        assert_eq!(read_value(Bytes::from_static(&[0, 3, 1])), None);
-    }
+    Key::Offset { group: group.into(), topic: topic.into(), partition }.encode()
 }

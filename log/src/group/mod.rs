@@ -1,6 +1,7 @@
 //! Consumer groups as pure state machines: who is a member, which generation runs, who owns what.
 
 pub mod classic;
+pub mod stored;
 
 use std::sync::Arc;
 

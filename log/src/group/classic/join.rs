@@ -87,11 +87,7 @@ impl<T> ClassicGroup<T> {
         let same_type = self.protocol_type.as_ref() == Some(&join.protocol_type);
         let others: Vec<_> = others.collect();
         let common = |(name, _): &Protocol| others.iter().all(|member| member.offers(name));
-        if same_type && join.protocols.iter().any(common) {
-            Ok(())
-        } else {
-            Err(GroupError::InconsistentGroupProtocol)
-        }
+        if same_type && join.protocols.iter().any(common) { Ok(()) } else { Err(GroupError::InconsistentGroupProtocol) }
     }
 
     fn join_without_id(&mut self, now: Millis, join: Join<T>, effects: &mut Vec<Effect<T>>) {
@@ -201,7 +197,8 @@ impl<T> ClassicGroup<T> {
         // A leader that cannot be told to leave the assignments alone would assign anew.
         if matches!(self.state, State::Stable) && same && (!led || skip) {
             self.answer_join(&id, led, effects);
-            effects.push(Effect::Persist { record: self.record(&std::collections::BTreeMap::new()), then: Then::Nothing });
+            effects
+                .push(Effect::Persist { record: self.record(&std::collections::BTreeMap::new()), then: Then::Nothing });
         } else {
             self.rebalance(now, effects);
         }

@@ -96,8 +96,7 @@ impl<T> ClassicGroup<T> {
     pub fn tick(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) {
         self.pending.retain(|_, lapses| *lapses > now);
         let expired = |(_, member): &(&Name, &super::Member<T>)| !member.waits() && member.session_ends <= now;
-        let mut gone: BTreeSet<Name> =
-            self.members.iter().filter(expired).map(|(id, _)| id.clone()).collect();
+        let mut gone: BTreeSet<Name> = self.members.iter().filter(expired).map(|(id, _)| id.clone()).collect();
         if self.unsynced.ends <= now {
             gone.append(&mut self.unsynced.members);
         }

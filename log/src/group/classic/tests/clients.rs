@@ -69,7 +69,8 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let clients = (0..5).map(|n| Client { instance: (n % 2 == 0).then(|| format!("static-{n}").into()), ..Client::default() });
+        let clients = (0..5)
+            .map(|n| Client { instance: (n % 2 == 0).then(|| format!("static-{n}").into()), ..Client::default() });
         World {
             group: ClassicGroup::new(Limits::default()),
             now: Millis(0),
@@ -196,14 +197,17 @@ impl World {
                 Effect::Persist { record, then } => self.unstored.push((record, then)),
                 Effect::Joined { to, id, answer } => {
                     assert!(self.answered.insert(to), "one request, two answers");
-                    let Some(client) = self.clients.iter_mut().find(|client| client.waits == Some(to)) else { continue };
+                    let Some(client) = self.clients.iter_mut().find(|client| client.waits == Some(to)) else {
+                        continue;
+                    };
                     client.waits = None;
                     match answer {
                         Ok(joined) => {
                             client.id = id;
                             client.generation = joined.generation;
                             let ids: Vec<Name> = joined.members.iter().map(|member| member.id.clone()).collect();
-                            let share = |n: usize| (0..PARTITIONS).filter(|p| usize::from(*p) % ids.len() == n).collect();
+                            let share =
+                                |n: usize| (0..PARTITIONS).filter(|p| usize::from(*p) % ids.len() == n).collect();
                             let assignments = match joined.skip_assignment {
                                 true => Vec::new(),
                                 false => ids.iter().enumerate().map(|(n, id)| (id.clone(), share(n))).collect(),
@@ -217,14 +221,17 @@ impl World {
                 }
                 Effect::Synced { to, answer } => {
                     assert!(self.answered.insert(to), "one request, two answers");
-                    let Some(client) = self.clients.iter_mut().find(|client| client.waits == Some(to)) else { continue };
+                    let Some(client) = self.clients.iter_mut().find(|client| client.waits == Some(to)) else {
+                        continue;
+                    };
                     client.waits = None;
                     client.to_sync = None;
                     match answer {
                         Ok(synced) => {
                             let who = client.instance.clone().unwrap_or_else(|| client.id.clone());
                             for partition in &synced.assignment {
-                                let owner = self.given.entry((client.generation, *partition)).or_insert_with(|| who.clone());
+                                let owner =
+                                    self.given.entry((client.generation, *partition)).or_insert_with(|| who.clone());
                                 assert_eq!(*owner, who, "partition {partition} in generation {}", client.generation);
                             }
                             client.owns = Some(synced.assignment);

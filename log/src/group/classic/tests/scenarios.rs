@@ -302,7 +302,11 @@ fn commits_of_another_generation_are_refused() {
     assert_eq!(room.group.may_commit(room.now, 0, "a", None), Err(GroupError::IllegalGeneration));
     assert_eq!(room.group.may_commit(room.now, 1, "x", None), Err(GroupError::UnknownMemberId));
     room.join(join("c", "", None));
-    assert_eq!(room.group.may_commit(room.now, 1, "a", None), Ok(()), "before it joins again it stores how far it came");
+    assert_eq!(
+        room.group.may_commit(room.now, 1, "a", None),
+        Ok(()),
+        "before it joins again it stores how far it came"
+    );
     room.join(join("a", "a", None));
     room.join(join("b", "b", None));
     assert_eq!(room.group.may_commit(room.now, 2, "a", None), Err(GroupError::RebalanceInProgress));
