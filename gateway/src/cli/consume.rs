@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use forebay_log::Offset;
 use forebay_log::record::{BatchProblem, Batches, Record, RecordReader};
-use forebay_log::{Millis, Offset};
 use serde_json::{Map, Value, json};
 
+use super::place::Place;
 use crate::client::kafka::{At, Client, Fetched};
-use crate::config::{TimeUnit, parse_time};
 
 /// Bytes asked for in one fetch.
 const FETCH_BYTES: usize = 8 << 20;
@@ -29,7 +28,7 @@ pub(super) struct Args {
     bootstrap: String,
     /// Where to begin: beginning, end, an offset, an age such as 1h, or a time such as 2024-01-31T00:00:00Z
     #[arg(long, default_value = "end", value_name = "WHERE")]
-    from: From,
+    from: Place,
     /// Read only this partition
     #[arg(long)]
     partition: Option<i32>,
@@ -45,37 +44,6 @@ pub(super) struct Args {
     /// Print the key too, with this between key and value
     #[arg(long, value_name = "TEXT", conflicts_with = "json")]
     key_separator: Option<String>,
-}
-
-/// Where reading begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
-    Beginning,
-    End,
-    Offset(i64),
-    /// So many milliseconds before now.
-    Ago(i64),
-    At(Millis),
-}
-
-impl FromStr for From {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<From, String> {
-        match text {
-            "beginning" => return Ok(From::Beginning),
-            "end" => return Ok(From::End),
-            _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
-                return text.parse().map(From::Offset).map_err(|_| format!("{text} is too large for an offset"));
-            }
-            _ => {}
-        }
-        if let Ok(time) = chrono::DateTime::parse_from_rfc3339(text) {
-            return Ok(From::At(Millis(time.timestamp_millis())));
-        }
-        let ago = parse_time(text, TimeUnit::Milliseconds).ok().filter(|ms| *ms >= 0).map(From::Ago);
-        ago.ok_or_else(|| "expected beginning, end, an offset, an age (90s, 1h, 7d) or a time (RFC 3339)".to_owned())
-    }
 }
 
 /// Runs the command.
@@ -117,25 +85,13 @@ struct Consumer {
 impl Consumer {
     async fn open(client: &mut Client, args: &Args) -> anyhow::Result<Consumer> {
         let topic = client.topic(&args.topic, false).await?;
-        let now = Millis::from_system(SystemTime::now());
         let mut positions = BTreeMap::new();
         for partition in &topic.partitions {
             if args.partition.is_some_and(|only| only != partition.index) {
                 continue;
             }
             let (leader, index) = (partition.leader, partition.index);
-            let next = match args.from {
-                From::Offset(offset) => {
-                    // Kafka would refuse an offset outside of the log; the nearest one inside is what is meant.
-                    let start = client.offset(leader, &topic.name, index, At::Beginning).await?;
-                    let end = client.offset(leader, &topic.name, index, At::End).await?;
-                    Offset(offset).clamp(start, end)
-                }
-                From::Beginning => client.offset(leader, &topic.name, index, At::Beginning).await?,
-                From::End => client.offset(leader, &topic.name, index, At::End).await?,
-                From::Ago(ms) => client.offset(leader, &topic.name, index, At::Time(Millis(now.0 - ms))).await?,
-                From::At(time) => client.offset(leader, &topic.name, index, At::Time(time)).await?,
-            };
+            let next = args.from.find(client, leader, &topic.name, index).await?;
             let end = match args.until_end {
                 true => Some(client.offset(leader, &topic.name, index, At::End).await?),
                 false => None,
@@ -237,25 +193,6 @@ fn put(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn where_to_begin_is_a_word_an_offset_an_age_or_a_time() {
-        let hour = 3_600_000;
-        for (text, from) in [
-            ("beginning", From::Beginning),
-            ("end", From::End),
-            ("0", From::Offset(0)),
-            ("5000000000", From::Offset(5_000_000_000)),
-            ("1h", From::Ago(hour)),
-            ("1970-01-01T01:00:00Z", From::At(Millis(hour))),
-            ("1970-01-01T02:00:00+01:00", From::At(Millis(hour))),
-        ] {
-            assert_eq!(text.parse(), Ok(from), "{text}");
-        }
-        for wrong in ["", "-1", "soon", "1970-01-01", "99999999999999999999"] {
-            assert!(wrong.parse::<From>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn bytes_that_are_no_text_are_shown_as_hex() {

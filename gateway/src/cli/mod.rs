@@ -5,7 +5,9 @@ mod config;
 mod consume;
 mod demo;
 mod failure;
+mod group;
 mod lake;
+mod place;
 mod produce;
 mod rules;
 mod serve;
@@ -58,6 +60,8 @@ enum Command {
     Produce(produce::Args),
     /// Print the records of a topic, hot and cold alike
     Consume(consume::Args),
+    /// List, describe, move and delete consumer groups
+    Group(group::Args),
     /// Show how far the lake is, and verify that it agrees with the log
     Lake(lake::Args),
     /// Check and test alert rules
@@ -86,6 +90,7 @@ impl Command {
             Command::Topic(args) => topic::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
+            Command::Group(args) => group::run(args).await,
             Command::Lake(args) => lake::run(args).await,
             Command::Rules(args) => rules::run(args).await,
             Command::Bench(args) => bench::run(*args).await,

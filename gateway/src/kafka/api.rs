@@ -6,8 +6,9 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, BadRequest, Struct};
 use super::{
-    api_versions, create_topics, delete_topics, describe_cluster, describe_configs, fetch, find_coordinator,
-    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_commit, offset_fetch, produce,
+    api_versions, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
+    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sync_group,
 };
 
 /// One API: its key, its versions and the shape of its requests.
@@ -68,7 +69,7 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 14] = [
+pub(crate) static SERVED: [&Api; 22] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -76,12 +77,20 @@ pub(crate) static SERVED: [&Api; 14] = [
     &offset_commit::API,
     &offset_fetch::API,
     &find_coordinator::API,
+    &join_group::API,
+    &heartbeat::API,
+    &leave_group::API,
+    &sync_group::API,
+    &describe_groups::API,
+    &list_groups::API,
     &api_versions::API,
     &create_topics::API,
     &delete_topics::API,
     &init_producer_id::API,
     &describe_configs::API,
+    &delete_groups::API,
     &incremental_alter_configs::API,
+    &offset_delete::API,
     &describe_cluster::API,
 ];
 

@@ -58,7 +58,7 @@ where
     let (queue, answers) = mpsc::channel(MAX_IN_FLIGHT);
     let mut writing = std::pin::pin!(write_answers(&shared, writer, answers));
     let end = tokio::select! {
-        end = read_requests(&shared, reader, queue) => end,
+        end = read_requests(&shared, reader, peer, queue) => end,
         () = &mut writing => End::Gone,
     };
     match &end {
@@ -78,6 +78,7 @@ where
 async fn read_requests<R: AsyncRead + Unpin>(
     shared: &Arc<Shared>,
     mut reader: R,
+    peer: SocketAddr,
     queue: mpsc::Sender<InFlight>,
 ) -> End {
     let mut buffer = BytesMut::new();
@@ -93,7 +94,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
             let began = Instant::now();
             let request = parse(frame)?;
             let api = request.api;
-            Ok(InFlight { answer: dispatch(shared, request, memory).await?, api, began })
+            Ok(InFlight { answer: dispatch(shared, peer, request, memory).await?, api, began })
         };
         match step.await {
             Ok(in_flight) => {

@@ -1,9 +1,11 @@
 //! From a request to its answer: decodes by the API's guard, calls its file, encodes what it says.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_log::group::Name;
 use futures_util::FutureExt;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable};
@@ -12,8 +14,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::guard::BadRequest;
 use super::request::{Request, Unreadable};
 use super::{
-    Shared, api_versions, create_topics, delete_topics, describe_cluster, describe_configs, fetch, find_coordinator,
-    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_commit, offset_fetch, produce,
+    Shared, api_versions, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs,
+    describe_groups, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
+    leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sync_group,
 };
 
 /// What is to be written for one request.
@@ -30,10 +33,27 @@ pub(crate) struct Reply {
 /// An answer that may have to be waited for; answers are written in the order of their requests.
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
-/// Carries a request out. Produce and Fetch return with their waiting still to be done, so that further requests of
-/// the connection can be read; all others are done on return.
+/// Who sends a request.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// What it calls itself.
+    pub(crate) id: Name,
+    /// Where it is, as Kafka writes it: `/10.0.0.1`.
+    pub(crate) host: Name,
+}
+
+impl Client {
+    fn of(request: &Request, peer: SocketAddr) -> Client {
+        let id = String::from_utf8_lossy(&request.client_id);
+        Client { id: Name::from(&*id), host: format!("/{}", peer.ip()).into() }
+    }
+}
+
+/// Carries a request out. Produce, Fetch, JoinGroup and SyncGroup return with their waiting still to be done, so that further
+/// requests of the connection can be read; all others are done on return.
 pub(crate) async fn dispatch(
     shared: &Arc<Shared>,
+    peer: SocketAddr,
     request: Request,
     frame_memory: OwnedSemaphorePermit,
 ) -> Result<Pending, Unreadable> {
@@ -58,6 +78,21 @@ pub(crate) async fn dispatch(
             let fetching = fetch::handle(Arc::clone(shared), version, correlation_id, call.decode()?);
             Ok(Box::pin(fetching.map(|answer| Reply { pieces: answer.pieces, _memory: answer.memory, close: false })))
         }
+        ApiKey::JoinGroup => {
+            let client = Client::of(&call.request, peer);
+            let joining = join_group::ask(Arc::clone(shared), version, client, call.decode()?);
+            Ok(Box::pin(joining.map(move |response| whole(api, version, correlation_id, &response))))
+        }
+        ApiKey::SyncGroup => {
+            let syncing = sync_group::ask(Arc::clone(shared), version, call.decode()?);
+            Ok(Box::pin(syncing.map(move |response| whole(api, version, correlation_id, &response))))
+        }
+        ApiKey::Heartbeat => call.answer(heartbeat::handle(shared, call.decode()?).await),
+        ApiKey::LeaveGroup => call.answer(leave_group::handle(shared, version, call.decode()?).await),
+        ApiKey::DescribeGroups => call.answer(describe_groups::handle(shared, version, call.decode()?).await),
+        ApiKey::ListGroups => call.answer(list_groups::handle(shared, version, call.decode()?).await),
+        ApiKey::DeleteGroups => call.answer(delete_groups::handle(shared, call.decode()?).await),
+        ApiKey::OffsetDelete => call.answer(offset_delete::handle(shared, call.decode()?).await),
         ApiKey::ListOffsets => call.answer(list_offsets::handle(shared, version, call.decode()?).await),
         ApiKey::Metadata => call.answer(metadata::handle(shared, version, call.decode()?).await),
         ApiKey::FindCoordinator => call.answer(find_coordinator::handle(shared, version, call.decode()?)),

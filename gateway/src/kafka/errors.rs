@@ -1,6 +1,7 @@
 //! What the log's refusals are called in the Kafka protocol.
 
 use forebay_disk::LogError;
+use forebay_log::group::GroupError;
 use forebay_log::{AppendError, ReadError};
 use kafka_protocol::ResponseError;
 
@@ -20,6 +21,28 @@ impl Refusal {
 impl From<ResponseError> for Refusal {
     fn from(error: ResponseError) -> Refusal {
         Refusal { code: error.code(), message: None }
+    }
+}
+
+/// What the group machine's refusals are called in the Kafka protocol.
+pub(crate) fn group_error(error: GroupError) -> ResponseError {
+    match error {
+        GroupError::UnknownMemberId => ResponseError::UnknownMemberId,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::InconsistentGroupProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
+        GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
+        GroupError::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
+    }
+}
+
+impl From<GroupError> for Refusal {
+    fn from(error: GroupError) -> Refusal {
+        Refusal::new(group_error(error), error.to_string())
     }
 }
 

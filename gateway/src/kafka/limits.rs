@@ -16,6 +16,12 @@ pub(crate) const MAX_PARTITIONS: usize = 20_000;
 pub(crate) const MAX_GROUP_OFFSETS: usize = 100_000;
 /// A group is forgotten this long after its last commit, milliseconds (Kafka's default of `offsets.retention.minutes`).
 pub(crate) const OFFSETS_RETENTION_MS: i64 = 7 * 86_400_000;
+/// Most consumer groups with members, or with any since the last look for unused ones.
+pub(crate) const MAX_GROUPS: usize = 10_000;
+/// Bytes that the members of all groups may take: what they say about themselves and what is assigned to them.
+pub(crate) const GROUP_MEMORY: usize = 64 << 20;
+/// Requests that may wait for the group coordinator; more wait at their connections.
+pub(crate) const GROUP_QUEUE: usize = 256;
 /// Least time between two looks for groups to forget, and before the first.
 pub(crate) const GROUP_LOOK_INTERVAL: Duration = Duration::from_secs(600);
 /// Bytes of large request frames that all connections of the door may hold; more waits in the sockets.

@@ -4,26 +4,34 @@ mod api;
 mod api_versions;
 mod connection;
 mod create_topics;
+mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod dispatch;
 mod errors;
 mod fetch;
 mod fetch_cold;
 mod fetch_response;
 mod find_coordinator;
-mod group_offsets;
+mod groups;
 mod guard;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod limits;
+mod list_groups;
 mod list_offsets;
 mod metadata;
 mod offset_commit;
+mod offset_delete;
 mod offset_fetch;
 mod produce;
 mod request;
+mod sync_group;
 #[cfg(test)]
 mod tests;
 mod topic_configs;
@@ -43,7 +51,7 @@ use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
 
-use group_offsets::GroupOffsets;
+use groups::Groups;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
     COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,
@@ -66,7 +74,7 @@ pub struct KafkaDoor {
 struct Shared {
     door: Arc<KafkaDoor>,
     topic_ids: TopicIds,
-    group_offsets: GroupOffsets,
+    groups: Groups,
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
     small_request_memory: Arc<Semaphore>,
@@ -80,7 +88,7 @@ impl Shared {
         Shared {
             door,
             topic_ids: TopicIds::new(),
-            group_offsets: GroupOffsets::new(),
+            groups: Groups::new(),
             request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
             small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
             fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),

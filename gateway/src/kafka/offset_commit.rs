@@ -1,11 +1,11 @@
 //! OffsetCommit (8), v2-9: stores how far a consumer has read.
 //!
-//! Served for consumers that assign their partitions themselves; membership of a group is not served, so a generation
-//! or a member id cannot be right.
+//! From a member of the group's generation, or from a consumer that assigns its partitions itself to a group without members.
 
 use std::time::SystemTime;
 
 use forebay_log::Millis;
+use forebay_log::group::Name;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition};
@@ -16,7 +16,7 @@ use kafka_protocol::messages::offset_commit_response::{
 use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
-use super::group_offsets::Committed;
+use super::groups::{Ask, Committed, Membership, TopicPartition};
 use super::guard::{Field, INT32, INT64, Kind, Struct};
 use super::topics::partition;
 
@@ -67,7 +67,8 @@ pub(crate) async fn handle(shared: &Shared, request: OffsetCommitRequest) -> Off
             let known = topic.as_deref().is_some_and(|topic| partition(topic, part.partition_index).is_some());
             let error = refuse(&request, part, known);
             if error.is_none() {
-                accepted.push(((asked.name.to_string(), part.partition_index), read(part)));
+                let of = TopicPartition { topic: Name::from(&**asked.name), partition: part.partition_index };
+                accepted.push((of, read(part)));
             }
             OffsetCommitResponsePartition::default()
                 .with_partition_index(part.partition_index)
@@ -76,10 +77,18 @@ pub(crate) async fn handle(shared: &Shared, request: OffsetCommitRequest) -> Off
         let partitions = partitions.collect();
         topics.push(OffsetCommitResponseTopic::default().with_name(asked.name.clone()).with_partitions(partitions));
     }
-    let now = Millis::from_system(SystemTime::now());
+    let member = Membership {
+        generation: request.generation_id_or_member_epoch,
+        id: Name::from(&*request.member_id),
+        instance: request.group_instance_id.as_deref().map(Name::from),
+    };
     let stored = match accepted.is_empty() {
         true => Ok(()),
-        false => shared.group_offsets.commit(log, &request.group_id, accepted, now).await,
+        false => {
+            let now = Millis::from_system(SystemTime::now());
+            let ask = |reply| Ask::Commit(member, accepted, now, reply);
+            shared.groups.answer(log, &request.group_id, ask).await
+        }
     };
     if let Err(Refusal { code, .. }) = stored {
         for part in topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|part| part.error_code == 0) {
@@ -92,8 +101,6 @@ pub(crate) async fn handle(shared: &Shared, request: OffsetCommitRequest) -> Off
 fn refuse(request: &OffsetCommitRequest, part: &OffsetCommitRequestPartition, known: bool) -> Option<ResponseError> {
     if request.group_id.is_empty() {
         Some(ResponseError::InvalidGroupId)
-    } else if request.generation_id_or_member_epoch >= 0 || !request.member_id.is_empty() {
-        Some(ResponseError::UnknownMemberId)
     } else if !known {
         Some(ResponseError::UnknownTopicOrPartition)
     } else if part.committed_metadata.as_ref().is_some_and(|metadata| metadata.len() > MAX_METADATA) {

@@ -1,5 +1,6 @@
 //! OffsetFetch (9), v1-9: how far groups have read; -1 where nothing was committed.
 
+use forebay_log::group::Name;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -11,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
-use super::group_offsets::Committed;
+use super::groups::{Committed, TopicPartition};
 use super::guard::{BOOL, Field, INT32, Kind, Struct};
 use super::topics::{once, topic_name};
 
@@ -120,11 +121,11 @@ async fn find(
     group: &str,
     asked: Option<Vec<(TopicName, Vec<i32>)>>,
 ) -> Result<Vec<TopicOffsets>, Refusal> {
-    let (offsets, log) = (&shared.group_offsets, &shared.door.log);
+    let (groups, log) = (&shared.groups, &shared.door.log);
     let mut found: Vec<TopicOffsets> = Vec::new();
     let Some(asked) = asked else {
-        for ((topic, partition), committed) in offsets.all(log, group).await? {
-            match found.last_mut().filter(|(last, _)| last.as_str() == topic) {
+        for (TopicPartition { topic, partition }, committed) in groups.offsets(log, group).await? {
+            match found.last_mut().filter(|(last, _)| last.as_str() == &*topic) {
                 Some((_, partitions)) => partitions.push((partition, Some(committed))),
                 None => found.push((topic_name(&topic), vec![(partition, Some(committed))])),
             }
@@ -134,7 +135,8 @@ async fn find(
     for (topic, indexes) in asked {
         let mut partitions = Vec::with_capacity(indexes.len());
         for index in indexes {
-            partitions.push((index, offsets.get(log, group, &topic, index).await?));
+            let of = TopicPartition { topic: Name::from(&**topic), partition: index };
+            partitions.push((index, groups.offset(log, group, of).await?));
         }
         found.push((topic, partitions));
     }

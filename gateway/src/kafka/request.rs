@@ -14,6 +14,8 @@ pub(crate) struct Request {
     /// ApiVersions in a version that is not served: answered, not refused.
     pub(crate) unknown_version: bool,
     pub(crate) correlation_id: i32,
+    /// What the client calls itself; empty for nothing.
+    pub(crate) client_id: Bytes,
     pub(crate) body: Bytes,
 }
 
@@ -42,19 +44,27 @@ pub(crate) fn parse(mut frame: Bytes) -> Result<Request, Unreadable> {
     let api = api::find(key).ok_or(Unreadable::Api { key })?;
     if !api.serves(version) {
         if api.key == ApiKey::ApiVersions {
-            return Ok(Request { api, version: 0, unknown_version: true, correlation_id, body: Bytes::new() });
+            let nothing = Bytes::new();
+            return Ok(Request {
+                api,
+                version: 0,
+                unknown_version: true,
+                correlation_id,
+                client_id: nothing.clone(),
+                body: nothing,
+            });
         }
         return Err(Unreadable::Version { api: api.name, version });
     }
-    skip_client_id(&mut frame).map_err(Unreadable::Header)?;
+    let client_id = client_id(&mut frame).map_err(Unreadable::Header)?;
     if api.flexible(version) {
         let tags = walk(&ONLY_TAGS, true, version, &frame).map_err(Unreadable::Header)?;
         frame.advance(tags);
     }
-    Ok(Request { api, version, unknown_version: false, correlation_id, body: frame })
+    Ok(Request { api, version, unknown_version: false, correlation_id, client_id, body: frame })
 }
 
-fn skip_client_id(frame: &mut Bytes) -> Result<(), BadRequest> {
+fn client_id(frame: &mut Bytes) -> Result<Bytes, BadRequest> {
     if frame.len() < 2 {
         return Err(BadRequest::Truncated);
     }
@@ -65,8 +75,7 @@ fn skip_client_id(frame: &mut Bytes) -> Result<(), BadRequest> {
     if length > frame.len() {
         return Err(BadRequest::Truncated);
     }
-    frame.advance(length);
-    Ok(())
+    Ok(frame.split_to(length))
 }
 
 #[cfg(test)]

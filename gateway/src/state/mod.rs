@@ -107,9 +107,16 @@ impl StateTopic {
         if changes.is_empty() {
             return Ok(());
         }
+        self.submit(changes).await.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// As [`StateTopic::put_all`], but returns when the changes have their place in the order; the receiver tells when they
+    /// are durable. It fails if the topic is closed.
+    pub async fn submit(&self, changes: Vec<Change>) -> oneshot::Receiver<Result<(), AppendError>> {
         let (done, result) = oneshot::channel();
-        self.commands.send(Command { changes, done }).await.map_err(|_| AppendError::Closed)?;
-        result.await.unwrap_or(Err(AppendError::Closed))
+        // Without a writer the receiver fails at once.
+        let _ = self.commands.send(Command { changes, done }).await;
+        result
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod classic;
 pub mod stored;
+pub mod subscription;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 mod admin;
 mod connection;
 mod data;
+mod groups;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use admin::{ConfigChange, ConfigEntry};
 pub(crate) use connection::{answer, frame, read_frame};
 pub use data::{Acks, At, Fetched};
 pub(crate) use data::{FETCH, PRODUCE, fetch_request, produce_request};
+pub use groups::{Group, GroupMember};
 
 /// A client: connections to the brokers, and who leads which partition.
 pub struct Client {

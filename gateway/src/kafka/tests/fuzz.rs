@@ -8,13 +8,17 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
@@ -53,6 +57,14 @@ fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
         ApiKey::DescribeConfigs => check::<DescribeConfigsRequest>(api, version, body),
         ApiKey::IncrementalAlterConfigs => check::<IncrementalAlterConfigsRequest>(api, version, body),
         ApiKey::DescribeCluster => check::<DescribeClusterRequest>(api, version, body),
+        ApiKey::JoinGroup => check::<JoinGroupRequest>(api, version, body),
+        ApiKey::SyncGroup => check::<SyncGroupRequest>(api, version, body),
+        ApiKey::Heartbeat => check::<HeartbeatRequest>(api, version, body),
+        ApiKey::LeaveGroup => check::<LeaveGroupRequest>(api, version, body),
+        ApiKey::DescribeGroups => check::<DescribeGroupsRequest>(api, version, body),
+        ApiKey::ListGroups => check::<ListGroupsRequest>(api, version, body),
+        ApiKey::DeleteGroups => check::<DeleteGroupsRequest>(api, version, body),
+        ApiKey::OffsetDelete => check::<OffsetDeleteRequest>(api, version, body),
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }
 }
@@ -172,6 +184,47 @@ fn valid(api: &Api, version: i16) -> Bytes {
             encode(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource]), version)
         }
         ApiKey::DescribeCluster => encode(&DescribeClusterRequest::default(), version),
+        _ => valid_of_groups(api, version),
+    }
+}
+
+fn valid_of_groups(api: &Api, version: i16) -> Bytes {
+    let group = GroupId(text("g"));
+    match api.key {
+        ApiKey::JoinGroup => {
+            let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
+            let protocol = protocol.with_metadata(Bytes::from_static(b"topics"));
+            let request = JoinGroupRequest::default().with_group_id(group).with_protocols(vec![protocol; 2]);
+            let request = if version >= 5 { request.with_group_instance_id(Some(text("one"))) } else { request };
+            encode(&if version >= 8 { request.with_reason(Some(text("new"))) } else { request }, version)
+        }
+        ApiKey::SyncGroup => {
+            let assignment = SyncGroupRequestAssignment::default().with_member_id(text("m"));
+            let assignment = assignment.with_assignment(Bytes::from_static(b"all"));
+            encode(&SyncGroupRequest::default().with_group_id(group).with_assignments(vec![assignment; 2]), version)
+        }
+        ApiKey::Heartbeat => encode(&HeartbeatRequest::default().with_group_id(group), version),
+        ApiKey::LeaveGroup => {
+            let request = LeaveGroupRequest::default().with_group_id(group);
+            let member = MemberIdentity::default().with_member_id(text("m"));
+            let request = match version {
+                3.. => request.with_members(vec![member; 2]),
+                _ => request.with_member_id(text("m")),
+            };
+            encode(&request, version)
+        }
+        ApiKey::DescribeGroups => encode(&DescribeGroupsRequest::default().with_groups(vec![group; 2]), version),
+        ApiKey::ListGroups => {
+            let request = ListGroupsRequest::default();
+            let states = vec![text("Stable"), text("Empty")];
+            encode(&if version >= 4 { request.with_states_filter(states) } else { request }, version)
+        }
+        ApiKey::DeleteGroups => encode(&DeleteGroupsRequest::default().with_groups_names(vec![group; 2]), version),
+        ApiKey::OffsetDelete => {
+            let part = OffsetDeleteRequestPartition::default().with_partition_index(3);
+            let topic = OffsetDeleteRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![part; 2]);
+            encode(&OffsetDeleteRequest::default().with_group_id(group).with_topics(vec![topic; 2]), version)
+        }
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }
 }

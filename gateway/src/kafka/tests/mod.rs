@@ -3,6 +3,7 @@
 mod cold;
 mod door;
 mod fuzz;
+mod groups;
 mod offsets;
 
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@ use forebay_disk::{Log, LogOptions, RealFiles};
 use forebay_log::Millis;
 
 use super::super::Shared;
-use super::super::group_offsets::Committed;
+use super::super::groups::{Ask, Committed, Membership, TopicPartition};
 use crate::reader::Reader;
 
 const DAY_MS: i64 = 86_400_000;
@@ -17,19 +17,21 @@ fn log(folder: &tempfile::TempDir) -> Log {
 /// Commits offset 5 of partitions 0 up to `partitions` of one topic.
 async fn commit(shared: &Shared, group: &str, partitions: i32, day: i64) -> Result<(), i16> {
     let committed = Committed { offset: 5, leader_epoch: -1, metadata: String::new() };
-    let offsets = (0..partitions).map(|partition| (("readings".to_owned(), partition), committed.clone()));
+    let of = |partition| TopicPartition { topic: "readings".into(), partition };
+    let offsets = (0..partitions).map(|partition| (of(partition), committed.clone())).collect();
+    let alone = Membership { generation: -1, id: "".into(), instance: None };
     let now = Millis(NOW + day * DAY_MS);
-    let done = shared.group_offsets.commit(&shared.door.log, group, offsets, now).await;
-    done.map_err(|refusal| refusal.code)
+    let ask = |reply| Ask::Commit(alone, offsets, now, reply);
+    shared.groups.answer(&shared.door.log, group, ask).await.map_err(|refusal| refusal.code)
 }
 
 async fn offsets(shared: &Shared, group: &str) -> usize {
-    shared.group_offsets.all(&shared.door.log, group).await.map_err(|refusal| refusal.code).unwrap().len()
+    shared.groups.offsets(&shared.door.log, group).await.map_err(|refusal| refusal.code).unwrap().len()
 }
 
-/// Lets the time pass after which groups are looked at again.
-fn an_hour_passes(shared: &Shared) {
-    shared.group_offsets.look_now();
+/// Groups are looked through on this day.
+async fn look(shared: &Shared, day: i64) {
+    shared.groups.look(&shared.door.log, Millis(NOW + day * DAY_MS)).await.map_err(|refusal| refusal.code).unwrap();
 }
 
 #[tokio::test]
@@ -41,8 +43,8 @@ async fn a_group_that_committed_nothing_for_a_week_is_forgotten() {
     commit(&shared, "slow", 1, 6).await.unwrap();
     // Made while the clock was not set.
     commit(&shared, "early", 1, -NOW / DAY_MS).await.unwrap();
-    an_hour_passes(&shared);
     commit(&shared, "other", 1, 8).await.unwrap();
+    look(&shared, 8).await;
     assert_eq!(offsets(&shared, "gone").await, 0);
     assert_eq!(offsets(&shared, "slow").await, 2, "it committed two days ago, if not for all partitions");
     assert_eq!(offsets(&shared, "early").await, 1);
@@ -66,7 +68,7 @@ async fn a_client_that_makes_group_after_group_is_refused_before_it_fills_the_me
     assert_eq!(refused, Some(9));
     commit(&shared, "mine", 1, 0).await.expect("a group that is there goes on");
     // A week later there is room again.
-    an_hour_passes(&shared);
     commit(&shared, "mine", 1, 8).await.unwrap();
+    look(&shared, 8).await;
     commit(&shared, "new", 10_000, 8).await.expect("room again");
 }

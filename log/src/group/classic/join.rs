@@ -53,6 +53,14 @@ pub struct JoinedMember {
     pub metadata: Bytes,
 }
 
+impl<T> Join<T> {
+    /// How much memory the group takes more, at most, when it is taken in.
+    pub fn bytes(&self) -> usize {
+        let protocols = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len());
+        super::MEMBER_BYTES + protocols.sum::<usize>()
+    }
+}
+
 impl<T> ClassicGroup<T> {
     /// A JoinGroup. Its answer is among the effects of this or of a later call.
     pub fn join(&mut self, now: Millis, join: Join<T>, effects: &mut Vec<Effect<T>>) {

@@ -35,6 +35,9 @@ use self::rebalance::Unsynced;
 use super::{GroupError, Limits, Name};
 use crate::Millis;
 
+/// What a member takes beside what it says about itself and what is assigned to it: names, times, entries of maps.
+const MEMBER_BYTES: usize = 512;
+
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Effect<T> {
@@ -163,6 +166,15 @@ impl<T> ClassicGroup<T> {
     /// Whether it is as if it had never been: no member, and nobody about to become one.
     pub fn is_unused(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
+    }
+
+    /// About how much memory the members take, in bytes.
+    pub fn bytes(&self) -> usize {
+        let of = |member: &Member<T>| {
+            let protocols = member.protocols.iter().map(|(name, metadata)| name.len() + metadata.len());
+            MEMBER_BYTES + member.assignment.len() + protocols.sum::<usize>()
+        };
+        self.members.values().map(of).sum::<usize>() + self.pending.len() * MEMBER_BYTES
     }
 
     /// The members as they would be stored.

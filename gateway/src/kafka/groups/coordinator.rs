@@ -1,0 +1,297 @@
+//! The task that owns all groups: gives the machines what is asked and the time, stores what they want stored.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use forebay_log::group::classic::{ClassicGroup, Effect, GroupRecord, Then};
+use forebay_log::group::stored::Key;
+use forebay_log::group::{GroupError, Limits, Name};
+use forebay_log::{AppendError, Millis};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use kafka_protocol::ResponseError;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::offsets::{self, TopicPartition};
+use super::{Answer, Ask, Command, Committed, Membership, Reply, Waiter};
+use crate::kafka::errors::Refusal;
+use crate::kafka::limits::{GROUP_LOOK_INTERVAL, GROUP_MEMORY, LOG_LINES, MAX_GROUPS};
+use crate::log_limit::LogLimit;
+use crate::state::StateTopic;
+
+static FULL: LogLimit = LogLimit::new(LOG_LINES);
+
+/// What waits for changes to be durable.
+pub(super) enum Kept {
+    /// A group's record.
+    Group(Name, Then),
+    /// So many new offsets, and who wants to know.
+    Offsets(usize, Reply<()>),
+    /// Nobody.
+    Removed(Name),
+}
+
+type Storing = std::pin::Pin<Box<dyn Future<Output = (Kept, Result<(), AppendError>)> + Send>>;
+
+pub(super) struct Entry {
+    pub(super) group: ClassicGroup<Waiter>,
+    pub(super) bytes: usize,
+    pub(super) deadline: Option<Millis>,
+}
+
+impl Entry {
+    fn new(group: ClassicGroup<Waiter>) -> Entry {
+        Entry { group, bytes: 0, deadline: None }
+    }
+}
+
+/// All groups of the node.
+pub(super) struct Coordinator {
+    pub(super) state: Arc<StateTopic>,
+    limits: Limits,
+    pub(super) groups: HashMap<Name, Entry>,
+    pub(super) deadlines: BTreeSet<(Millis, Name)>,
+    storing: FuturesUnordered<Storing>,
+    /// New offsets on their way.
+    coming: usize,
+    /// Of all groups' members.
+    pub(super) bytes: usize,
+    began: Instant,
+    /// When groups are looked through for those that nobody uses any more. Not right after the start, when the clock may not
+    /// be set yet.
+    look_at: Instant,
+}
+
+impl Coordinator {
+    pub(super) fn load(state: Arc<StateTopic>) -> Coordinator {
+        let mut coordinator = Coordinator {
+            limits: Limits::default(),
+            groups: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            storing: FuturesUnordered::new(),
+            coming: 0,
+            bytes: 0,
+            began: Instant::now(),
+            look_at: Instant::now() + GROUP_LOOK_INTERVAL,
+            state,
+        };
+        for (key, value) in coordinator.state.scan(&Key::all_groups()) {
+            let (Some(Key::Group(name)), Some((record, _))) = (Key::decode(key), GroupRecord::decode(value)) else {
+                continue;
+            };
+            let group = ClassicGroup::restore(coordinator.limits, &record, Millis(0));
+            coordinator.groups.insert(name.clone(), Entry::new(group));
+            coordinator.settle(&name);
+        }
+        coordinator
+    }
+
+    /// Until nobody can ask any more.
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Command>) {
+        loop {
+            let due = self.deadlines.first().map(|(at, _)| self.began + Duration::from_millis(at.0.max(0) as u64));
+            let due = due.unwrap_or(self.look_at).min(self.look_at);
+            tokio::select! {
+                // What was asked in time counts before time is up.
+                biased;
+                command = asked.recv() => match command {
+                    Some(Command::Of(group, ask)) => self.asked(group, ask).await,
+                    Some(Command::List(reply)) => drop(reply.send(self.list())),
+                    #[cfg(test)]
+                    Some(Command::Look(now, reply)) => {
+                        self.forget_unused(now).await;
+                        while let Some((kept, result)) = self.storing.next().await {
+                            self.stored(kept, result).await;
+                        }
+                        let _ = reply.send(());
+                    }
+                    None => return,
+                },
+                Some((kept, result)) = self.storing.next() => self.stored(kept, result).await,
+                () = tokio::time::sleep_until(due) => self.due().await,
+            }
+        }
+    }
+
+    /// A clock that is never set.
+    fn now(&self) -> Millis {
+        Millis(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    async fn asked(&mut self, name: Name, ask: Ask) {
+        let now = self.now();
+        let mut effects = Vec::new();
+        match ask {
+            Ask::Join(join) => {
+                let room = self.groups.contains_key(&name) || self.groups.len() < MAX_GROUPS;
+                if room && self.bytes + join.bytes() <= GROUP_MEMORY {
+                    let new = || Entry::new(ClassicGroup::new(self.limits));
+                    self.groups.entry(name.clone()).or_insert_with(new).group.join(now, join, &mut effects);
+                } else {
+                    if let Some(suppressed) = FULL.admit() {
+                        let (groups, bytes) = (self.groups.len(), self.bytes);
+                        tracing::warn!(group = %name, groups, bytes, suppressed, "no room for a further member of a group");
+                    }
+                    let answer = Answer::Joined(join.id, Err(GroupError::GroupMaxSizeReached));
+                    drop(join.to.send(answer));
+                }
+            }
+            Ask::Sync(sync) => match self.groups.get_mut(&name) {
+                Some(entry) => entry.group.sync(now, sync, &mut effects),
+                None => drop(sync.to.send(Answer::Synced(Err(GroupError::UnknownMemberId)))),
+            },
+            Ask::Heartbeat(member, reply) => {
+                let result = match self.groups.get_mut(&name) {
+                    Some(entry) => {
+                        entry.group.heartbeat(now, member.generation, &member.id, member.instance.as_deref())
+                    }
+                    None => Err(GroupError::UnknownMemberId),
+                };
+                drop(reply.send(result.map_err(Refusal::from)));
+            }
+            Ask::Leave(leavers, reply) => {
+                let left = leavers.into_iter().map(|leaver| match self.groups.get_mut(&name) {
+                    Some(entry) => entry.group.leave(now, leaver, &mut effects),
+                    None => Err(GroupError::UnknownMemberId),
+                });
+                drop(reply.send(Ok(left.collect())));
+            }
+            Ask::Commit(member, committed, at, reply) => {
+                if let Some(reply) = self.may_commit(&name, &member, reply) {
+                    self.commit(&name, &committed, at, reply).await;
+                }
+            }
+            Ask::Describe(reply) => {
+                let described = self.describe(&name).ok_or_else(|| ResponseError::GroupIdNotFound.into());
+                drop(reply.send(described));
+            }
+            Ask::Delete(reply) => self.delete(&name, reply).await,
+            Ask::Forget(which, reply) => self.forget(&name, which, reply).await,
+        }
+        self.perform(&name, effects).await;
+    }
+
+    async fn perform(&mut self, name: &Name, effects: Vec<Effect<Waiter>>) {
+        for effect in effects {
+            // Who does not wait any more needs no answer.
+            match effect {
+                Effect::Joined { to, id, answer } => drop(to.send(Answer::Joined(id, answer))),
+                Effect::Synced { to, answer } => drop(to.send(Answer::Synced(answer))),
+                Effect::Persist { record, then } => {
+                    let value = record.encode(wall_clock());
+                    let change = (Key::Group(name.clone()).encode(), Some(value));
+                    self.store(vec![change], Kept::Group(name.clone(), then)).await;
+                }
+            }
+        }
+        self.settle(name);
+    }
+
+    /// In the order of the calls; what is stored for whom comes back in [`Coordinator::stored`].
+    pub(super) async fn store(&mut self, changes: Vec<(Bytes, Option<Bytes>)>, kept: Kept) {
+        let durable = self.state.submit(changes).await;
+        self.storing.push(Box::pin(async move { (kept, durable.await.unwrap_or(Err(AppendError::Closed))) }));
+    }
+
+    async fn stored(&mut self, kept: Kept, result: Result<(), AppendError>) {
+        match kept {
+            Kept::Group(name, then) => {
+                if let Err(error) = &result {
+                    tracing::warn!(group = %name, %error, "a consumer group's state could not be stored");
+                }
+                let now = self.now();
+                let Some(entry) = self.groups.get_mut(&name) else { return };
+                let mut effects = Vec::new();
+                entry.group.stored(now, then, result.is_ok(), &mut effects);
+                self.perform(&name, effects).await;
+            }
+            Kept::Offsets(new, reply) => {
+                self.coming -= new;
+                drop(reply.send(result.map_err(not_stored)));
+            }
+            Kept::Removed(name) => {
+                if let Err(error) = result {
+                    tracing::warn!(group = %name, %error, "offsets of a consumer group that nobody uses stay for now");
+                }
+            }
+        }
+    }
+
+    async fn due(&mut self) {
+        let now = self.now();
+        while let Some((_, name)) = self.deadlines.first().filter(|(at, _)| *at <= now).cloned() {
+            let mut effects = Vec::new();
+            if let Some(entry) = self.groups.get_mut(&name) {
+                entry.group.tick(now, &mut effects);
+            }
+            self.perform(&name, effects).await;
+        }
+        if self.look_at <= Instant::now() {
+            self.look_at = Instant::now() + GROUP_LOOK_INTERVAL;
+            self.forget_unused(wall_clock()).await;
+        }
+    }
+
+    /// Notes when the group wants to be looked at again; one that is as if it had never been goes.
+    fn settle(&mut self, name: &Name) {
+        let Some(entry) = self.groups.get_mut(name) else { return };
+        if let Some(before) = entry.deadline.take() {
+            self.deadlines.remove(&(before, name.clone()));
+        }
+        self.bytes -= entry.bytes;
+        entry.bytes = entry.group.bytes();
+        self.bytes += entry.bytes;
+        if entry.group.is_unused() && entry.group.generation() == 0 {
+            self.groups.remove(name);
+            return;
+        }
+        entry.deadline = entry.group.next_deadline();
+        if let Some(at) = entry.deadline {
+            self.deadlines.insert((at, name.clone()));
+        }
+    }
+
+    /// Gives `reply` back if the member may commit, otherwise refuses.
+    fn may_commit(&mut self, name: &Name, member: &Membership, reply: Reply<()>) -> Option<Reply<()>> {
+        let now = self.now();
+        let allowed = match self.groups.get_mut(name) {
+            Some(entry) => entry.group.may_commit(now, member.generation, &member.id, member.instance.as_deref()),
+            None if member.generation < 0 => Ok(()),
+            None => Err(GroupError::IllegalGeneration),
+        };
+        match allowed {
+            Ok(()) => Some(reply),
+            Err(error) => {
+                drop(reply.send(Err(error.into())));
+                None
+            }
+        }
+    }
+
+    async fn commit(&mut self, name: &Name, offsets: &[(TopicPartition, Committed)], at: Millis, reply: Reply<()>) {
+        let changes: Vec<_> =
+            offsets.iter().map(|(of, committed)| (offsets::key(name, of), Some(committed.encode(at)))).collect();
+        match offsets::new_ones(&self.state, &changes, self.coming) {
+            Ok(new) => {
+                self.coming += new;
+                self.store(changes, Kept::Offsets(new, reply)).await;
+            }
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
+    }
+}
+
+pub(super) fn not_stored(error: AppendError) -> Refusal {
+    match error {
+        // The client tries again with these, and finds another coordinator if there is one.
+        AppendError::Closed | AppendError::NotLeader => ResponseError::NotCoordinator.into(),
+        other => Refusal::new(ResponseError::CoordinatorNotAvailable, other.to_string()),
+    }
+}
+
+fn wall_clock() -> Millis {
+    Millis::from_system(SystemTime::now())
+}

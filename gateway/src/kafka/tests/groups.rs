@@ -1,0 +1,149 @@
+//! Consumer groups over a real log: members, their assignments and offsets, and what is left of them after a restart.
+
+use bytes::Bytes;
+use forebay_disk::{Log, LogOptions, RealFiles};
+use forebay_log::Millis;
+use forebay_log::group::classic::{Join, Joined, Leaver, Sync};
+use forebay_log::group::{GroupError, Name};
+use kafka_protocol::ResponseError;
+use tokio::sync::oneshot;
+
+use super::super::Shared;
+use super::super::groups::{Answer, Ask, Committed, Membership, TopicPartition};
+use super::super::limits::GROUP_MEMORY;
+use crate::reader::Reader;
+
+const GROUP: &str = "billing";
+
+fn open(folder: &tempfile::TempDir) -> Shared {
+    let options = LogOptions { shards: 1, fsync: true };
+    super::shared(Log::open(RealFiles::open(folder.path()).unwrap(), options).unwrap(), Reader::new(None))
+}
+
+/// Sends a JoinGroup; the answer may be waited for later.
+async fn join(shared: &Shared, group: &str, id: &str, metadata: Bytes) -> oneshot::Receiver<Answer> {
+    let (to, answer) = oneshot::channel();
+    let join = Join {
+        to,
+        id: id.into(),
+        new_id: "member".into(),
+        instance: None,
+        client_id: "reader".into(),
+        client_host: "/127.0.0.1".into(),
+        session_timeout: 10_000,
+        rebalance_timeout: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), metadata)],
+        takes_id_first: false,
+        may_skip_assignment: false,
+    };
+    shared.groups.ask(&shared.door.log, group, Ask::Join(join)).await.map_err(|refusal| refusal.code).unwrap();
+    answer
+}
+
+async fn joined(answer: oneshot::Receiver<Answer>) -> (Name, Result<Joined, GroupError>) {
+    match answer.await.unwrap() {
+        Answer::Joined(id, result) => (id, result),
+        Answer::Synced(_) => panic!("no answer to a join"),
+    }
+}
+
+async fn sync(shared: &Shared, id: &Name, generation: i32, assignment: &'static [u8]) -> Result<Bytes, GroupError> {
+    let (to, answer) = oneshot::channel();
+    let sync = Sync {
+        to,
+        id: id.clone(),
+        instance: None,
+        generation,
+        protocol_type: None,
+        protocol: None,
+        assignments: vec![(id.clone(), Bytes::from_static(assignment))],
+    };
+    shared.groups.ask(&shared.door.log, GROUP, Ask::Sync(sync)).await.map_err(|refusal| refusal.code).unwrap();
+    match answer.await.unwrap() {
+        Answer::Synced(result) => result.map(|synced| synced.assignment),
+        Answer::Joined(..) => panic!("no answer to a sync"),
+    }
+}
+
+fn membership(generation: i32, id: &Name) -> Membership {
+    Membership { generation, id: id.clone(), instance: None }
+}
+
+async fn heartbeat(shared: &Shared, generation: i32, id: &Name) -> Result<(), i16> {
+    let ask = |reply| Ask::Heartbeat(membership(generation, id), reply);
+    shared.groups.answer(&shared.door.log, GROUP, ask).await.map_err(|refusal| refusal.code)
+}
+
+fn first() -> TopicPartition {
+    TopicPartition { topic: "readings".into(), partition: 0 }
+}
+
+async fn commit(shared: &Shared, member: Membership, offset: i64) -> Result<(), i16> {
+    let committed = Committed { offset, leader_epoch: -1, metadata: String::new() };
+    let ask = |reply| Ask::Commit(member, vec![(first(), committed)], Millis(1_700_000_000_000), reply);
+    shared.groups.answer(&shared.door.log, GROUP, ask).await.map_err(|refusal| refusal.code)
+}
+
+async fn offset(shared: &Shared) -> Option<i64> {
+    let found = shared.groups.offset(&shared.door.log, GROUP, first()).await;
+    found.map_err(|refusal| refusal.code).unwrap().map(|committed| committed.offset)
+}
+
+#[tokio::test]
+async fn a_group_its_assignments_and_its_offsets_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = open(&folder);
+    let (id, result) = joined(join(&shared, GROUP, "", Bytes::new()).await).await;
+    let generation = result.unwrap().generation;
+    assert_eq!(sync(&shared, &id, generation, b"all").await, Ok(Bytes::from_static(b"all")));
+    commit(&shared, membership(generation, &id), 42).await.unwrap();
+    drop(shared);
+
+    let shared = open(&folder);
+    assert_eq!(heartbeat(&shared, generation, &id).await, Ok(()));
+    assert_eq!(sync(&shared, &id, generation, b"").await, Ok(Bytes::from_static(b"all")));
+    assert_eq!(offset(&shared).await, Some(42));
+    let old = ResponseError::IllegalGeneration.code();
+    assert_eq!(commit(&shared, membership(generation - 1, &id), 7).await, Err(old));
+    assert_eq!(offset(&shared).await, Some(42));
+}
+
+#[tokio::test]
+async fn a_group_is_deleted_with_its_offsets_when_its_last_member_has_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = open(&folder);
+    let log = &shared.door.log;
+    let (id, result) = joined(join(&shared, GROUP, "", Bytes::new()).await).await;
+    let generation = result.unwrap().generation;
+    sync(&shared, &id, generation, b"all").await.unwrap();
+    commit(&shared, membership(generation, &id), 42).await.unwrap();
+    let delete = async || shared.groups.answer(log, GROUP, Ask::Delete).await.map_err(|refusal| refusal.code);
+    assert_eq!(delete().await, Err(ResponseError::NonEmptyGroup.code()));
+    let leaver = Leaver { id, instance: None };
+    let left = shared.groups.answer(log, GROUP, |reply| Ask::Leave(vec![leaver], reply)).await;
+    assert_eq!(left.map_err(|refusal| refusal.code), Ok(vec![Ok(())]));
+    let listed = shared.groups.list(log).await.map_err(|refusal| refusal.code).unwrap();
+    assert_eq!(listed.iter().map(|group| (&*group.group, group.state)).collect::<Vec<_>>(), [(GROUP, "Empty")]);
+    assert_eq!(delete().await, Ok(()));
+    assert_eq!(offset(&shared).await, None);
+    assert_eq!(delete().await, Err(ResponseError::GroupIdNotFound.code()));
+    assert!(shared.groups.list(log).await.map_err(|refusal| refusal.code).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn members_that_say_too_much_of_themselves_are_refused_before_they_fill_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = open(&folder);
+    let boast = Bytes::from(vec![7; 3 << 20]);
+    let mut waiting = Vec::new();
+    for number in 0..GROUP_MEMORY / boast.len() {
+        waiting.push(join(&shared, &format!("group-{number}"), "", boast.clone()).await);
+    }
+    let (_, refused) = joined(join(&shared, "one-more", "", boast).await).await;
+    assert_eq!(refused, Err(GroupError::GroupMaxSizeReached));
+    for answer in waiting {
+        joined(answer).await.1.expect("those that were there go on");
+    }
+    joined(join(&shared, "modest", "", Bytes::new()).await).await.1.expect("there is room for what is small");
+}
