@@ -1,5 +1,7 @@
 //! JoinGroup: becoming a member, coming back as one, and joining again for the next generation.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::member::{Member, Protocol};
@@ -132,7 +134,7 @@ impl<T> ClassicGroup<T> {
         };
         self.update(now, &id, join, effects);
         if goes_on {
-            self.answer_join(&id, false, effects);
+            self.answer_join(&id, self.leader.clone(), false, effects);
         } else {
             self.rebalance(now, effects);
         }
@@ -195,26 +197,32 @@ impl<T> ClassicGroup<T> {
         let same = self.protocol.as_ref().is_some_and(|protocol| {
             join.protocols.iter().any(|(name, metadata)| name == protocol && *metadata == member.metadata(protocol))
         });
-        let (id, skip) = (join.new_id.clone(), join.may_skip_assignment);
+        let (id, may_skip) = (join.new_id.clone(), join.may_skip_assignment);
         let led = self.leader.as_ref() == Some(before);
         if led {
             self.leader = Some(id.clone());
         }
         self.insert(id.clone(), member);
         self.update(now, &id, join, effects);
-        // A leader that cannot be told to leave the assignments alone would assign anew.
-        if matches!(self.state, State::Stable) && same && (!led || skip) {
-            self.answer_join(&id, led, effects);
-            effects
-                .push(Effect::Persist { record: self.record(&std::collections::BTreeMap::new()), then: Then::Nothing });
-        } else {
-            self.rebalance(now, effects);
+        if !(matches!(self.state, State::Stable) && same) {
+            return self.rebalance(now, effects);
         }
+        // A leader that cannot be told to leave the assignments alone would assign anew, for nobody to hear: it is told that
+        // its former id leads.
+        let leader = if led && !may_skip { Some(before.clone()) } else { self.leader.clone() };
+        self.answer_join(&id, leader, led && may_skip, effects);
+        effects.push(Effect::Persist { record: self.record(&BTreeMap::new()), then: Then::Nothing });
     }
 
-    /// Answers the waiting join of a member of the current generation.
-    pub(super) fn answer_join(&mut self, id: &Name, skip_assignment: bool, effects: &mut Vec<Effect<T>>) {
-        let (Some(protocol), Some(leader)) = (self.protocol.clone(), self.leader.clone()) else { return };
+    /// Answers the waiting join of a member of the current generation, telling it who leads.
+    pub(super) fn answer_join(
+        &mut self,
+        id: &Name,
+        leader: Option<Name>,
+        skip_assignment: bool,
+        effects: &mut Vec<Effect<T>>,
+    ) {
+        let (Some(protocol), Some(leader)) = (self.protocol.clone(), leader) else { return };
         let members = if leader == *id {
             let joined = |(id, member): (&Name, &Member<T>)| JoinedMember {
                 id: id.clone(),

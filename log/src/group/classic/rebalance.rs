@@ -74,7 +74,7 @@ impl<T> ClassicGroup<T> {
             if let Some(member) = self.members.get_mut(&id) {
                 member.beat(now);
             }
-            self.answer_join(&id, false, effects);
+            self.answer_join(&id, self.leader.clone(), false, effects);
         }
     }
 

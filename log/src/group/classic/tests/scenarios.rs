@@ -231,8 +231,8 @@ fn a_leader_that_joins_again_gets_a_rebalance() {
     assert_eq!(room.group.heartbeat(room.now, 1, "b", None), Err(GroupError::RebalanceInProgress));
 }
 
-#[test]
-fn a_static_member_that_restarts_within_its_session_disturbs_nobody() {
+/// The static member `one`, with the id `a`, leads `b` in a stable generation.
+fn led_by_a_static_member() -> Room {
     let mut room = Room::new();
     room.join(join("a", "", Some("one")));
     room.join(join("b", "", None));
@@ -251,6 +251,12 @@ fn a_static_member_that_restarts_within_its_session_disturbs_nobody() {
     room.store(true);
     room.joined.clear();
     room.synced.clear();
+    room
+}
+
+#[test]
+fn a_static_member_that_restarts_within_its_session_disturbs_nobody() {
+    let mut room = led_by_a_static_member();
     room.join(join("a2", "", Some("one")));
     let joined = room.answer("a2").expect("it is back");
     assert_eq!((joined.generation, &*joined.leader, joined.skip_assignment), (1, "a2", true));
@@ -258,6 +264,17 @@ fn a_static_member_that_restarts_within_its_session_disturbs_nobody() {
     assert_eq!(room.group.heartbeat(room.now, 1, "a", Some("one")), Err(GroupError::FencedInstanceId));
     room.sync("a2", 1, &[]);
     assert_eq!(room.assignment("a2"), Ok(Bytes::from_static(b"0")), "what it had is still its own");
+}
+
+#[test]
+fn a_static_leader_that_cannot_be_told_to_skip_is_told_that_its_former_self_leads() {
+    let mut room = led_by_a_static_member();
+    room.join(Join { may_skip_assignment: false, ..join("a2", "", Some("one")) });
+    let joined = room.answer("a2").expect("it is back");
+    assert_eq!((joined.generation, &*joined.leader, joined.members.len()), (1, "a", 0));
+    assert_eq!(room.group.heartbeat(room.now, 1, "b", None), Ok(()));
+    room.sync("a2", 1, &[]);
+    assert_eq!(room.assignment("a2"), Ok(Bytes::from_static(b"0")));
 }
 
 #[test]
