@@ -107,6 +107,9 @@ impl Coordinator {
             .collect();
         let removed = which.iter().zip(&results).filter(|(_, result)| result.is_ok());
         let changes: Vec<_> = removed.map(|(of, _)| (offsets::key(name, of), None)).collect();
+        if changes.is_empty() {
+            return drop(reply.send(Ok(results)));
+        }
         let (done, durable) = oneshot::channel();
         self.store(changes, Kept::Offsets(0, done)).await;
         // Others are not kept waiting for it.

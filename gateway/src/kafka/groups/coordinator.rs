@@ -95,8 +95,9 @@ impl Coordinator {
             let due = self.deadlines.first().map(|(at, _)| self.began + Duration::from_millis(at.0.max(0) as u64));
             let due = due.unwrap_or(self.look_at).min(self.look_at);
             tokio::select! {
-                // What was asked in time counts before time is up.
+                // What is durable is waited for, and what was asked in time counts before time is up.
                 biased;
+                Some((kept, result)) = self.storing.next() => self.stored(kept, result).await,
                 command = asked.recv() => match command {
                     Some(Command::Of(group, ask)) => self.asked(group, ask).await,
                     Some(Command::List(reply)) => drop(reply.send(self.list())),
@@ -110,7 +111,6 @@ impl Coordinator {
                     }
                     None => return,
                 },
-                Some((kept, result)) = self.storing.next() => self.stored(kept, result).await,
                 () = tokio::time::sleep_until(due) => self.due().await,
             }
         }
@@ -126,8 +126,13 @@ impl Coordinator {
         let mut effects = Vec::new();
         match ask {
             Ask::Join(join) => {
-                let room = self.groups.contains_key(&name) || self.groups.len() < MAX_GROUPS;
-                if room && self.bytes + join.bytes() <= GROUP_MEMORY {
+                // Who is in already may come again as it is, also when there is no room for more.
+                let (room, held) = match self.groups.get(&name) {
+                    Some(entry) => (true, entry.group.bytes_of(&join)),
+                    None => (self.groups.len() < MAX_GROUPS, 0),
+                };
+                let grows = (join.bytes() + name.len()).saturating_sub(held);
+                if room && (grows == 0 || self.bytes + grows <= GROUP_MEMORY) {
                     let new = || Entry::new(ClassicGroup::new(self.limits));
                     self.groups.entry(name.clone()).or_insert_with(new).group.join(now, join, &mut effects);
                 } else {
@@ -242,9 +247,10 @@ impl Coordinator {
             self.deadlines.remove(&(before, name.clone()));
         }
         self.bytes -= entry.bytes;
-        entry.bytes = entry.group.bytes();
+        entry.bytes = name.len() + entry.group.bytes();
         self.bytes += entry.bytes;
         if entry.group.is_unused() && entry.group.generation() == 0 {
+            self.bytes -= entry.bytes;
             self.groups.remove(name);
             return;
         }

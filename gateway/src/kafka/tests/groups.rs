@@ -132,6 +132,21 @@ async fn a_group_is_deleted_with_its_offsets_when_its_last_member_has_left() {
 }
 
 #[tokio::test]
+async fn offsets_of_a_topic_that_a_member_reads_are_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = open(&folder);
+    let reads = Bytes::from_static(b"\x00\x00\x00\x00\x00\x01\x00\x08readings");
+    let (id, result) = joined(join(&shared, GROUP, "", reads).await).await;
+    let generation = result.unwrap().generation;
+    sync(&shared, &id, generation, b"all").await.unwrap();
+    commit(&shared, membership(generation, &id), 42).await.unwrap();
+    let forget = |reply| Ask::Forget(vec![first()], reply);
+    let forgotten = shared.groups.answer(&shared.door.log, GROUP, forget).await.map_err(|refusal| refusal.code);
+    assert_eq!(forgotten, Ok(vec![Err(ResponseError::GroupSubscribedToTopic)]));
+    assert_eq!(offset(&shared).await, Some(42));
+}
+
+#[tokio::test]
 async fn members_that_say_too_much_of_themselves_are_refused_before_they_fill_the_memory() {
     let folder = tempfile::tempdir().unwrap();
     let shared = open(&folder);
@@ -140,10 +155,15 @@ async fn members_that_say_too_much_of_themselves_are_refused_before_they_fill_th
     for number in 0..GROUP_MEMORY / boast.len() {
         waiting.push(join(&shared, &format!("group-{number}"), "", boast.clone()).await);
     }
-    let (_, refused) = joined(join(&shared, "one-more", "", boast).await).await;
+    let (_, refused) = joined(join(&shared, "one-more", "", boast.clone()).await).await;
     assert_eq!(refused, Err(GroupError::GroupMaxSizeReached));
+    let mut inside = Vec::new();
     for answer in waiting {
-        joined(answer).await.1.expect("those that were there go on");
+        inside.push(joined(answer).await);
     }
+    let (id, first) = inside.swap_remove(0);
+    first.expect("those that were there go on");
+    let (_, again) = joined(join(&shared, "group-0", &id, boast.clone()).await).await;
+    again.expect("and come again");
     joined(join(&shared, "modest", "", Bytes::new()).await).await.1.expect("there is room for what is small");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::member::{Member, Protocol};
+use super::member::{MEMBER_BYTES, Member, NAME_COPIES, Protocol, protocol_bytes};
 use super::{ClassicGroup, Effect, State, Then};
 use crate::Millis;
 use crate::group::{GroupError, Name};
@@ -56,10 +56,11 @@ pub struct JoinedMember {
 }
 
 impl<T> Join<T> {
-    /// How much memory the group takes more, at most, when it is taken in.
+    /// About how much memory its member takes, in bytes.
     pub fn bytes(&self) -> usize {
-        let protocols = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len());
-        super::MEMBER_BYTES + protocols.sum::<usize>()
+        let id = self.id.len().max(self.new_id.len());
+        let names = NAME_COPIES * (id + self.instance.as_deref().map_or(0, str::len));
+        MEMBER_BYTES + names + self.client_id.len() + protocol_bytes(&self.protocols)
     }
 }
 
@@ -203,6 +204,9 @@ impl<T> ClassicGroup<T> {
             self.leader = Some(id.clone());
         }
         self.insert(id.clone(), member);
+        if self.unsynced.members.remove(before) {
+            self.unsynced.members.insert(id.clone());
+        }
         self.update(now, &id, join, effects);
         if !(matches!(self.state, State::Stable) && same) {
             return self.rebalance(now, effects);

@@ -29,7 +29,22 @@ pub(super) struct Member<T> {
     pub(super) syncing: Option<T>,
 }
 
+/// What a member takes beside its names, what it says about itself and what is assigned to it: times, entries of maps.
+pub(super) const MEMBER_BYTES: usize = 512;
+/// In how many places a member's id and instance id may stand.
+pub(super) const NAME_COPIES: usize = 3;
+
+pub(super) fn protocol_bytes(protocols: &[Protocol]) -> usize {
+    protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum()
+}
+
 impl<T> Member<T> {
+    /// About how much memory it takes, in bytes.
+    pub(super) fn bytes(&self, id: &Name) -> usize {
+        let names = NAME_COPIES * (id.len() + self.instance.as_deref().map_or(0, str::len));
+        MEMBER_BYTES + names + self.client_id.len() + protocol_bytes(&self.protocols) + self.assignment.len()
+    }
+
     pub(super) fn waits(&self) -> bool {
         self.joining.is_some() || self.syncing.is_some()
     }

@@ -30,13 +30,10 @@ pub use leave::Leaver;
 pub use member::{GroupRecord, MemberRecord, Protocol};
 pub use sync::{Sync, Synced};
 
-use self::member::Member;
+use self::member::{MEMBER_BYTES, Member};
 use self::rebalance::Unsynced;
 use super::{GroupError, Limits, Name};
 use crate::Millis;
-
-/// What a member takes beside what it says about itself and what is assigned to it: names, times, entries of maps.
-const MEMBER_BYTES: usize = 512;
 
 /// What the driver has to do.
 #[derive(Debug)]
@@ -170,11 +167,14 @@ impl<T> ClassicGroup<T> {
 
     /// About how much memory the members take, in bytes.
     pub fn bytes(&self) -> usize {
-        let of = |member: &Member<T>| {
-            let protocols = member.protocols.iter().map(|(name, metadata)| name.len() + metadata.len());
-            MEMBER_BYTES + member.assignment.len() + protocols.sum::<usize>()
-        };
-        self.members.values().map(of).sum::<usize>() + self.pending.len() * MEMBER_BYTES
+        let pending = self.pending.keys().map(|id| MEMBER_BYTES + id.len());
+        self.members.iter().map(|(id, member)| member.bytes(id)).chain(pending).sum()
+    }
+
+    /// How much of that is a member's own that would join with this request.
+    pub fn bytes_of(&self, join: &Join<T>) -> usize {
+        let known = join.instance.as_ref().and_then(|instance| self.statics.get(instance)).unwrap_or(&join.id);
+        self.members.get(known).map_or(0, |member| member.bytes(known))
     }
 
     /// The members as they would be stored.

@@ -267,6 +267,25 @@ fn a_static_member_that_restarts_within_its_session_disturbs_nobody() {
 }
 
 #[test]
+fn a_static_member_that_restarts_before_it_has_its_assignment_is_not_missed_later() {
+    let mut room = Room::new();
+    room.join(join("b", "", None));
+    room.join(join("a", "", Some("one")));
+    room.pass(1000);
+    room.sync("b", 1, &[("a", "0"), ("b", "1")]);
+    room.store(true);
+    room.join(join("a2", "", Some("one")));
+    assert_eq!(room.answer("a2").map(|joined| joined.generation), Ok(1));
+    room.sync("a2", 1, &[]);
+    assert_eq!(room.assignment("a2"), Ok(Bytes::from_static(b"0")));
+    for _ in 0..2 * REBALANCE / 5000 {
+        room.pass(5000);
+        assert_eq!(room.group.heartbeat(room.now, 1, "b", None), Ok(()));
+        assert_eq!(room.group.heartbeat(room.now, 1, "a2", Some("one")), Ok(()));
+    }
+}
+
+#[test]
 fn a_static_leader_that_cannot_be_told_to_skip_is_told_that_its_former_self_leads() {
     let mut room = led_by_a_static_member();
     room.join(Join { may_skip_assignment: false, ..join("a2", "", Some("one")) });
