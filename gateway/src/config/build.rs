@@ -15,6 +15,8 @@ use super::topic_config;
 use super::types::*;
 use super::value::Value;
 
+const IN_SYNC: &str = "min.insync.replicas";
+
 impl Settings {
     /// Builds the configuration and checks the rules between keys.
     ///
@@ -59,6 +61,7 @@ impl Settings {
         self.check_tls(&config, &mut problems);
         self.check_object_store(&config, &mut problems);
         self.check_names(&config, &mut problems);
+        self.check_topics(&config, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
@@ -108,9 +111,10 @@ impl Settings {
         let mut defaults = TopicDefaults { num_partitions: 1, config: TopicConfig::default() };
         for key in KEYS.iter().filter(|key| key.section == TOPIC_DEFAULTS) {
             if let Some(value) = self.get(key.section, key.name) {
-                topic_config::apply(&mut defaults, key.name, &value);
+                topic_config::apply_default(&mut defaults, key.name, &value);
             }
         }
+        let _ = topic_config::settle(&mut defaults.config, false);
         defaults
     }
 
@@ -118,8 +122,10 @@ impl Settings {
         let tables = self.topics.iter().map(|(name, configs)| {
             let mut topic = defaults.clone();
             for (config, entry) in configs {
-                topic_config::apply(&mut topic, config, &entry.value);
+                topic_config::apply_default(&mut topic, config, &entry.value);
             }
+            // Of both where both are asked for, `check_topics` tells.
+            let _ = topic_config::settle(&mut topic.config, false);
             (name.clone(), topic)
         });
         tables.collect()
@@ -204,6 +210,36 @@ impl Settings {
             what: format!("{OBJECT_STORE}.url: {url} {what}"),
             help: Some(help.to_owned()),
         });
+    }
+
+    /// Compacted topics stay local, so nobody may ask for both; and no topic that the node needs may want more nodes than there are.
+    fn check_topics(&self, config: &Config, problems: &mut Vec<Problem>) {
+        let alone = |place: String, origin: Origin, replicas: u32| Problem {
+            origin,
+            what: format!("{place}.{IN_SYNC}: {replicas} is not possible: with one node only 1 is"),
+            help: None,
+        };
+        let defaults = config.topic_defaults.config.min_insync_replicas;
+        if defaults > 1 {
+            problems.push(alone(TOPIC_DEFAULTS.to_owned(), self.origin(TOPIC_DEFAULTS, IN_SYNC), defaults));
+        }
+        for (name, configs) in &self.topics {
+            let replicas = config.topics.get(name).map_or(1, |topic| topic.config.min_insync_replicas);
+            if let Some(entry) = configs.get(IN_SYNC).filter(|_| replicas > 1) {
+                problems.push(alone(format!("topics.{name}"), entry.origin.clone(), replicas));
+            }
+        }
+        for (name, configs) in &self.topics {
+            let compact = config.topics.get(name).is_some_and(|topic| topic.config.compact);
+            let asked = configs.get(topic_config::REMOTE).filter(|entry| entry.value == Value::Bool(true));
+            if let Some(entry) = asked.filter(|_| compact) {
+                problems.push(Problem {
+                    origin: entry.origin.clone(),
+                    what: format!("topics.{name}: {}", topic_config::EXCLUSIVE),
+                    help: None,
+                });
+            }
+        }
     }
 
     fn check_names(&self, config: &Config, problems: &mut Vec<Problem>) {

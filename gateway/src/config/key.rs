@@ -33,6 +33,8 @@ pub(super) enum Kind {
         max: i64,
         special: Special,
     },
+    /// A decimal from 0 to 1.
+    Ratio,
     Text,
     /// Text that is never printed; `file:PATH` reads it from a file.
     Secret,
@@ -85,6 +87,7 @@ impl Kind {
                 };
                 with_special(format!("time in {unit}, or with ms, s, m, h, d"), special)
             }
+            Kind::Ratio => "a number from 0 to 1".to_owned(),
             Kind::Text => "text".to_owned(),
             Kind::Secret => "text, or \"file:PATH\" to read it from a file".to_owned(),
             Kind::Path => "path".to_owned(),

@@ -53,7 +53,7 @@ fn default_text(key: &Key) -> Option<String> {
     match (key.kind, key.default) {
         (Kind::Paths, "") => Some("[]".to_owned()),
         (_, "") => None,
-        (Kind::Bool | Kind::Integer { .. }, default) => Some(default.to_owned()),
+        (Kind::Bool | Kind::Integer { .. } | Kind::Ratio, default) => Some(default.to_owned()),
         (Kind::Size { .. } | Kind::Time { .. }, default) if default.parse::<i64>().is_ok() => Some(default.to_owned()),
         (_, default) => Some(quoted(default)),
     }
@@ -122,6 +122,7 @@ fn toml_text(kind: Kind, value: &Value) -> String {
             if *time < 0 { time.to_string() } else { with_unit(millis, &units) }
         }
         (_, Value::Integer(number)) => number.to_string(),
+        (Kind::Ratio, Value::Text(number)) => number.clone(),
         (_, Value::Text(text)) => quoted(text),
         (_, Value::Path(path)) => quoted(&path.display().to_string()),
         (_, Value::Paths(paths)) => {

@@ -128,7 +128,7 @@ fn raw_of(value: &DeValue<'_>, text: &str) -> Raw {
             Err(_) => Raw::Other("a number that is too large"),
         },
         DeValue::Boolean(value) => Raw::Bool(*value),
-        DeValue::Float(_) => Raw::Other("a number with a fraction"),
+        DeValue::Float(number) => Raw::Float(number.as_str().to_owned()),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Array(items) => Raw::List(items.iter().map(|item| raw_of(item.get_ref(), text)).collect()),
         DeValue::Table(table) => {

@@ -1,14 +1,18 @@
-//! Topic configs by their Kafka names: set from text, and listed with values and documentation.
+//! Topic configs by their Kafka names: checked against the table of keys, set from text, listed with documentation.
 
 use std::path::Path;
 
 use forebay_log::TopicConfig;
-use forebay_log::topic::{CompressionType, LakeFormat};
 
 use super::keys::{self, KEYS, TOPIC_DEFAULTS};
 use super::suggest;
 use super::types::TopicDefaults;
 use super::value::{self, Raw, Value};
+
+pub(super) const REMOTE: &str = "remote.storage.enable";
+/// Why a topic cannot be both.
+pub(super) const EXCLUSIVE: &str =
+    "remote.storage.enable=true cannot go with cleanup.policy=compact: compacted topics are kept locally";
 
 /// One config of a topic as DescribeConfigs and the HTTP API show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,113 +22,97 @@ pub struct ConfigEntry {
     pub doc: &'static str,
 }
 
-/// Sets the config `name` (`retention.ms`) from its text; sizes and times may have units.
+/// What is to become of one config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change<'a> {
+    Set(&'a str, &'a str),
+    /// Back to what the node's defaults say.
+    Reset(&'a str),
+}
+
+/// Makes the changes, all or none.
 ///
 /// # Errors
-/// An unknown config (with the one meant), a wrong value, or one that is not supported yet.
-pub fn set(config: &mut TopicConfig, name: &str, text: &str) -> Result<(), String> {
-    let key = keys::find(TOPIC_DEFAULTS, name).filter(|key| key.name != "num.partitions");
-    let Some(key) = key else {
-        // Whoever sets one topic's config names it without the section of the file.
-        let meant = suggest::unknown_key(TOPIC_DEFAULTS, None, name).replace(&format!("{TOPIC_DEFAULTS}."), "");
-        return Err(format!("unknown config {name}: {meant}"));
-    };
-    let value = value::check(key.kind, &Raw::Untyped(text.to_owned()), Path::new(""));
-    let value = value.map_err(|why| format!("{name}: {why}"))?;
-    let mut topic = TopicDefaults { num_partitions: 1, config: config.clone() };
-    apply(&mut topic, name, &value);
-    *config = topic.config;
+/// An unknown config (with the one meant), a wrong value, or values that exclude each other.
+pub fn change(config: &mut TopicConfig, defaults: &TopicConfig, changes: &[Change<'_>]) -> Result<(), String> {
+    let mut next = config.clone();
+    for change in changes {
+        match *change {
+            Change::Set(name, text) => set(&mut next, name, text)?,
+            Change::Reset(name) => {
+                let value = defaults.get(name).ok_or_else(|| unknown(name))?;
+                set(&mut next, name, &value)?;
+            }
+        }
+    }
+    let named = changes.iter().any(|change| matches!(change, Change::Set(REMOTE, _)));
+    settle(&mut next, named)?;
+    *config = next;
     Ok(())
+}
+
+/// A topic that is compacted stays on the local disk: the objects of the lake do not change. Unless somebody asked for both,
+/// the one that is there by default gives way.
+pub(super) fn settle(config: &mut TopicConfig, remote_named: bool) -> Result<(), String> {
+    if config.compact && config.remote_storage_enable {
+        if remote_named {
+            return Err(EXCLUSIVE.to_owned());
+        }
+        config.remote_storage_enable = false;
+    }
+    Ok(())
+}
+
+/// Sets the config `name` (`retention.ms`) from its text; sizes and times may have units.
+fn set(config: &mut TopicConfig, name: &str, text: &str) -> Result<(), String> {
+    let key = keys::find(TOPIC_DEFAULTS, name).filter(|key| config.get(key.name).is_some());
+    let key = key.ok_or_else(|| unknown(name))?;
+    // Whatever the order of a list, and with what spaces.
+    let text = if name == "cleanup.policy" { ordered(text) } else { text.to_owned() };
+    let value = value::check(key.kind, &Raw::Untyped(text), Path::new(""));
+    let value = value.map_err(|why| format!("{name}: {why}"))?;
+    apply(config, name, &value);
+    Ok(())
+}
+
+fn ordered(list: &str) -> String {
+    let mut entries: Vec<&str> = list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+    entries.sort_unstable();
+    entries.dedup();
+    entries.join(",")
+}
+
+fn unknown(name: &str) -> String {
+    // Whoever sets one topic's config names it without the section of the file.
+    let meant = suggest::unknown_key(TOPIC_DEFAULTS, None, name).replace(&format!("{TOPIC_DEFAULTS}."), "");
+    format!("unknown config {name}: {meant}")
 }
 
 /// Every config with its value, as Kafka writes them: plain numbers, -1 for no limit.
 #[must_use]
 pub fn list(config: &TopicConfig) -> Vec<ConfigEntry> {
-    let limit_ms = |limit: Option<i64>| limit.unwrap_or(-1).to_string();
-    let limit_bytes = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
-    let configs = KEYS.iter().filter(|key| key.section == TOPIC_DEFAULTS);
-    configs
-        .filter_map(|key| {
-            let value = match key.name {
-                "segment.bytes" => config.segment_bytes.to_string(),
-                "segment.ms" => config.segment_ms.to_string(),
-                "retention.ms" => limit_ms(config.retention_ms),
-                "retention.bytes" => limit_bytes(config.retention_bytes),
-                "local.retention.ms" => limit_ms(config.local_retention_ms),
-                "local.retention.bytes" => limit_bytes(config.local_retention_bytes),
-                "remote.storage.enable" => config.remote_storage_enable.to_string(),
-                "compression.type" => compression_name(config.compression_type).to_owned(),
-                "max.message.bytes" => config.max_message_bytes.to_string(),
-                "cleanup.policy" => cleanup_policy(config).to_owned(),
-                "message.timestamp.type" => "CreateTime".to_owned(),
-                "min.insync.replicas" => "1".to_owned(),
-                "lake.format" => lake_name(config.lake_format).to_owned(),
-                "lake.commit.interval.ms" => config.lake_commit_interval_ms.to_string(),
-                _ => return None,
-            };
-            Some(ConfigEntry { name: key.name, value, doc: key.doc })
-        })
-        .collect()
+    let keys = KEYS.iter().filter(|key| key.section == TOPIC_DEFAULTS);
+    keys.filter_map(|key| Some(ConfigEntry { name: key.name, value: config.get(key.name)?, doc: key.doc })).collect()
 }
 
-/// Sets one checked value. The configs that have but one possible value change nothing.
-pub(super) fn apply(topic: &mut TopicDefaults, name: &str, value: &Value) {
-    let config = &mut topic.config;
+/// Sets one checked value.
+pub(super) fn apply(config: &mut TopicConfig, name: &str, value: &Value) {
+    let text = match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Integer(number) => number.to_string(),
+        Value::Text(text) => text.clone(),
+        Value::Path(_) | Value::Paths(_) | Value::Address(_) => return,
+    };
+    let set = config.set(name, &text);
+    debug_assert!(set.is_some(), "{name}={text}: the table of keys allows what the log does not take");
+}
+
+/// The same for what a config file says of topics, which includes their number of partitions.
+pub(super) fn apply_default(topic: &mut TopicDefaults, name: &str, value: &Value) {
     match (name, value) {
         ("num.partitions", Value::Integer(n)) => topic.num_partitions = u32::try_from(*n).unwrap_or(1),
-        ("segment.bytes", Value::Integer(n)) => config.segment_bytes = n.unsigned_abs(),
-        ("segment.ms", Value::Integer(n)) => config.segment_ms = *n,
-        ("retention.ms", Value::Integer(n)) => config.retention_ms = (*n >= 0).then_some(*n),
-        ("retention.bytes", Value::Integer(n)) => config.retention_bytes = u64::try_from(*n).ok(),
-        ("local.retention.ms", Value::Integer(-2)) => config.local_retention_ms = config.retention_ms,
-        ("local.retention.ms", Value::Integer(n)) => config.local_retention_ms = (*n >= 0).then_some(*n),
-        ("local.retention.bytes", Value::Integer(-2)) => config.local_retention_bytes = config.retention_bytes,
-        ("local.retention.bytes", Value::Integer(n)) => config.local_retention_bytes = u64::try_from(*n).ok(),
-        ("remote.storage.enable", Value::Bool(enable)) => config.remote_storage_enable = *enable,
-        ("compression.type", Value::Text(name)) => config.compression_type = compression_type(name),
-        ("max.message.bytes", Value::Integer(n)) => config.max_message_bytes = usize::try_from(*n).unwrap_or(0),
-        ("lake.format", Value::Text(name)) => {
-            config.lake_format = if name == "none" { LakeFormat::None } else { LakeFormat::Delta };
-        }
-        ("lake.commit.interval.ms", Value::Integer(n)) => config.lake_commit_interval_ms = *n,
-        _ => {}
-    }
-}
-
-fn compression_type(name: &str) -> CompressionType {
-    match name {
-        "none" => CompressionType::None,
-        "gzip" => CompressionType::Gzip,
-        "snappy" => CompressionType::Snappy,
-        "lz4" => CompressionType::Lz4,
-        "producer" => CompressionType::Producer,
-        _ => CompressionType::Zstd,
-    }
-}
-
-fn compression_name(compression: CompressionType) -> &'static str {
-    match compression {
-        CompressionType::None => "none",
-        CompressionType::Gzip => "gzip",
-        CompressionType::Snappy => "snappy",
-        CompressionType::Lz4 => "lz4",
-        CompressionType::Zstd => "zstd",
-        CompressionType::Producer => "producer",
-    }
-}
-
-fn lake_name(format: LakeFormat) -> &'static str {
-    match format {
-        LakeFormat::Delta => "delta",
-        LakeFormat::None => "none",
-    }
-}
-
-fn cleanup_policy(config: &TopicConfig) -> &'static str {
-    match (config.compact, config.delete) {
-        (true, true) => "compact,delete",
-        (true, false) => "compact",
-        (false, _) => "delete",
+        ("default.replication.factor", _) => {}
+        _ => apply(&mut topic.config, name, value),
     }
 }
 
@@ -132,28 +120,63 @@ fn cleanup_policy(config: &TopicConfig) -> &'static str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_listed_can_be_set_again() {
+    fn changed(changes: &[Change<'_>]) -> Result<TopicConfig, String> {
         let mut config = TopicConfig::default();
-        set(&mut config, "retention.ms", "-1").unwrap();
-        set(&mut config, "local.retention.bytes", "1GiB").unwrap();
-        set(&mut config, "compression.type", "lz4").unwrap();
-        let mut copy = TopicConfig::default();
-        for entry in list(&config) {
-            set(&mut copy, entry.name, &entry.value).unwrap();
-        }
-        assert_eq!(copy, config);
+        change(&mut config, &TopicConfig::default(), changes).map(|()| config)
+    }
+
+    #[test]
+    fn every_config_of_the_log_is_a_key_and_what_is_listed_can_be_set_again() {
+        let names: Vec<&str> = list(&TopicConfig::default()).iter().map(|entry| entry.name).collect();
+        assert!(TopicConfig::NAMES.iter().all(|name| names.contains(name)), "{names:?}");
+        let config = changed(&[
+            Change::Set("retention.ms", "-1"),
+            Change::Set("local.retention.bytes", "1GiB"),
+            Change::Set("compression.type", "uncompressed"),
+            Change::Set("cleanup.policy", "delete, compact"),
+            Change::Set("min.cleanable.dirty.ratio", "0.01"),
+        ])
+        .unwrap();
+        let listed = list(&config);
+        let again: Vec<Change<'_>> = listed.iter().map(|entry| Change::Set(entry.name, &entry.value)).collect();
+        assert_eq!(changed(&again).unwrap(), config);
         assert_eq!(config.local_retention_bytes, Some(1 << 30));
     }
 
     #[test]
-    fn more_than_one_replica_is_refused_with_the_reason() {
-        let error = set(&mut TopicConfig::default(), "min.insync.replicas", "2").unwrap_err();
-        assert!(error.contains("one node"), "{error}");
-        assert!(
-            set(&mut TopicConfig::default(), "cleanup.policy", "compact").unwrap_err().contains("not supported yet")
-        );
-        let error = set(&mut TopicConfig::default(), "retention.mss", "1").unwrap_err();
+    fn unknown_keys_and_wrong_values_are_refused_and_change_nothing() {
+        for (name, value) in [
+            ("retention.sm", "1"),
+            ("retention.ms", "soon"),
+            ("min.insync.replicas", "0"),
+            ("cleanup.policy", "shred"),
+            ("num.partitions", "3"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+        ] {
+            let mut config = TopicConfig::default();
+            let changes = [Change::Set("segment.ms", "5"), Change::Set(name, value)];
+            let refused = change(&mut config, &TopicConfig::default(), &changes);
+            assert!(refused.is_err_and(|why| why.contains(name)), "{name}={value}");
+            assert_eq!(config, TopicConfig::default(), "{name}={value}");
+        }
+        let error = changed(&[Change::Set("retention.mss", "1")]).unwrap_err();
         assert!(error.ends_with("did you mean retention.ms?"), "{error}");
+    }
+
+    #[test]
+    fn a_compacted_topic_is_not_offloaded_and_asking_for_both_is_refused() {
+        let config = changed(&[Change::Set("cleanup.policy", "compact")]).unwrap();
+        assert_eq!((config.compact, config.remote_storage_enable), (true, false));
+        let both = [Change::Set(REMOTE, "true"), Change::Set("cleanup.policy", "compact")];
+        assert!(changed(&both).unwrap_err().contains(REMOTE));
+    }
+
+    #[test]
+    fn a_config_goes_back_to_what_the_node_says() {
+        let defaults = TopicConfig { retention_ms: Some(77), ..TopicConfig::default() };
+        let mut config = TopicConfig::default();
+        change(&mut config, &defaults, &[Change::Reset("retention.ms")]).unwrap();
+        assert_eq!(config.retention_ms, Some(77));
+        assert!(change(&mut config, &defaults, &[Change::Reset("retention.sm")]).is_err());
     }
 }

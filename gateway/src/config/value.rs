@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use forebay_log::topic::Ratio;
+
 use super::key::{Kind, Special, TimeUnit};
 
 /// A value as a source gave it.
@@ -10,13 +12,15 @@ use super::key::{Kind, Special, TimeUnit};
 pub(super) enum Raw {
     Text(String),
     Integer(i64),
+    /// As it was written.
+    Float(String),
     Bool(bool),
     List(Vec<Raw>),
     /// Names, values and lines.
     Table(Vec<(String, Raw, usize)>),
     /// From `--set` or the environment: its type is what the key wants.
     Untyped(String),
-    /// A TOML type that no key has: float, date.
+    /// A TOML type that no key has: a date.
     Other(&'static str),
 }
 
@@ -25,6 +29,7 @@ impl Raw {
         match self {
             Raw::Text(_) | Raw::Untyped(_) => "text",
             Raw::Integer(_) => "a number",
+            Raw::Float(_) => "a number with a fraction",
             Raw::Bool(_) => "true/false",
             Raw::List(_) => "a list",
             Raw::Table(_) => "a table",
@@ -82,6 +87,11 @@ pub(super) fn check(kind: Kind, raw: &Raw, base: &Path) -> Result<Value, String>
             };
             in_range(number, min, max, special).map(Value::Integer)
         }
+        (Kind::Ratio, Raw::Float(text) | Raw::Untyped(text)) => {
+            let ratio = Ratio::from_text(text).ok_or_else(|| format!("expected {}, found {text}", kind.describe()))?;
+            Ok(Value::Text(ratio.to_string()))
+        }
+        (Kind::Ratio, Raw::Integer(number @ (0 | 1))) => Ok(Value::Text(format!("{number}.0"))),
         (Kind::Text, Raw::Text(text) | Raw::Untyped(text)) => Ok(Value::Text(text.clone())),
         (Kind::Secret, Raw::Text(text) | Raw::Untyped(text)) => read_secret(text, base).map(Value::Text),
         (Kind::Path, Raw::Text(text) | Raw::Untyped(text)) if !text.is_empty() => Ok(Value::Path(base.join(text))),
@@ -101,21 +111,9 @@ pub(super) fn check(kind: Kind, raw: &Raw, base: &Path) -> Result<Value, String>
             if choices.contains(&text.as_str()) {
                 return Ok(Value::Text(text.clone()));
             }
-            Err(not_a_choice(kind, text))
+            Err(format!("expected {}, found \"{text}\"", kind.describe()))
         }
         _ => Err(wrong()),
-    }
-}
-
-fn not_a_choice(kind: Kind, text: &str) -> String {
-    match (kind, text) {
-        (Kind::Choice(["delete"]), "compact" | "compact,delete" | "delete,compact") => {
-            "compaction is not supported yet: only \"delete\" is".to_owned()
-        }
-        (Kind::Choice(["CreateTime"]), "LogAppendTime") => {
-            "LogAppendTime is not supported yet: only \"CreateTime\" is".to_owned()
-        }
-        _ => format!("expected {}, found \"{text}\"", kind.describe()),
     }
 }
 

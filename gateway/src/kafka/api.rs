@@ -6,9 +6,11 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, BadRequest, Struct};
 use super::{
-    api_versions, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
-    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sync_group,
+    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records, delete_topics,
+    describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
+    describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
+    join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sync_group,
 };
 
 /// One API: its key, its versions and the shape of its requests.
@@ -69,7 +71,7 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 22] = [
+pub(crate) static SERVED: [&Api; 29] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -92,6 +94,13 @@ pub(crate) static SERVED: [&Api; 22] = [
     &incremental_alter_configs::API,
     &offset_delete::API,
     &describe_cluster::API,
+    &offset_for_leader_epoch::API,
+    &create_partitions::API,
+    &delete_records::API,
+    &alter_configs::API,
+    &describe_topic_partitions::API,
+    &describe_log_dirs::API,
+    &describe_producers::API,
 ];
 
 /// The served API of this key.

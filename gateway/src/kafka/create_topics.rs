@@ -13,12 +13,14 @@ use kafka_protocol::messages::{ApiKey, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use crate::config::topic_config::{Change, change};
+
 use super::Shared;
 use super::api::Api;
 use super::describe_configs::{SOURCE_DEFAULT, SOURCE_TOPIC};
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT16, INT32, Kind, Struct};
-use super::topic_configs::{get, list, set};
+use super::topic_configs::list;
 use super::topics::{check_new_name, check_room};
 
 pub(crate) static API: Api = Api {
@@ -89,11 +91,11 @@ struct Made {
 async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) -> Result<Made, Refusal> {
     check_new_name(&topic.name)?;
     let partitions = partition_count(shared, topic)?;
-    let mut config = shared.door.config.topic_defaults.config.clone();
-    for entry in &topic.configs {
-        let Some(value) = &entry.value else { continue };
-        set(&mut config, &entry.name, value).map_err(|why| Refusal::new(ResponseError::InvalidConfig, why))?;
-    }
+    let defaults = &shared.door.config.topic_defaults.config;
+    let mut config = defaults.clone();
+    let given = topic.configs.iter().filter_map(|entry| Some(Change::Set(&entry.name, entry.value.as_deref()?)));
+    change(&mut config, defaults, &given.collect::<Vec<_>>())
+        .map_err(|why| Refusal::new(ResponseError::InvalidConfig, why))?;
     if shared.door.log.topic(&topic.name).is_some() {
         let why = format!("topic {} exists", topic.name.as_str());
         return Err(Refusal::new(ResponseError::TopicAlreadyExists, why));
@@ -140,7 +142,7 @@ fn partition_count(shared: &Shared, topic: &CreatableTopic) -> Result<u32, Refus
 fn describe(shared: &Shared, version: i16, made: Made, result: CreatableTopicResult) -> CreatableTopicResult {
     let defaults = &shared.door.config.topic_defaults.config;
     let configs = list(&made.config).into_iter().map(|shown| {
-        let default = get(defaults, shown.name).is_some_and(|default| default.value == shown.value);
+        let default = defaults.get(shown.name).is_some_and(|default| default == shown.value);
         CreatableTopicConfigs::default()
             .with_name(StrBytes::from_static_str(shown.name))
             .with_value(Some(StrBytes::from_string(shown.value)))

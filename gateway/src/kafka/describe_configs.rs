@@ -14,7 +14,7 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
 use super::limits::{IDLE, MAX_FETCH_BYTES, MAX_REQUEST_BYTES};
-use super::topic_configs::{BOOLEAN, INT, LONG, STRING, get, list};
+use super::topic_configs::{BOOLEAN, INT, LONG, STRING, list};
 use super::topics::once;
 
 pub(crate) static API: Api = Api {
@@ -92,7 +92,7 @@ fn describe(
 
 fn topic_configs(config: &TopicConfig, defaults: &TopicConfig, documented: bool) -> Vec<DescribeConfigsResourceResult> {
     let entries = list(config).into_iter().map(|shown| {
-        let default = get(defaults, shown.name).is_some_and(|default| default.value == shown.value);
+        let default = defaults.get(shown.name).is_some_and(|default| default == shown.value);
         entry(shown.name, shown.value, shown.kind, if default { SOURCE_DEFAULT } else { SOURCE_TOPIC })
             .with_documentation(documented.then(|| StrBytes::from_static_str(shown.doc)))
     });
@@ -103,7 +103,7 @@ fn broker_configs(shared: &Shared) -> Vec<DescribeConfigsResourceResult> {
     let door = &shared.door;
     let defaults = &door.config.topic_defaults;
     let (host, port) = &door.advertised;
-    let topic_default = |name: &str| get(&defaults.config, name).map(|shown| shown.value).unwrap_or_default();
+    let topic_default = |name: &str| defaults.config.get(name).unwrap_or_default();
     let facts = [
         ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), STRING),
         ("auto.create.topics.enable", "true".to_owned(), BOOLEAN),
@@ -115,13 +115,13 @@ fn broker_configs(shared: &Shared) -> Vec<DescribeConfigsResourceResult> {
         ("delete.topic.enable", "true".to_owned(), BOOLEAN),
         ("fetch.max.bytes", MAX_FETCH_BYTES.to_string(), INT),
         ("log.dirs", door.config.node.data_dir.display().to_string(), STRING),
-        ("log.message.timestamp.type", "CreateTime".to_owned(), STRING),
+        ("log.message.timestamp.type", topic_default("message.timestamp.type"), STRING),
         ("log.retention.bytes", topic_default("retention.bytes"), LONG),
         ("log.retention.ms", topic_default("retention.ms"), LONG),
         ("log.segment.bytes", topic_default("segment.bytes"), INT),
         ("max.connections", door.max_connections.to_string(), INT),
         ("message.max.bytes", topic_default("max.message.bytes"), INT),
-        ("min.insync.replicas", "1".to_owned(), INT),
+        ("min.insync.replicas", topic_default("min.insync.replicas"), INT),
         ("num.partitions", defaults.num_partitions.to_string(), INT),
         ("socket.request.max.bytes", MAX_REQUEST_BYTES.to_string(), INT),
     ];

@@ -14,9 +14,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::guard::BadRequest;
 use super::request::{Request, Unreadable};
 use super::{
-    Shared, api_versions, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs,
-    describe_groups, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
-    leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sync_group,
+    Shared, alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
+    describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
+    join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sync_group,
 };
 
 /// What is to be written for one request.
@@ -92,6 +94,13 @@ pub(crate) async fn dispatch(
         ApiKey::DescribeGroups => call.answer(describe_groups::handle(shared, version, call.decode()?).await),
         ApiKey::ListGroups => call.answer(list_groups::handle(shared, version, call.decode()?).await),
         ApiKey::DeleteGroups => call.answer(delete_groups::handle(shared, call.decode()?).await),
+        ApiKey::OffsetForLeaderEpoch => call.answer(offset_for_leader_epoch::handle(shared, call.decode()?)),
+        ApiKey::CreatePartitions => call.answer(create_partitions::handle(shared, call.decode()?).await),
+        ApiKey::DeleteRecords => call.answer(delete_records::handle(shared, call.decode()?).await),
+        ApiKey::AlterConfigs => call.answer(alter_configs::handle(shared, call.decode()?).await),
+        ApiKey::DescribeTopicPartitions => call.answer(describe_topic_partitions::handle(shared, &call.decode()?)),
+        ApiKey::DescribeLogDirs => call.answer(describe_log_dirs::handle(shared, version, call.decode()?)),
+        ApiKey::DescribeProducers => call.answer(describe_producers::handle(shared, call.decode()?).await),
         ApiKey::OffsetDelete => call.answer(offset_delete::handle(shared, call.decode()?).await),
         ApiKey::ListOffsets => call.answer(list_offsets::handle(shared, version, call.decode()?).await),
         ApiKey::Metadata => call.answer(metadata::handle(shared, version, call.decode()?).await),

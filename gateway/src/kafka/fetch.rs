@@ -1,6 +1,5 @@
 //! Fetch (1), v4-17: stored batches from an offset on, waiting for new ones when there are too few.
 //!
-//! Fetch sessions (KIP-227) are declined with session id 0, which every client takes as 'send full requests'.
 //! There are no transactions, so both isolation levels read up to the high watermark.
 
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::fetch_cold::{ColdReads, ColdTarget};
-use super::fetch_response::{self, PartitionAnswer, TopicAnswer};
+use super::fetch_response::{Frame, PartitionAnswer, TopicAnswer};
 use super::guard::{Field, INT8, INT32, INT64, Kind, Struct, Tag, UUID};
 use super::limits::{
     COLD_FETCH_WAIT, COLD_GRACE, FETCH_MEMORY_WAIT, FETCH_RECHECK, MAX_FETCH_BYTES, MAX_FETCH_WAIT, MEMORY_UNIT,
@@ -100,17 +99,20 @@ struct TopicTargets {
 /// Answers once `min_bytes` are there, the cold tier has given what it is asked for, an error is to be told, or `max_wait_ms`
 /// are over. The cold tier alone may take longer.
 pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i32, request: FetchRequest) -> Answer {
-    if request.session_id != 0 {
-        let error = ResponseError::FetchSessionIdNotFound.code();
-        let pieces = fetch_response::encode(&API, version, correlation_id, error, &[]);
-        return Answer { pieces, memory: Vec::new() };
-    }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_FETCH_WAIT);
     let began = Instant::now();
     let deadline = began + wait;
     let limit = usize::try_from(request.max_bytes).unwrap_or(0).clamp(1, MAX_FETCH_BYTES);
     let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
-    let topics: Vec<TopicTargets> = request.topics.into_iter().map(|topic| targets(&shared, version, topic)).collect();
+    let mut turn = match shared.fetch_sessions.begin(version, request, began) {
+        Ok(turn) => turn,
+        Err(error) => {
+            let pieces = Frame { api: &API, version, correlation_id, error: error.code(), session_id: 0 }.encode(&[]);
+            return Answer { pieces, memory: Vec::new() };
+        }
+    };
+    let asked = std::mem::take(&mut turn.topics);
+    let topics: Vec<TopicTargets> = asked.into_iter().map(|topic| targets(&shared, version, topic)).collect();
     let mut watches: Vec<watch::Receiver<Watermarks>> = topics
         .iter()
         .flat_map(|topic| &topic.targets)
@@ -140,7 +142,9 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
         let no_more = Instant::now() >= patience || shared.shutdown.is_cancelled();
         if enough || no_more || cold.as_ref().is_some_and(ColdReads::done) {
             let cold_memory = cold.and_then(|cold| cold.put_into(&mut answers, total, limit));
-            let pieces = fetch_response::encode(&API, version, correlation_id, 0, &answers);
+            shared.fetch_sessions.finish(&turn, &mut answers);
+            let frame = Frame { api: &API, version, correlation_id, error: 0, session_id: turn.session_id };
+            let pieces = frame.encode(&answers);
             return Answer { pieces, memory: memory.into_iter().chain(cold_memory).collect() };
         }
         // The records read so far are dropped: holding them through the wait would hold memory for idle clients.

@@ -29,35 +29,48 @@ pub(crate) struct TopicAnswer {
 /// Bytes of a partition's fields without its records, at most.
 const PARTITION_BYTES: usize = 64;
 
-/// The frame, in pieces to be written one after the other. Session id 0: every fetch is a full one (KIP-227).
-pub(crate) fn encode(api: &Api, version: i16, correlation_id: i32, error: i16, topics: &[TopicAnswer]) -> Vec<Bytes> {
-    let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
-    let names: usize = topics.iter().map(|topic| topic.name.len() + 32).sum();
-    let mut writer = Writer {
-        frame: api.begin_response(version, correlation_id, names + partitions * PARTITION_BYTES + 32),
-        flexible: api.flexible(version),
-        gaps: Vec::new(),
-    };
-    writer.frame.put_i32(0); // throttle_time_ms
-    if version >= 7 {
-        writer.frame.put_i16(error);
-        writer.frame.put_i32(0); // session_id
-    }
-    writer.array(topics.len());
-    for topic in topics {
-        if version >= 13 {
-            writer.frame.put_u128(topic.id.as_u128());
-        } else {
-            writer.string(&topic.name);
+/// What stands around the topics of an answer.
+pub(crate) struct Frame<'a> {
+    pub(crate) api: &'a Api,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) error: i16,
+    /// 0: the client sends full requests (KIP-227).
+    pub(crate) session_id: i32,
+}
+
+impl Frame<'_> {
+    /// The frame, in pieces to be written one after the other.
+    pub(crate) fn encode(&self, topics: &[TopicAnswer]) -> Vec<Bytes> {
+        let &Frame { api, version, correlation_id, error, session_id } = self;
+        let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+        let names: usize = topics.iter().map(|topic| topic.name.len() + 32).sum();
+        let mut writer = Writer {
+            frame: api.begin_response(version, correlation_id, names + partitions * PARTITION_BYTES + 32),
+            flexible: api.flexible(version),
+            gaps: Vec::new(),
+        };
+        writer.frame.put_i32(0); // throttle_time_ms
+        if version >= 7 {
+            writer.frame.put_i16(error);
+            writer.frame.put_i32(session_id);
         }
-        writer.array(topic.partitions.len());
-        for partition in &topic.partitions {
-            writer.partition(version, partition);
+        writer.array(topics.len());
+        for topic in topics {
+            if version >= 13 {
+                writer.frame.put_u128(topic.id.as_u128());
+            } else {
+                writer.string(&topic.name);
+            }
+            writer.array(topic.partitions.len());
+            for partition in &topic.partitions {
+                writer.partition(version, partition);
+            }
+            writer.no_tags();
         }
         writer.no_tags();
+        writer.finish()
     }
-    writer.no_tags();
-    writer.finish()
 }
 
 struct Writer {
@@ -167,14 +180,15 @@ mod tests {
     #[test]
     fn every_version_reads_back_as_it_was_meant() {
         for version in API.from..=API.to {
-            let pieces = encode(&API, version, 42, 0, &answers());
+            let frame = Frame { api: &API, version, correlation_id: 42, error: 0, session_id: 77 };
+            let pieces = frame.encode(&answers());
             let frame = Bytes::from(pieces.concat());
             assert_eq!(i32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
             let header = if API.flexible(version) { 9 } else { 8 };
             let mut body = frame.slice(header..);
             let response = FetchResponse::decode(&mut body, version).unwrap();
             assert!(body.is_empty(), "v{version} leaves {} bytes", body.len());
-            assert_eq!((response.error_code, response.session_id), (0, 0));
+            assert_eq!((response.error_code, response.session_id), (0, if version >= 7 { 77 } else { 0 }));
             let topic = &response.responses[0];
             if version >= 13 {
                 assert_eq!(topic.topic_id, answers()[0].id);
@@ -194,7 +208,8 @@ mod tests {
     fn stored_bytes_are_sent_from_where_they_are() {
         let answers = answers();
         let stored = answers[0].partitions[0].records.as_ptr();
-        let pieces = encode(&API, 12, 1, 0, &answers);
+        let frame = Frame { api: &API, version: 12, correlation_id: 1, error: 0, session_id: 0 };
+        let pieces = frame.encode(&answers);
         assert!(pieces.iter().any(|piece| piece.as_ptr() == stored));
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     /// An array, nullable or not.
     Array(&'static Kind),
     Struct(&'static Struct),
+    /// A struct behind a byte that is 1 if it is there.
+    Nullable(&'static Struct),
 }
 
 /// A field of a struct and the versions that have it.
@@ -134,6 +136,11 @@ impl Walker<'_> {
                 Ok(())
             }
             Kind::Struct(schema) => self.structure(schema),
+            Kind::Nullable(schema) => {
+                let there = *self.rest.first().ok_or(BadRequest::Truncated)?;
+                self.skip(1)?;
+                if there == 1 { self.structure(schema) } else { Ok(()) }
+            }
         }
     }
 

@@ -1,5 +1,8 @@
 //! IncrementalAlterConfigs (44), v0-1: sets, resets, extends or shortens configs of topics (KIP-339).
 
+use std::sync::Arc;
+
+use forebay_disk::Topic;
 use forebay_log::TopicConfig;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
@@ -11,12 +14,14 @@ use kafka_protocol::messages::incremental_alter_configs_response::{
 };
 use kafka_protocol::protocol::StrBytes;
 
+use crate::config::topic_config::{Change, change};
+
 use super::Shared;
 use super::api::Api;
 use super::describe_configs::TOPIC;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
-use super::topic_configs::{LIST, get, reset, set};
+use super::topic_configs::{LIST, kind};
 use super::topics::is_internal;
 
 pub(crate) static API: Api = Api {
@@ -73,8 +78,32 @@ pub(crate) async fn handle(
 }
 
 async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    let name = resource.resource_name.as_str();
-    if resource.resource_type != TOPIC {
+    let topic = alterable(shared, resource.resource_type, &resource.resource_name)?;
+    let now = topic.config();
+    let mut lists = Vec::with_capacity(resource.configs.len());
+    for change in &resource.configs {
+        lists.push(edited_list(&now, change)?);
+    }
+    let mut changes = Vec::with_capacity(resource.configs.len());
+    for (change, list) in resource.configs.iter().zip(&lists) {
+        changes.push(match (change.config_operation, list, &change.value) {
+            (DELETE, ..) => Change::Reset(&change.name),
+            (_, Some(list), _) => Change::Set(&change.name, list),
+            (SET, None, Some(value)) => Change::Set(&change.name, value),
+            _ => {
+                return Err(Refusal::new(
+                    ResponseError::InvalidRequest,
+                    format!("{}: no value given", change.name.as_str()),
+                ));
+            }
+        });
+    }
+    save(shared, &topic, TopicConfig::clone(&now), &changes, validate_only).await
+}
+
+/// The topic that a resource names, if its configs may be altered.
+pub(super) fn alterable(shared: &Shared, resource_type: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
+    if resource_type != TOPIC {
         let why = "only the configs of topics can be altered here; change the node's config file for others";
         return Err(Refusal::new(ResponseError::InvalidRequest, why));
     }
@@ -82,67 +111,65 @@ async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: 
         let why = format!("topic {name} holds Forebay's own state; its configs cannot be altered");
         return Err(Refusal::new(ResponseError::TopicAuthorizationFailed, why));
     }
-    let topic = shared.door.log.topic(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let mut config = TopicConfig::clone(&topic.config());
-    for change in &resource.configs {
-        apply(&mut config, &shared.door.config.topic_defaults.config, change)
-            .map_err(|why| Refusal::new(ResponseError::InvalidConfig, why))?;
-    }
+    shared.door.log.topic(name).ok_or_else(|| ResponseError::UnknownTopicOrPartition.into())
+}
+
+/// Gives the topic the configs that the changes make of `config`.
+pub(super) async fn save(
+    shared: &Shared,
+    topic: &Topic,
+    mut config: TopicConfig,
+    changes: &[Change<'_>],
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    change(&mut config, &shared.door.config.topic_defaults.config, changes)
+        .map_err(|why| Refusal::new(ResponseError::InvalidConfig, why))?;
     if !validate_only {
-        shared.door.log.alter_topic(name, config).await?;
-        tracing::info!(topic = name, "topic configs altered");
+        shared.door.log.alter_topic(&topic.name, config).await?;
+        tracing::info!(topic = topic.name, "topic configs altered");
     }
     Ok(())
 }
 
-fn apply(config: &mut TopicConfig, defaults: &TopicConfig, change: &AlterableConfig) -> Result<(), String> {
+/// What a list becomes by the entries that are added to it or taken from it; `None` for the other operations.
+fn edited_list(config: &TopicConfig, change: &AlterableConfig) -> Result<Option<String>, Refusal> {
     let name = change.name.as_str();
-    let value = || change.value.as_ref().ok_or_else(|| format!("{name}: no value given"));
-    match change.config_operation {
-        SET => set(config, name, value()?),
-        DELETE => reset(config, defaults, name),
-        operation @ (APPEND | SUBTRACT) => {
-            let list = get(config, name).filter(|shown| shown.kind == LIST);
-            let now = list.ok_or_else(|| format!("{name} is not a list"))?.value;
-            let given: Vec<&str> = value()?.split(',').map(str::trim).collect();
-            let mut entries: Vec<&str> = now.split(',').filter(|entry| !given.contains(entry)).collect();
-            if operation == APPEND {
-                entries.extend(given);
-            }
-            set(config, name, &entries.join(","))
-        }
-        other => Err(format!("{name}: unknown operation {other}")),
+    let refuse = |why: String| Refusal::new(ResponseError::InvalidConfig, why);
+    if matches!(change.config_operation, SET | DELETE) {
+        return Ok(None);
     }
+    if !matches!(change.config_operation, APPEND | SUBTRACT) {
+        let why = format!("{name}: unknown operation {}", change.config_operation);
+        return Err(Refusal::new(ResponseError::InvalidRequest, why));
+    }
+    let now = config.get(name).filter(|_| kind(name) == LIST).ok_or_else(|| refuse(format!("{name} is not a list")))?;
+    let value = change.value.as_ref().ok_or_else(|| refuse(format!("{name}: no value given")))?;
+    let given: Vec<&str> = value.split(',').map(str::trim).collect();
+    let mut entries: Vec<&str> = now.split(',').filter(|entry| !given.contains(entry)).collect();
+    if change.config_operation == APPEND {
+        entries.extend(given);
+    }
+    Ok(Some(entries.join(",")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn change(name: &'static str, operation: i8, value: &'static str) -> AlterableConfig {
-        AlterableConfig::default()
+    fn edited(name: &'static str, operation: i8, value: &'static str) -> Result<Option<String>, Refusal> {
+        let change = AlterableConfig::default()
             .with_name(StrBytes::from_static_str(name))
             .with_config_operation(operation)
-            .with_value(Some(StrBytes::from_static_str(value)))
-    }
-
-    #[test]
-    fn a_config_is_set_and_goes_back_to_its_default() {
-        let defaults = TopicConfig::default();
-        let mut config = defaults.clone();
-        apply(&mut config, &defaults, &change("retention.ms", SET, "1000")).unwrap();
-        assert_eq!(config.retention_ms, Some(1000));
-        apply(&mut config, &defaults, &change("retention.ms", DELETE, "")).unwrap();
-        assert_eq!(config, defaults);
+            .with_value(Some(StrBytes::from_static_str(value)));
+        edited_list(&TopicConfig::default(), &change)
     }
 
     #[test]
     fn only_lists_are_extended_and_shortened() {
-        let defaults = TopicConfig::default();
-        let mut config = defaults.clone();
-        apply(&mut config, &defaults, &change("cleanup.policy", APPEND, "delete")).unwrap();
-        apply(&mut config, &defaults, &change("cleanup.policy", SUBTRACT, "compact")).unwrap();
-        assert_eq!(config, defaults);
-        assert!(apply(&mut config, &defaults, &change("retention.ms", APPEND, "1")).is_err());
+        assert_eq!(edited("cleanup.policy", APPEND, "compact").unwrap().as_deref(), Some("delete,compact"));
+        assert_eq!(edited("cleanup.policy", APPEND, "delete").unwrap().as_deref(), Some("delete"));
+        assert_eq!(edited("cleanup.policy", SUBTRACT, "compact").unwrap().as_deref(), Some("delete"));
+        assert_eq!(edited("retention.ms", SET, "1").unwrap(), None);
+        assert!(edited("retention.ms", APPEND, "1").is_err() && edited("retention.ms", 9, "1").is_err());
     }
 }

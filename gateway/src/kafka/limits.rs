@@ -67,6 +67,14 @@ pub(crate) const MAX_FETCH_WAIT: Duration = Duration::from_secs(60);
 pub(crate) const FETCH_RECHECK: Duration = Duration::from_millis(10);
 /// Longest time that a produce request may ask to wait for its append.
 pub(crate) const MAX_PRODUCE_WAIT: Duration = Duration::from_secs(120);
+/// Most partitions of one answer to DescribeTopicPartitions (Kafka's `max.request.partition.size.limit`).
+pub(crate) const MAX_DESCRIBED_PARTITIONS: usize = 2000;
+/// Fetch sessions at once (Kafka's `max.incremental.fetch.session.cache.slots`).
+pub(crate) const MAX_FETCH_SESSIONS: usize = 1000;
+/// Partitions that all fetch sessions remember together.
+pub(crate) const MAX_SESSION_PARTITIONS: usize = 100_000;
+/// Another may take the place of a fetch session that was not used for this long.
+pub(crate) const FETCH_SESSION_IDLE: Duration = Duration::from_secs(120);
 /// Unit in which request and fetch memory are counted.
 pub(crate) const MEMORY_UNIT: usize = 1024;
 /// Log lines a second of each kind that clients can cause; the rest is counted.

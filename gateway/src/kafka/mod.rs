@@ -1,19 +1,26 @@
 //! The Kafka door: framing, negotiation, and one file for each API that is served.
 
+mod alter_configs;
 mod api;
 mod api_versions;
 mod connection;
+mod create_partitions;
 mod create_topics;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_topic_partitions;
 mod dispatch;
 mod errors;
 mod fetch;
 mod fetch_cold;
 mod fetch_response;
+mod fetch_session;
 mod find_coordinator;
 mod groups;
 mod guard;
@@ -29,6 +36,7 @@ mod metadata;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
+mod offset_for_leader_epoch;
 mod produce;
 mod request;
 mod sync_group;
@@ -51,6 +59,7 @@ use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
 
+use fetch_session::FetchSessions;
 use groups::Groups;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
@@ -75,6 +84,7 @@ struct Shared {
     door: Arc<KafkaDoor>,
     topic_ids: TopicIds,
     groups: Groups,
+    fetch_sessions: FetchSessions,
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
     small_request_memory: Arc<Semaphore>,
@@ -89,6 +99,7 @@ impl Shared {
             door,
             topic_ids: TopicIds::new(),
             groups: Groups::new(),
+            fetch_sessions: FetchSessions::default(),
             request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
             small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
             fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),

@@ -174,6 +174,7 @@ impl Worker {
     /// What is due, one copy at most; returns whether another one is. After an error the next poll begins anew from the
     /// manifest.
     async fn poll(&mut self, flush: bool) -> Result<bool, String> {
+        self.look_for_partitions();
         let (policy, mut failures) = (self.policy(), 1);
         let polled = match self.driver() {
             Ok(driver) => {
@@ -196,6 +197,15 @@ impl Worker {
             }
         }
         polled
+    }
+
+    /// A topic that has got partitions is begun anew with them, from the manifest.
+    fn look_for_partitions(&mut self) {
+        let now = self.shared.log.topic(&self.topic.name).filter(|now| now.id == self.topic.id);
+        if let Some(topic) = now.filter(|now| now.partitions.len() > self.topic.partitions.len()) {
+            self.log = Arc::new(TopicLog { topic: topic.clone(), stop: self.stop.clone() });
+            (self.topic, self.driver) = (topic, None);
+        }
     }
 
     fn note(&mut self, error: Option<String>) {
@@ -230,6 +240,7 @@ impl Worker {
     }
 
     async fn flush(&mut self, done: &mut oneshot::Sender<Result<(), String>>) -> Result<(), String> {
+        self.look_for_partitions();
         for partition in &self.topic.partitions {
             partition.roll().await.map_err(|error| format!("partition {}: {error}", partition.index()))?;
         }

@@ -2,6 +2,7 @@
 //! between leaves nothing half.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use base64_url::encode;
@@ -37,11 +38,14 @@ pub(crate) fn kafka_id(id: Uuid) -> String {
 
 /// Makes the directories of topics' partitions, durably and empty. All is written before any of it is synced, so that a file
 /// system with a journal commits them together.
-pub(crate) fn create<'a>(files: &dyn Files, topics: impl Iterator<Item = (&'a str, Uuid, u32)>) -> io::Result<()> {
+pub(crate) fn create<'a>(
+    files: &dyn Files,
+    topics: impl Iterator<Item = (&'a str, Uuid, Range<u32>)>,
+) -> io::Result<()> {
     let mut made = Vec::new();
     for (topic, id, partitions) in topics {
         let text = format!("version: 0\ntopic_id: {}\n", kafka_id(id));
-        for partition in 0..partitions {
+        for partition in partitions {
             let dir = partition_dir(topic, partition);
             // Left by a creation that did not come to its end: the topic was never there.
             remove_dir_if_there(files, &dir)?;

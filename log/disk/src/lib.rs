@@ -34,7 +34,7 @@ mod unopened;
 
 pub use chain::Chain;
 pub use files::{File, Files};
-pub use forebay_log::partition::{AppendData, Appended, ClosedSegment, Watermarks};
+pub use forebay_log::partition::{ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Watermarks};
 pub use log::{Log, LogError, LogOptions};
 pub use partition::{Fetched, Partition, Ticket};
 pub use real::RealFiles;

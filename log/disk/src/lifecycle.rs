@@ -37,12 +37,18 @@ impl Inner {
     /// A topic with handles to its partitions, which are still to be opened.
     pub(crate) fn prepare(&self, name: &str, meta: &TopicMeta, known: &Points) -> Result<Prepared, LogError> {
         let config = Arc::new(ArcSwap::from_pointee(meta.config.clone()));
-        let (mut partitions, mut unopened) = (Vec::new(), Vec::new());
-        for index in 0..meta.partitions {
+        self.grow(Topic { name: name.to_owned(), id: meta.id, partitions: Vec::new(), config }, meta.partitions, known)
+    }
+
+    /// The topic with handles to so many partitions; those that it had stay what they are.
+    fn grow(&self, topic: Topic, count: u32, known: &Points) -> Result<Prepared, LogError> {
+        let Topic { name, id, mut partitions, config } = topic;
+        let mut unopened = Vec::new();
+        for index in u32::try_from(partitions.len()).unwrap_or(u32::MAX)..count {
             let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
             let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
-            let point = known.get(&(meta.id, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new(name, index, point, Arc::clone(&self.stats)));
+            let point = known.get(&(id, index)).copied().unwrap_or_default();
+            let shared = Arc::new(Shared::new(&name, index, point, Arc::clone(&self.stats)));
             let open = OpenPartition {
                 files: Arc::clone(&self.files),
                 space: Arc::clone(&self.space),
@@ -60,7 +66,7 @@ impl Inner {
                 config: Arc::clone(&config),
             }));
         }
-        let topic = Arc::new(Topic { name: name.to_owned(), id: meta.id, partitions, config });
+        let topic = Arc::new(Topic { name, id, partitions, config });
         Ok(Prepared { topic, unopened })
     }
 
@@ -84,7 +90,7 @@ impl Inner {
         for NewTopic { name, partitions, config } in wanted {
             metas.insert(name, TopicMeta { id: Uuid::new_v4(), partitions, config, deleting: false });
         }
-        let dirs_of = || metas.iter().map(|(name, meta)| (name.as_str(), meta.id, meta.partitions));
+        let dirs_of = || metas.iter().map(|(name, meta)| (name.as_str(), meta.id, 0..meta.partitions));
         let make = || dirs::create(self.files.as_ref(), dirs_of());
         self.space.reserved(make).map_err(LogError::io(partition_dir(&first, 0)))?;
         let (mut made, mut waiting) = (Vec::new(), Vec::new());
@@ -97,6 +103,38 @@ impl Inner {
         self.unopened.open_all(waiting)?;
         self.publish(|topics| topics.extend(made.iter().map(|topic| (topic.name.clone(), Arc::clone(topic)))));
         Ok(made)
+    }
+
+    /// Gives a topic more partitions. Their directories come first: of a crash in between nothing is left but those.
+    pub(crate) fn add_partitions(&self, name: &str, count: u32) -> Result<(), LogError> {
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_running()?;
+        let topic = self.topics.load().get(name).cloned().ok_or_else(|| LogError::UnknownTopic(name.to_owned()))?;
+        let now = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+        if !(now + 1..=MAX_PARTITIONS_PER_TOPIC).contains(&count) {
+            let why =
+                format!("topic {name} has {now} partitions; it can get up to {MAX_PARTITIONS_PER_TOPIC}, not {count}");
+            return Err(LogError::InvalidTopic(why));
+        }
+        let make = || dirs::create(self.files.as_ref(), std::iter::once((name, topic.id, now..count)));
+        self.space.reserved(make).map_err(LogError::io(partition_dir(name, now)))?;
+        let same = Topic {
+            name: name.to_owned(),
+            id: topic.id,
+            partitions: topic.partitions.clone(),
+            config: Arc::clone(&topic.config),
+        };
+        let Prepared { topic, unopened } = self.grow(same, count, &Points::new())?;
+        self.save(&mut metadata, |next| {
+            if let Some(meta) = next.topics.get_mut(name) {
+                meta.partitions = count;
+            }
+        })?;
+        self.unopened.open_all(unopened)?;
+        self.publish(|topics| {
+            topics.insert(name.to_owned(), topic);
+        });
+        Ok(())
     }
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<(), LogError> {

@@ -179,6 +179,15 @@ impl Log {
         self.blocking(move |inner| inner.create_topics(wanted)).await
     }
 
+    /// Gives a topic more partitions, `count` in all; they are durable on return.
+    ///
+    /// # Errors
+    /// No such topic, a count that is not more than it has or too large, a disk that fails.
+    pub async fn add_partitions(&self, name: &str, count: u32) -> Result<(), LogError> {
+        let name = name.to_owned();
+        self.blocking(move |inner| inner.add_partitions(&name, count)).await
+    }
+
     /// Deletes a topic; that is durable on return.
     ///
     /// # Errors

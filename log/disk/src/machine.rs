@@ -1,7 +1,7 @@
 //! The tokens with which the shards answer requests, and the machine that carries them.
 
 use forebay_log::AppendError;
-use forebay_log::partition::{Appended, Outcome, Partition};
+use forebay_log::partition::{ActiveProducer, Appended, Outcome, Partition};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::chain::Chain;
@@ -20,6 +20,7 @@ pub(crate) enum Token {
         chain: Option<Chain>,
     },
     Control(oneshot::Sender<Result<(), AppendError>>),
+    Producers(oneshot::Sender<Vec<ActiveProducer>>),
 }
 
 impl Token {
@@ -49,8 +50,11 @@ impl Token {
             }
             (Token::Control(reply), Outcome::Applied) => drop(reply.send(Ok(()))),
             (Token::Control(reply), Outcome::Refused(error)) => drop(reply.send(Err(error))),
-            (Token::Append { .. }, Outcome::Applied) | (Token::Control(_), Outcome::Appended(_)) => {
-                debug_assert!(false, "an append is answered with its offsets, a control request without");
+            (Token::Producers(reply), Outcome::Producers(active)) => drop(reply.send(active)),
+            // Its caller hears of it by the drop.
+            (Token::Producers(_), Outcome::Refused(_)) => {}
+            (_, Outcome::Appended(_) | Outcome::Applied | Outcome::Producers(_)) => {
+                debug_assert!(false, "each request is answered with what it asked for");
             }
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use forebay_log::TopicConfig;
 use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
-use forebay_log::topic::{CompressionType, LakeFormat, check_topic_name};
+use forebay_log::topic::check_topic_name;
 use uuid::Uuid;
 
 use crate::LogError;
@@ -96,58 +96,26 @@ fn parse_topic(line: &str) -> Option<(String, TopicMeta)> {
 
 fn configs(config: &TopicConfig) -> String {
     let mut text = String::new();
-    let mut put = |key: &str, value: &dyn std::fmt::Display| {
-        let _ = write!(text, " {key}={value}");
-    };
-    put("segment.bytes", &config.segment_bytes);
-    put("segment.ms", &config.segment_ms);
-    put("retention.ms", &config.retention_ms.unwrap_or(-1));
-    put("retention.bytes", &config.retention_bytes.map_or(-1, u64::cast_signed));
-    put("local.retention.ms", &config.local_retention_ms.unwrap_or(-1));
-    put("local.retention.bytes", &config.local_retention_bytes.map_or(-1, u64::cast_signed));
-    put("remote.storage.enable", &config.remote_storage_enable);
-    put("compression.type", &compression(config.compression_type));
-    put("max.message.bytes", &config.max_message_bytes);
-    put("compact", &config.compact);
-    put("delete", &config.delete);
-    put("lake.format", &if config.lake_format == LakeFormat::Delta { "delta" } else { "none" });
-    put("lake.commit.interval.ms", &config.lake_commit_interval_ms);
+    for name in TopicConfig::NAMES {
+        let _ = write!(text, " {name}={}", config.get(name).unwrap_or_default());
+    }
+    if config.self_compacting {
+        let _ = write!(text, " {SELF_COMPACTING}=true");
+    }
     text
 }
 
+const SELF_COMPACTING: &str = "self.compacting";
+
 fn set(config: &mut TopicConfig, key: &str, value: &str) -> Option<()> {
-    let limit_ms = || value.parse::<i64>().ok().map(|ms| (ms >= 0).then_some(ms));
-    let limit_bytes = || value.parse::<i64>().ok().map(|bytes| u64::try_from(bytes).ok());
     match key {
-        "segment.bytes" => config.segment_bytes = value.parse().ok()?,
-        "segment.ms" => config.segment_ms = value.parse().ok()?,
-        "retention.ms" => config.retention_ms = limit_ms()?,
-        "retention.bytes" => config.retention_bytes = limit_bytes()?,
-        "local.retention.ms" => config.local_retention_ms = limit_ms()?,
-        "local.retention.bytes" => config.local_retention_bytes = limit_bytes()?,
-        "remote.storage.enable" => config.remote_storage_enable = value.parse().ok()?,
-        "compression.type" => config.compression_type = CODECS.iter().find(|(_, name)| *name == value)?.0,
-        "max.message.bytes" => config.max_message_bytes = value.parse().ok()?,
+        SELF_COMPACTING => config.self_compacting = value.parse().ok()?,
+        // As the first versions of this file wrote `cleanup.policy`.
         "compact" => config.compact = value.parse().ok()?,
         "delete" => config.delete = value.parse().ok()?,
-        "lake.format" => config.lake_format = if value == "delta" { LakeFormat::Delta } else { LakeFormat::None },
-        "lake.commit.interval.ms" => config.lake_commit_interval_ms = value.parse().ok()?,
-        _ => return None,
+        _ => config.set(key, value)?,
     }
     Some(())
-}
-
-const CODECS: [(CompressionType, &str); 6] = [
-    (CompressionType::None, "uncompressed"),
-    (CompressionType::Gzip, "gzip"),
-    (CompressionType::Snappy, "snappy"),
-    (CompressionType::Lz4, "lz4"),
-    (CompressionType::Zstd, "zstd"),
-    (CompressionType::Producer, "producer"),
-];
-
-fn compression(codec: CompressionType) -> &'static str {
-    CODECS.iter().find(|(known, _)| *known == codec).map_or("uncompressed", |(_, name)| name)
 }
 
 #[cfg(test)]
@@ -156,25 +124,22 @@ mod tests {
 
     #[test]
     fn every_config_comes_back_from_the_file() {
-        let config = TopicConfig {
-            segment_bytes: 1,
-            segment_ms: 2,
-            retention_ms: None,
-            retention_bytes: Some(4),
-            local_retention_ms: Some(0),
-            local_retention_bytes: None,
-            remote_storage_enable: false,
-            compression_type: CompressionType::Producer,
-            max_message_bytes: 5,
-            compact: true,
-            delete: false,
-            lake_format: LakeFormat::None,
-            lake_commit_interval_ms: 6,
-        };
+        let mut config = TopicConfig { self_compacting: true, ..TopicConfig::default() };
+        config.set("cleanup.policy", "compact").unwrap();
+        config.set("retention.ms", "-1").unwrap();
+        config.set("min.cleanable.dirty.ratio", "0.25").unwrap();
         let topic = TopicMeta { id: Uuid::from_u128(7), partitions: 3, config, deleting: true };
         let plain = TopicMeta { config: TopicConfig::default(), deleting: false, ..topic.clone() };
         let topics = BTreeMap::from([("a".to_owned(), topic), ("b".to_owned(), plain)]);
         let metadata = Metadata { cluster_id: "x".to_owned(), topics };
         assert_eq!(parse(&metadata.to_text()), Ok(metadata));
+    }
+
+    #[test]
+    fn a_file_of_the_first_versions_is_read() {
+        let text =
+            "cluster x\ntopic a 00000000-0000-0000-0000-000000000007 2 online segment.ms=9 compact=true delete=false\n";
+        let config = &parse(text).unwrap().topics["a"].config;
+        assert_eq!((config.segment_ms, config.get("cleanup.policy").as_deref()), (9, Some("compact")));
     }
 }

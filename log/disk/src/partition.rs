@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
-use forebay_log::partition::{Append, AppendData, Appended, ClosedSegment, Event, Watermarks, check_batches};
+use forebay_log::partition::{
+    ActiveProducer, Append, AppendData, Appended, ClosedSegment, EpochCache, Event, Watermarks, check_batches,
+};
 use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError, TopicConfig};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -61,6 +63,21 @@ impl Partition {
     }
     pub fn leader_epoch(&self) -> Epoch {
         Epoch(self.shared.epoch.load(Ordering::Acquire))
+    }
+    /// Which leader epoch began where.
+    pub fn epochs(&self) -> Arc<EpochCache> {
+        self.shared.epochs.load_full()
+    }
+    /// The idempotent producers that the partition remembers.
+    ///
+    /// # Errors
+    /// The partition is not open, or the log shuts down.
+    pub async fn producers(&self) -> Result<Vec<ActiveProducer>, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let event = Event::DescribeProducers(Token::Producers(reply));
+        self.mailbox.send(Request::Event(self.key, event)).await?;
+        let unopened = || AppendError::Offline(self.unopened().unwrap_or_else(|| "the topic is deleted".to_owned()));
+        answer.await.map_err(|_| unopened())
     }
     pub fn watermarks(&self) -> Watermarks {
         *self.shared.marks.borrow()

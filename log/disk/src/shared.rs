@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use forebay_log::Offset;
-use forebay_log::partition::{ClosedSegment, Watermarks};
+use forebay_log::partition::{ClosedSegment, EpochCache, Watermarks};
 use tokio::sync::watch;
 
 use crate::machine::Machine;
@@ -24,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) marks: watch::Sender<Watermarks>,
     pub(crate) closed: ArcSwap<Vec<ClosedSegment>>,
     pub(crate) epoch: AtomicI32,
+    pub(crate) epochs: ArcSwap<EpochCache>,
     pub(crate) local_bytes: AtomicU64,
     pub(crate) offline: ArcSwapOption<String>,
     /// The topic is deleted.
@@ -46,6 +47,7 @@ impl Shared {
             marks: watch::channel(marks).0,
             closed: ArcSwap::default(),
             epoch: AtomicI32::new(0),
+            epochs: ArcSwap::default(),
             local_bytes: AtomicU64::new(0),
             offline: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
@@ -57,6 +59,9 @@ impl Shared {
     /// Publishes what the machine now says, apart from the watermarks, which it publishes itself.
     pub(crate) fn publish(&self, machine: &Machine) {
         self.epoch.store(machine.epoch().0, Ordering::Release);
+        if **self.epochs.load() != *machine.epochs() {
+            self.epochs.store(Arc::new(machine.epochs().clone()));
+        }
         self.local_bytes.store(machine.local_bytes(), Ordering::Release);
         if self.closed_version.swap(machine.closed_version(), Ordering::AcqRel) != machine.closed_version() {
             self.closed.store(Arc::new(machine.closed_segments()));

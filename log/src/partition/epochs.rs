@@ -30,12 +30,14 @@ impl EpochCache {
         true
     }
 
-    /// The largest epoch not above `asked`, and the offset after its last record (Kafka's OffsetForLeaderEpoch). `None`
-    /// when no epoch that old is known.
+    /// The largest epoch not above `asked`, and the offset after its last record (Kafka's OffsetForLeaderEpoch). Of an epoch
+    /// older than all known ones nothing is left: it ends where they begin. `None` when no epoch is known.
     #[must_use]
     pub fn end_offset(&self, asked: Epoch, log_end: Offset) -> Option<(Epoch, Offset)> {
         let after = self.entries.partition_point(|&(epoch, _)| epoch <= asked);
-        let (epoch, _) = *self.entries.get(after.checked_sub(1)?)?;
+        let Some(&(epoch, _)) = after.checked_sub(1).and_then(|at| self.entries.get(at)) else {
+            return self.entries.first().map(|&(_, start)| (asked, start));
+        };
         Some((epoch, self.entries.get(after).map_or(log_end, |&(_, start)| start)))
     }
 

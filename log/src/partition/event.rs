@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::epochs::EpochCache;
-use super::producers::Changed;
+use super::producers::{ActiveProducer, Changed};
 use super::segments::{Segment, Starts};
 use crate::error::AppendError;
 use crate::record::{BatchHeader, RecordChunk};
@@ -105,6 +105,8 @@ pub enum Event<T> {
     SetTiered(Offset, T),
     /// Records below this are to go.
     SetLogStart(Offset, T),
+    /// Tell which idempotent producers are remembered.
+    DescribeProducers(T),
     /// This node leads from `epoch` on, with these followers in sync.
     BecomeLeader {
         epoch: Epoch,
@@ -123,6 +125,7 @@ pub enum Outcome {
     Appended(Appended),
     /// A roll, tiered end or log start that was asked for holds durably.
     Applied,
+    Producers(Vec<ActiveProducer>),
     Refused(AppendError),
 }
 

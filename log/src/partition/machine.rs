@@ -216,6 +216,9 @@ impl<T> Partition<T> {
             Event::Roll(token) => self.controls.push_back(Control::Roll(token)),
             Event::SetTiered(end, token) => self.controls.push_back(Control::Tiered(end, token)),
             Event::SetLogStart(to, token) => self.controls.push_back(Control::LogStart(to, token)),
+            Event::DescribeProducers(token) => {
+                effects.push(Effect::Done(token, Outcome::Producers(self.producers.active())));
+            }
             Event::BecomeLeader { epoch, followers } => {
                 self.epoch = self.epoch.max(epoch);
                 self.followers = followers.into_iter().map(|id| (id, Offset::ZERO)).collect();

@@ -28,7 +28,7 @@ pub use event::{
     Watermarks, Work, Write,
 };
 pub use machine::{Partition, REPAIR_RETRY_MS, Restored};
-pub use producers::Producers;
+pub use producers::{ActiveProducer, Producers};
 pub use segments::{ClosedSegment, ColdSegment, Segment, Starts};
 
 #[cfg(test)]

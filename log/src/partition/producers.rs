@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::event::Appended;
 use crate::error::AppendError;
 use crate::record::BatchHeader;
-use crate::units::Offset;
+use crate::units::{Millis, Offset};
 
 /// Batches remembered for each producer: clients have at most as many under way.
 const BATCHES: usize = 5;
@@ -32,6 +32,18 @@ struct Producer {
     epoch: i16,
     /// The latest batches of this epoch, oldest first.
     recent: Vec<Sequenced>,
+    /// Greatest record timestamp of the latest batch.
+    last_timestamp: Millis,
+}
+
+/// An idempotent producer as DescribeProducers shows it (KIP-664).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub id: i64,
+    pub epoch: i16,
+    pub last_sequence: i32,
+    /// Greatest record timestamp of its latest batch.
+    pub last_timestamp: Millis,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,13 +110,16 @@ impl Producers {
         }
         let id = header.producer_id;
         let known = changed.entries.remove(&id).or_else(|| self.entries.get(&id).cloned());
-        let mut producer = known
-            .filter(|known| known.epoch == header.producer_epoch)
-            .unwrap_or(Producer { epoch: header.producer_epoch, recent: Vec::with_capacity(BATCHES) });
+        let mut producer = known.filter(|known| known.epoch == header.producer_epoch).unwrap_or(Producer {
+            epoch: header.producer_epoch,
+            recent: Vec::with_capacity(BATCHES),
+            last_timestamp: header.max_timestamp,
+        });
         if producer.recent.len() == BATCHES {
             producer.recent.remove(0);
         }
         producer.recent.push(Sequenced::of(header));
+        producer.last_timestamp = header.max_timestamp;
         changed.entries.insert(id, producer);
     }
 
@@ -117,6 +132,18 @@ impl Producers {
                 self.entries.remove(&id);
             }
         }
+    }
+
+    /// Every producer that is remembered, by id.
+    #[must_use]
+    pub fn active(&self) -> Vec<ActiveProducer> {
+        let shown = |(&id, producer): (&i64, &Producer)| ActiveProducer {
+            id,
+            epoch: producer.epoch,
+            last_sequence: producer.recent.last().map_or(-1, |batch| batch.last),
+            last_timestamp: producer.last_timestamp,
+        };
+        self.entries.iter().map(shown).collect()
     }
 
     /// Notes a stored batch that recovery found; to be called in the order of the log.
@@ -138,7 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::units::{Epoch, Millis};
+    use crate::units::Epoch;
 
     /// A batch of `count` records.
     fn batch(id: i64, epoch: i16, sequence: i32, count: i32, offset: i64) -> BatchHeader {

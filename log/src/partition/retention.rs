@@ -35,9 +35,9 @@ pub(super) fn apply(
     let mut next = starts.clone();
     let mut gone = 0;
     let removable = |segment: &Segment, starts: &Starts| {
-        segment.end_offset <= high_watermark && (!config.remote_storage_enable || segment.end_offset <= starts.tiered)
+        segment.end_offset <= high_watermark && (!config.is_tiered() || segment.end_offset <= starts.tiered)
     };
-    if config.remote_storage_enable {
+    if config.is_tiered() {
         let mut local: u64 = segments.iter().map(|s| s.bytes).sum();
         for segment in segments.iter().take(closed) {
             let aged = expired(segment.appended, config.local_retention_ms.or(config.retention_ms), now);
@@ -99,13 +99,12 @@ pub(super) fn active_expired(config: &TopicConfig, active: &Segment, hold: Hold,
 pub(super) fn next_deadline(config: &TopicConfig, segments: &[Segment], starts: &Starts, hold: Hold) -> Option<Millis> {
     let plus = |at: Millis, limit: Option<i64>| limit.map(|ms| Millis(at.0.saturating_add(ms)));
     let oldest = segments.first().filter(|s| s.bytes > 0);
-    let tiered = |s: &&Segment| !config.remote_storage_enable || s.end_offset <= starts.tiered;
+    let tiered = |s: &&Segment| !config.is_tiered() || s.end_offset <= starts.tiered;
     let whole = starts.cold.first().map(|c| c.appended).or(oldest.filter(tiered).map(|s| s.appended));
     let held = |at: Millis, due: Millis| if at < hold.opened { due.max(hold.until) } else { due };
     let whole = whole.filter(|_| config.delete).and_then(|at| Some(held(at, plus(at, config.retention_ms)?)));
-    let local = oldest
-        .filter(|s| config.remote_storage_enable && tiered(s))
-        .and_then(|s| plus(s.appended, config.local_retention_ms));
+    let local =
+        oldest.filter(|s| config.is_tiered() && tiered(s)).and_then(|s| plus(s.appended, config.local_retention_ms));
     [whole, local].into_iter().flatten().min()
 }
 

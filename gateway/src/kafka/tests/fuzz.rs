@@ -65,17 +65,24 @@ fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
         ApiKey::ListGroups => check::<ListGroupsRequest>(api, version, body),
         ApiKey::DeleteGroups => check::<DeleteGroupsRequest>(api, version, body),
         ApiKey::OffsetDelete => check::<OffsetDeleteRequest>(api, version, body),
+        ApiKey::OffsetForLeaderEpoch => check::<OffsetForLeaderEpochRequest>(api, version, body),
+        ApiKey::CreatePartitions => check::<CreatePartitionsRequest>(api, version, body),
+        ApiKey::DeleteRecords => check::<DeleteRecordsRequest>(api, version, body),
+        ApiKey::AlterConfigs => check::<AlterConfigsRequest>(api, version, body),
+        ApiKey::DescribeTopicPartitions => check::<DescribeTopicPartitionsRequest>(api, version, body),
+        ApiKey::DescribeLogDirs => check::<DescribeLogDirsRequest>(api, version, body),
+        ApiKey::DescribeProducers => check::<DescribeProducersRequest>(api, version, body),
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }
 }
 
-fn encode<M: Encodable>(message: &M, version: i16) -> Bytes {
+pub(super) fn encode<M: Encodable>(message: &M, version: i16) -> Bytes {
     let mut body = BytesMut::new();
     message.encode(&mut body, version).unwrap();
     body.freeze()
 }
 
-fn text(s: &'static str) -> StrBytes {
+pub(super) fn text(s: &'static str) -> StrBytes {
     StrBytes::from_static_str(s)
 }
 
@@ -225,7 +232,7 @@ fn valid_of_groups(api: &Api, version: i16) -> Bytes {
             let topic = OffsetDeleteRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![part; 2]);
             encode(&OffsetDeleteRequest::default().with_group_id(group).with_topics(vec![topic; 2]), version)
         }
-        other => panic!("{other:?} is served but not fuzzed: add it here"),
+        _ => super::fuzz_admin::valid(api, version),
     }
 }
 

@@ -3,6 +3,7 @@
 mod cold;
 mod door;
 mod fuzz;
+mod fuzz_admin;
 mod groups;
 mod offsets;
 

@@ -1,0 +1,103 @@
+//! DescribeTopicPartitions (75), v0: topics with their partitions, a page at a time (KIP-966).
+
+use std::collections::BTreeSet;
+
+use forebay_disk::Topic;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use kafka_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+};
+use kafka_protocol::messages::{ApiKey, BrokerId};
+
+use super::Shared;
+use super::api::Api;
+use super::guard::{Field, INT32, Kind, Struct};
+use super::limits::MAX_DESCRIBED_PARTITIONS;
+use super::topics::topic_name;
+
+pub(crate) static API: Api = Api {
+    key: ApiKey::DescribeTopicPartitions,
+    name: "DescribeTopicPartitions",
+    advertised_from: 0,
+    from: 0,
+    to: 0,
+    flexible_from: 0,
+    request: &Struct {
+        fields: &[
+            Field::new(Kind::Array(&Kind::Struct(&Struct { fields: &[Field::new(Kind::String)], tags: &[] }))),
+            Field::new(INT32),
+            Field::new(Kind::Nullable(&Struct { fields: &[Field::new(Kind::String), Field::new(INT32)], tags: &[] })),
+        ],
+        tags: &[],
+    },
+};
+
+/// Topics come in the order of their names, so that a cursor says where the next page begins.
+pub(crate) fn handle(shared: &Shared, request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let topics = shared.door.log.topics();
+    let mut names: BTreeSet<&str> = request.topics.iter().map(|topic| topic.name.as_str()).collect();
+    if names.is_empty() {
+        names = topics.keys().map(String::as_str).collect();
+    }
+    let begin = request
+        .cursor
+        .as_ref()
+        .map_or(("", 0), |cursor| (cursor.topic_name.as_str(), usize::try_from(cursor.partition_index).unwrap_or(0)));
+    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, MAX_DESCRIBED_PARTITIONS);
+    let (mut described, mut left) = (Vec::new(), limit);
+    for name in names.range(begin.0..).copied() {
+        let from = if name == begin.0 { begin.1 } else { 0 };
+        if left == 0 {
+            return respond(described, Some((name, from)));
+        }
+        let answer = DescribeTopicPartitionsResponseTopic::default().with_name(Some(topic_name(name)));
+        let Some(topic) = topics.get(name) else {
+            described.push(answer.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
+            continue;
+        };
+        let until = topic.partitions.len().min(from + left);
+        let partitions = describe(shared, topic, from, until);
+        left -= partitions.len();
+        described
+            .push(answer.with_topic_id(topic.id).with_is_internal(topic.is_internal()).with_partitions(partitions));
+        if until < topic.partitions.len() {
+            return respond(described, Some((name, until)));
+        }
+    }
+    respond(described, None)
+}
+
+fn describe(
+    shared: &Shared,
+    topic: &Topic,
+    from: usize,
+    until: usize,
+) -> Vec<DescribeTopicPartitionsResponsePartition> {
+    let node = BrokerId(shared.node_id());
+    let page = topic.partitions.get(from..until).unwrap_or_default();
+    let partitions = page.iter().map(|partition| {
+        DescribeTopicPartitionsResponsePartition::default()
+            .with_partition_index(i32::try_from(partition.index()).unwrap_or(i32::MAX))
+            .with_leader_id(node)
+            .with_leader_epoch(partition.leader_epoch().0)
+            .with_replica_nodes(vec![node])
+            .with_isr_nodes(vec![node])
+            .with_eligible_leader_replicas(Some(Vec::new()))
+            .with_last_known_elr(Some(Vec::new()))
+    });
+    partitions.collect()
+}
+
+fn respond(
+    topics: Vec<DescribeTopicPartitionsResponseTopic>,
+    next: Option<(&str, usize)>,
+) -> DescribeTopicPartitionsResponse {
+    let cursor = next.map(|(name, partition)| {
+        Cursor::default()
+            .with_topic_name(topic_name(name))
+            .with_partition_index(i32::try_from(partition).unwrap_or(i32::MAX))
+    });
+    DescribeTopicPartitionsResponse::default().with_topics(topics).with_next_cursor(cursor)
+}

@@ -1,0 +1,56 @@
+//! Valid requests of the APIs that look after topics and partitions, for the property tests of parsing.
+
+use bytes::Bytes;
+use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::*;
+
+use super::super::api::Api;
+use super::super::topics::topic_name;
+use super::fuzz::{encode, text};
+
+pub(super) fn valid(api: &Api, version: i16) -> Bytes {
+    match api.key {
+        ApiKey::OffsetForLeaderEpoch => {
+            let part = OffsetForLeaderPartition::default().with_leader_epoch(3);
+            let topic = OffsetForLeaderTopic::default().with_topic(topic_name("t")).with_partitions(vec![part; 2]);
+            encode(&OffsetForLeaderEpochRequest::default().with_topics(vec![topic; 2]), version)
+        }
+        ApiKey::CreatePartitions => {
+            let place = CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(1)]);
+            let topic = CreatePartitionsTopic::default().with_name(topic_name("t")).with_count(3);
+            let topics = vec![topic.clone().with_assignments(None), topic.with_assignments(Some(vec![place; 2]))];
+            encode(&CreatePartitionsRequest::default().with_topics(topics), version)
+        }
+        ApiKey::DeleteRecords => {
+            let part = DeleteRecordsPartition::default().with_offset(9);
+            let topic = DeleteRecordsTopic::default().with_name(topic_name("t")).with_partitions(vec![part; 2]);
+            encode(&DeleteRecordsRequest::default().with_topics(vec![topic; 2]), version)
+        }
+        ApiKey::AlterConfigs => {
+            let config = AlterableConfig::default().with_name(text("retention.ms")).with_value(Some(text("1")));
+            let resource = AlterConfigsResource::default().with_resource_type(2).with_configs(vec![config; 2]);
+            encode(&AlterConfigsRequest::default().with_resources(vec![resource; 2]), version)
+        }
+        ApiKey::DescribeTopicPartitions => {
+            let topic = TopicRequest::default().with_name(topic_name("t"));
+            let cursor = Cursor::default().with_topic_name(topic_name("t")).with_partition_index(3);
+            let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic; 2]);
+            encode(&request.with_cursor(Some(cursor)), version)
+        }
+        ApiKey::DescribeLogDirs => {
+            let topic = DescribableLogDirTopic::default().with_topic(topic_name("t")).with_partitions(vec![1, 2]);
+            encode(&DescribeLogDirsRequest::default().with_topics(Some(vec![topic; 2])), version)
+        }
+        ApiKey::DescribeProducers => {
+            let topic = describe_producers_request::TopicRequest::default().with_name(topic_name("t"));
+            let topic = topic.with_partition_indexes(vec![1, 2]);
+            encode(&DescribeProducersRequest::default().with_topics(vec![topic; 2]), version)
+        }
+        other => panic!("{other:?} is served but not fuzzed: add it here"),
+    }
+}
