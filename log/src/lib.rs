@@ -1,5 +1,6 @@
 //! The log as a pure core: no tokio, no files, no sockets, no clock, no unseeded randomness.
 
+pub mod compaction;
 pub mod error;
 pub mod group;
 pub mod limits;

@@ -56,6 +56,14 @@ pub const MAX_CLOCK_LEAD_MS: i64 = 24 * 60 * 60_000;
 /// How often the recovery points are written when they have moved, in milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 
+/// How often partitions are looked at for compaction, in milliseconds.
+pub const CLEANER_INTERVAL_MS: u64 = 1000;
+/// Most bytes that the keys of one compaction pass take (Kafka's `log.cleaner.dedupe.buffer.size`); what has no room waits for
+/// the next pass.
+pub const CLEANER_KEYS_BYTES: usize = 16 << 20;
+/// Bytes that compaction reads and writes at once.
+pub const CLEANER_IO_BYTES: usize = 1 << 20;
+
 const _: () = assert!(MAX_TIMESTAMP_MS <= i64::MAX / 1000);
 const _: () = assert!(GATHER_BATCH_BYTES < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_MESSAGE_BYTES < MAX_BATCH_BYTES);

@@ -15,6 +15,14 @@ use crate::state::require_open;
 /// The topic that holds every transition; users may read it.
 pub(crate) const TOPIC: &str = "_alerts";
 
+/// How long every transition is there at least, before only the last one of each alert is: time for a receiver that is down.
+const COMPACTION_LAG_MS: i64 = 7 * 86_400_000;
+
+/// The configs of the topic.
+pub(crate) fn config() -> TopicConfig {
+    TopicConfig { min_compaction_lag_ms: COMPACTION_LAG_MS, ..TopicConfig::internal() }
+}
+
 /// The one partition of `_alerts`: transitions of all sources in one order.
 #[derive(Clone)]
 pub(super) struct Journal {
@@ -25,8 +33,15 @@ impl Journal {
     /// Opens the topic, making it at the first start.
     pub(super) async fn open(log: &Log) -> Result<Journal, LogError> {
         let topic = match log.topic(TOPIC) {
-            Some(topic) => topic,
-            None => log.create_topic(TOPIC, 1, TopicConfig::internal()).await?,
+            Some(topic) => {
+                // Made by a version that did not compact: without the lag, a receiver could miss what it has not got yet.
+                if topic.config().min_compaction_lag_ms == 0 {
+                    let config = TopicConfig { min_compaction_lag_ms: COMPACTION_LAG_MS, ..(*topic.config()).clone() };
+                    log.alter_topic(TOPIC, config).await?;
+                }
+                topic
+            }
+            None => log.create_topic(TOPIC, 1, config()).await?,
         };
         let first = topic.partitions.first().cloned();
         let partition = first.ok_or_else(|| LogError::UnknownTopic(TOPIC.to_owned()))?;

@@ -35,7 +35,7 @@ use crate::mqtt::Broker;
 use crate::reader::Reader;
 
 use courier::Couriers;
-pub(crate) use journal::TOPIC as JOURNAL_TOPIC;
+pub(crate) use journal::{TOPIC as JOURNAL_TOPIC, config as journal_config};
 use limits::MEASURE_INTERVAL;
 pub(crate) use service::STATE_TOPIC;
 use service::Service;

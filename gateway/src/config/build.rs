@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use forebay_log::TopicConfig;
+use forebay_log::topic::is_internal;
 
 use crate::ingest::Router;
 
@@ -259,10 +260,10 @@ impl Settings {
             });
         }
         for (route, origin) in &self.routes {
-            if route.topic.starts_with('_') {
+            if is_internal(&route.topic) {
                 problems.push(Problem {
                     origin: origin.clone(),
-                    what: format!("routes.topic: {} starts with _, as Forebay's own topics do", route.topic),
+                    what: format!("routes.topic: {} is a topic of Forebay's own", route.topic),
                     help: None,
                 });
             }

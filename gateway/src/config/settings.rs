@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
-use forebay_log::topic::check_topic_name;
+use forebay_log::topic::{check_topic_name, is_internal};
 use object_store::ClientConfigKey;
 use object_store::aws::AmazonS3ConfigKey;
 
@@ -131,8 +131,8 @@ impl Settings {
     fn add_topic(&mut self, topic: String, setting: Setting) -> Result<(), Problem> {
         let refuse = |what: String| Problem { origin: setting.origin.clone(), what, help: None };
         check_topic_name(&topic).map_err(|why| refuse(format!("[{TOPICS}.{topic}]: {why}")))?;
-        if topic.starts_with('_') {
-            return Err(refuse(format!("[{TOPICS}.{topic}]: names that start with _ belong to Forebay itself")));
+        if is_internal(&topic) {
+            return Err(refuse(format!("[{TOPICS}.{topic}]: this topic belongs to Forebay itself")));
         }
         let configs = self.topics.entry(topic.clone()).or_default();
         if setting.name.is_empty() {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use forebay_log::Millis;
-use forebay_log::topic::check_topic_name;
+use forebay_log::topic::{check_topic_name, is_internal};
 use forebay_sinks::time;
 
 use super::filter::{Filter, Template};
@@ -55,8 +55,8 @@ impl Router {
             let wrong = |key| move |what| RouteError { index, key, what };
             let filter = Filter::parse(&route.filter).map_err(wrong("filter"))?;
             check_topic_name(&route.topic).map_err(str::to_owned).map_err(wrong("topic"))?;
-            if route.topic.starts_with('_') {
-                let what = format!("\"{}\": topics that start with '_' are the program's own", route.topic);
+            if is_internal(&route.topic) {
+                let what = format!("\"{}\": this topic is the program's own", route.topic);
                 return Err(wrong("topic")(what));
             }
             let key = route.key.as_deref().map(|key| Template::parse(key, filter.wildcards())).transpose();

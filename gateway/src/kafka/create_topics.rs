@@ -97,7 +97,7 @@ async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) ->
     change(&mut config, defaults, &given.collect::<Vec<_>>())
         .map_err(|why| Refusal::new(ResponseError::InvalidConfig, why))?;
     if shared.door.log.topic(&topic.name).is_some() {
-        let why = format!("topic {} exists", topic.name.as_str());
+        let why = format!("Topic '{}' already exists.", topic.name.as_str());
         return Err(Refusal::new(ResponseError::TopicAlreadyExists, why));
     }
     check_room(&shared.door.log, partitions)?;

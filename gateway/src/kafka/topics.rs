@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use forebay_disk::{Log, LogError, Partition, Topic};
 use forebay_log::topic::check_topic_name;
+pub(crate) use forebay_log::topic::is_internal;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
@@ -60,11 +61,6 @@ pub(crate) fn partition(topic: &Topic, index: i32) -> Option<&Arc<Partition>> {
     topic.partitions.get(usize::try_from(index).ok()?)
 }
 
-/// Topics that start with `_` hold the program's own state: clients read them but do not write, make or delete them.
-pub(crate) fn is_internal(name: &str) -> bool {
-    name.starts_with('_')
-}
-
 /// A name for a response.
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
@@ -74,7 +70,7 @@ pub(crate) fn topic_name(name: &str) -> TopicName {
 pub(crate) fn check_new_name(name: &str) -> Result<(), Refusal> {
     check_topic_name(name).map_err(|why| Refusal::new(ResponseError::InvalidTopicException, why))?;
     if is_internal(name) {
-        let why = "topic names that start with '_' are reserved for Forebay's own state; choose another name";
+        let why = format!("topic {name} is reserved for Forebay's own state; choose another name");
         return Err(Refusal::new(ResponseError::InvalidTopicException, why));
     }
     Ok(())

@@ -50,6 +50,8 @@ const LOG_COUNTERS: &[LogCounter] = &[
     ("log_sync_seconds", "Time spent in the syncs of group commits", |s| s.sync_nanos as f64 / 1e9),
     ("log_appended_bytes", "Bytes of record batches made durable", |s| s.appended_bytes as f64),
     ("log_failed_writes", "Writes and syncs that failed, their appends refused", |s| s.failed_writes as f64),
+    ("log_compacted_records", "Records that compaction has removed", |s| s.compacted_records as f64),
+    ("log_compacted_bytes", "Bytes by which compaction has made the log smaller", |s| s.compacted_bytes as f64),
     ("log_corrupt_batches", "Times that damaged batches were found", |s| s.corrupt_batches as f64),
 ];
 

@@ -20,16 +20,16 @@ use crate::mqtt;
 const MAKE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The node's own state. Who keeps it makes its topic as well; made together, they cost a first start one change of the metadata.
-const STATE: [&str; 5] =
-    [MANIFEST_TOPIC, mqtt::SESSIONS_TOPIC, mqtt::RETAINED_TOPIC, alerts::STATE_TOPIC, alerts::JOURNAL_TOPIC];
+const STATE: [&str; 4] = [MANIFEST_TOPIC, mqtt::SESSIONS_TOPIC, mqtt::RETAINED_TOPIC, alerts::STATE_TOPIC];
 
 /// Makes all that is missing at a start, at once. If that cannot be, [`create_configured`] and those who keep the state make one
 /// after the other, and say what is wrong.
 pub(super) async fn create_at_start(log: &Log, config: &Config) -> anyhow::Result<()> {
     let new = |name: &str, partitions, config| NewTopic { name: name.to_owned(), partitions, config };
     let configured = wanted(config).into_iter().map(|(name, t)| new(name, t.num_partitions, t.config.clone()));
-    let state = STATE.map(|name| new(name, 1, TopicConfig::internal()));
-    let missing = configured.chain(state).filter(|topic| log.topic(&topic.name).is_none()).collect();
+    let state = STATE.map(|name| new(name, 1, TopicConfig::state()));
+    let journal = new(alerts::JOURNAL_TOPIC, 1, alerts::journal_config());
+    let missing = configured.chain(state).chain([journal]).filter(|topic| log.topic(&topic.name).is_none()).collect();
     if let Err(error) = log.create_topics(missing).await {
         tracing::debug!(%error, "missing topics cannot be made at once");
     }

@@ -44,7 +44,7 @@ impl StateTopic {
     pub async fn open(log: &Log, name: &str) -> Result<Arc<StateTopic>, LogError> {
         let topic = match log.topic(name) {
             Some(topic) => topic,
-            None => log.create_topic(name, 1, TopicConfig::internal()).await?,
+            None => log.create_topic(name, 1, TopicConfig::state()).await?,
         };
         let partition = first_partition(&topic)?;
         let (loaded, partition) =

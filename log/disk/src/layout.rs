@@ -23,3 +23,16 @@ pub(crate) fn deleted_dir(topic_id: uuid::Uuid, partition: u32) -> PathBuf {
 pub(crate) fn segment_path(dir: &Path, base: Offset, kind: FileKind) -> PathBuf {
     dir.join(file_name(base, kind))
 }
+
+/// Where a compacted segment is written: nothing yet, and removed by the next start.
+pub(crate) fn cleaned_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(file_name(base, FileKind::Log) + CLEANED)
+}
+
+/// A compacted segment that is to take the places of those that it was made of; the next start sees to it (Kafka's names).
+pub(crate) fn swap_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(file_name(base, FileKind::Log) + SWAP)
+}
+
+pub(crate) const CLEANED: &str = ".cleaned";
+pub(crate) const SWAP: &str = ".swap";

@@ -1,6 +1,7 @@
 //! The log on disk: files behind a trait, group commit, recovery, and the handles that doors use.
 
 mod chain;
+mod cleaner;
 mod clock;
 mod dirs;
 mod engine;
@@ -27,6 +28,7 @@ mod space;
 mod starts;
 mod stats;
 mod store;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod topic;

@@ -12,6 +12,7 @@ use forebay_log::TopicConfig;
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use tokio::sync::{Semaphore, watch};
 
+use crate::cleaner::Cleaner;
 use crate::engine::Engine;
 use crate::files::{Files, is_disk_full};
 use crate::keeper::{Care, Keeper};
@@ -94,6 +95,7 @@ pub(crate) struct Inner {
 pub(crate) struct Running {
     shards: Vec<Shard>,
     keeper: Keeper,
+    cleaner: Cleaner,
 }
 
 impl Log {
@@ -123,6 +125,7 @@ impl Log {
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
         let topics = Arc::new(ArcSwap::default());
         let unopened = Arc::new(UnopenedList::default());
+        let cleaned = (Arc::clone(&files), Arc::clone(&topics));
         let care = Care { files: Arc::clone(&files), space: Arc::clone(&space), topics: Arc::clone(&topics) };
         let (changed, _) = watch::channel(0);
         let inner = Inner {
@@ -152,7 +155,9 @@ impl Log {
         // recovery damage below a lost point would be taken for a torn tail.
         let keeper = Keeper::start(care, Arc::clone(&inner.unopened), known, inner.options.fsync);
         let keeper = keeper.map_err(LogError::io("keeper"))?;
-        *inner.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { shards: started, keeper });
+        let cleaner = Cleaner::start(cleaned.0, cleaned.1).map_err(LogError::io("cleaner"))?;
+        *inner.running.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Running { shards: started, keeper, cleaner });
         Ok(Log { inner: Arc::new(inner) })
     }
 
@@ -252,7 +257,8 @@ impl Log {
 impl Inner {
     fn shutdown(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { shards, keeper }) = running else { return };
+        let Some(Running { shards, keeper, cleaner }) = running else { return };
+        cleaner.stop();
         self.admission.close();
         let mut clean = true;
         for shard in &shards {

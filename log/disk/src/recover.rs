@@ -20,9 +20,10 @@ use crate::segment_file::SegmentFile;
 use crate::starts;
 use crate::stats::Stats;
 use crate::store::{EPOCHS_FILE, remove_segment};
+use crate::swap;
 
 /// How long after a write its producer may still repeat it, not knowing that it was stored; clients give up sooner.
-const PRODUCER_MEMORY_MS: i64 = 15 * 60_000;
+pub(crate) const PRODUCER_MEMORY_MS: i64 = 15 * 60_000;
 /// How much of a closed segment is read for what producers wrote last.
 const PRODUCER_MEMORY_BYTES: u64 = 4 << 20;
 
@@ -46,6 +47,7 @@ pub(crate) struct Recovered {
 impl Recovery<'_> {
     /// Opens the partition.
     pub(crate) fn run(&self) -> io::Result<Recovered> {
+        swap::recover(self.files.as_ref(), self.dir)?;
         let starts = starts::load(self.files.as_ref(), self.dir)?;
         let mut epochs = read_file(self.files.as_ref(), &self.dir.join(EPOCHS_FILE))?
             .and_then(|bytes| EpochCache::from_text(std::str::from_utf8(&bytes).ok()?))

@@ -138,6 +138,14 @@ impl SegmentFile {
         open.map_or_else(|| self.files.open(&self.path(), false), Ok)
     }
 
+    /// Keeps the file open, so that who still reads this segment reads it whole when another file gets its name.
+    pub(crate) fn pin(&self) {
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        if active.is_none() {
+            *active = self.files.open(&self.path(), false).ok();
+        }
+    }
+
     /// Takes durable batches into the indexes, then lets readers see them.
     pub(crate) fn grow(&self, batches: &[Placed]) {
         let mut indexes = self.indexes.write().unwrap_or_else(PoisonError::into_inner);

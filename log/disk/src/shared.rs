@@ -1,17 +1,17 @@
 //! What a partition's shard publishes and its handles read, without a lock on either side.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use forebay_log::Offset;
 use forebay_log::partition::{ClosedSegment, EpochCache, Watermarks};
+use forebay_log::topic::is_internal;
 use tokio::sync::watch;
 
 use crate::machine::Machine;
 use crate::segment_file::SegmentFile;
 use crate::stats::Stats;
-use crate::topic::is_internal;
 
 /// One partition, seen from outside its shard.
 pub(crate) struct Shared {
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: AtomicI32,
     pub(crate) epochs: ArcSwap<EpochCache>,
     pub(crate) local_bytes: AtomicU64,
+    /// Below which offset the log is compacted.
+    pub(crate) compacted: AtomicI64,
     pub(crate) offline: ArcSwapOption<String>,
     /// The topic is deleted.
     pub(crate) removed: AtomicBool,
@@ -49,6 +51,7 @@ impl Shared {
             epoch: AtomicI32::new(0),
             epochs: ArcSwap::default(),
             local_bytes: AtomicU64::new(0),
+            compacted: AtomicI64::new(0),
             offline: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
             closed_version: AtomicU64::new(u64::MAX),
@@ -62,6 +65,7 @@ impl Shared {
         if **self.epochs.load() != *machine.epochs() {
             self.epochs.store(Arc::new(machine.epochs().clone()));
         }
+        self.compacted.store(machine.compacted_to().0, Ordering::Release);
         self.local_bytes.store(machine.local_bytes(), Ordering::Release);
         if self.closed_version.swap(machine.closed_version(), Ordering::AcqRel) != machine.closed_version() {
             self.closed.store(Arc::new(machine.closed_segments()));

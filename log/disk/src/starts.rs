@@ -16,6 +16,9 @@ const HEADING: &str = "forebay-partition-state 1";
 /// Writes the starts of the partition in `dir`, atomically.
 pub(crate) fn save(files: &dyn Files, dir: &Path, starts: &Starts) -> io::Result<()> {
     let mut body = format!("log_start {}\ntiered {}\n", starts.log_start, starts.tiered);
+    if starts.compacted > Offset::ZERO {
+        let _ = writeln!(body, "compacted {}", starts.compacted);
+    }
     for cold in &starts.cold {
         let _ = writeln!(body, "cold {} {} {}", cold.end_offset, cold.bytes, cold.appended);
     }
@@ -37,6 +40,7 @@ fn parse(body: &str) -> Option<Starts> {
         match words.next()? {
             "log_start" => starts.log_start = Offset::from_text(words.next()?)?,
             "tiered" => starts.tiered = Offset::from_text(words.next()?)?,
+            "compacted" => starts.compacted = Offset::from_text(words.next()?)?,
             "cold" => starts.cold.push(ColdSegment {
                 end_offset: Offset::from_text(words.next()?)?,
                 bytes: words.next()?.parse().ok()?,

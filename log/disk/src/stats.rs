@@ -19,6 +19,10 @@ pub struct LogStats {
     pub failed_writes: u64,
     /// Times that damaged batches were found, at a start or by a read.
     pub corrupt_batches: u64,
+    /// Records that compaction has removed.
+    pub compacted_records: u64,
+    /// Bytes by which compaction has made the log smaller.
+    pub compacted_bytes: u64,
 }
 
 /// The counters themselves.
@@ -30,6 +34,8 @@ pub(crate) struct Stats {
     appended_bytes: AtomicU64,
     failed_writes: AtomicU64,
     corrupt_batches: AtomicU64,
+    compacted_records: AtomicU64,
+    compacted_bytes: AtomicU64,
     /// One for each shard.
     sync_clocks: Mutex<Vec<Arc<SyncClock>>>,
 }
@@ -76,6 +82,10 @@ impl Stats {
     pub(crate) fn corrupt_batch(&self) {
         self.corrupt_batches.fetch_add(1, Ordering::Relaxed);
     }
+    pub(crate) fn compacted(&self, records: u64, bytes: u64) {
+        self.compacted_records.fetch_add(records, Ordering::Relaxed);
+        self.compacted_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
     pub(crate) fn read(&self) -> LogStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LogStats {
@@ -85,6 +95,8 @@ impl Stats {
             appended_bytes: get(&self.appended_bytes),
             failed_writes: get(&self.failed_writes),
             corrupt_batches: get(&self.corrupt_batches),
+            compacted_records: get(&self.compacted_records),
+            compacted_bytes: get(&self.compacted_bytes),
         }
     }
 }

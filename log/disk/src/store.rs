@@ -9,11 +9,12 @@ use forebay_log::segment::{FileKind, Indexes};
 use forebay_log::{Millis, Offset};
 
 use crate::files::{File, Files, remove_if_there, replace_file};
-use crate::layout::segment_path;
+use crate::layout::{segment_path, swap_path};
 use crate::segment_file::SegmentFile;
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::starts;
+use crate::swap::Swaps;
 
 /// A write that is in the file but not durable yet.
 struct Pending {
@@ -31,6 +32,7 @@ pub(crate) struct Store {
     pending: Option<Pending>,
     /// Segments that readers no longer see but whose files are not removed yet.
     doomed: Vec<Offset>,
+    swaps: Swaps,
 }
 
 impl Store {
@@ -41,7 +43,7 @@ impl Store {
         shared: Arc<Shared>,
         active: Arc<SegmentFile>,
     ) -> Store {
-        Store { files, dir, space, shared, active, pending: None, doomed: Vec::new() }
+        Store { files, dir, space, shared, active, pending: None, doomed: Vec::new(), swaps: Swaps::default() }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -53,6 +55,10 @@ impl Store {
         match work {
             Work::Starts(starts) => {
                 self.space.reserved(|| starts::save(self.files.as_ref(), &self.dir, starts))?;
+                Ok(None)
+            }
+            Work::Compact(compacted) => {
+                self.swaps.begin(&self.files, &self.dir, compacted)?;
                 Ok(None)
             }
             Work::Write(write) => self.write(write).map(Some),
@@ -93,6 +99,10 @@ impl Store {
 
     /// The pending write is durable: readers may see it.
     pub(crate) fn commit(&mut self) {
+        if let Some(gone) = self.swaps.show(&self.shared) {
+            self.doomed.extend(gone);
+            self.sweep();
+        }
         let Some(Pending { batches, rolled }) = self.pending.take() else { return };
         self.shared.stats.appended(batches.iter().map(|placed| placed.header.size as u64).sum());
         if let Some(new) = rolled {
@@ -109,6 +119,7 @@ impl Store {
 
     /// The pending write failed; the machine asks for a repair next.
     pub(crate) fn abandon(&mut self) {
+        self.swaps.abandon(self.files.as_ref(), &self.dir);
         self.pending = None;
     }
 
@@ -140,6 +151,7 @@ impl Store {
         let mut segments = Vec::clone(&self.shared.segments.load());
         segments.retain(|segment| !bases.contains(&segment.base));
         self.shared.segments.store(Arc::new(segments));
+        self.swaps.forget(bases);
         self.doomed.extend_from_slice(bases);
         self.sweep();
     }
@@ -147,7 +159,7 @@ impl Store {
     /// Removes the files of deleted segments; what fails is tried again at the next tick.
     pub(crate) fn sweep(&mut self) {
         if self.doomed.is_empty() {
-            return;
+            return self.swaps.finish(self.files.as_ref(), &self.dir);
         }
         let (files, dir) = (self.files.as_ref(), &self.dir);
         self.doomed.retain(|&base| match remove_segment(files, dir, base) {
@@ -159,6 +171,8 @@ impl Store {
         });
         if let Err(error) = files.sync_dir(dir) {
             tracing::warn!(%error, dir = %dir.display(), "cannot sync a directory after deletion");
+        } else if self.doomed.is_empty() {
+            self.swaps.finish(files, dir);
         }
     }
 
@@ -171,6 +185,7 @@ impl Store {
 
 /// Removes a segment's files, the log last: while it is there, the segment is found again.
 pub(crate) fn remove_segment(files: &dyn Files, dir: &std::path::Path, base: Offset) -> io::Result<()> {
+    remove_if_there(files, &swap_path(dir, base))?;
     for kind in [FileKind::Index, FileKind::TimeIndex, FileKind::Log] {
         remove_if_there(files, &segment_path(dir, base, kind))?;
     }

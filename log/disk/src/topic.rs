@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use forebay_log::TopicConfig;
+use forebay_log::topic::is_internal;
 
 use crate::partition::Partition;
 
@@ -27,12 +28,8 @@ impl Topic {
     pub fn config(&self) -> Arc<TopicConfig> {
         self.config.load_full()
     }
-    /// Internal topics (the program's own state) start with `_`.
+    /// Whether it holds the program's own state.
     pub fn is_internal(&self) -> bool {
         is_internal(&self.name)
     }
-}
-
-pub(crate) fn is_internal(name: &str) -> bool {
-    name.starts_with('_')
 }

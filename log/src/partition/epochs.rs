@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn an_epoch_ends_where_the_next_begins() {
         let cache = cache();
-        assert_eq!(cache.end_offset(Epoch(0), Offset(20)), None);
+        assert_eq!(cache.end_offset(Epoch(0), Offset(20)), Some((Epoch(0), Offset(0))), "older than all");
+        assert_eq!(EpochCache::default().end_offset(Epoch(0), Offset(20)), None);
         assert_eq!(cache.end_offset(Epoch(1), Offset(20)), Some((Epoch(1), Offset(10))));
         assert_eq!(cache.end_offset(Epoch(3), Offset(20)), Some((Epoch(1), Offset(10))));
         assert_eq!(cache.end_offset(Epoch(4), Offset(20)), Some((Epoch(4), Offset(20))));

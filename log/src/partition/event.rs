@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::compacted::Compacted;
 use super::epochs::EpochCache;
 use super::producers::{ActiveProducer, Changed};
 use super::segments::{Segment, Starts};
@@ -105,6 +106,10 @@ pub enum Event<T> {
     SetTiered(Offset, T),
     /// Records below this are to go.
     SetLogStart(Offset, T),
+    /// Put a compacted segment into its place.
+    Compact(Compacted, T),
+    /// Records below this are compacted.
+    SetCompacted(Offset, T),
     /// Tell which idempotent producers are remembered.
     DescribeProducers(T),
     /// This node leads from `epoch` on, with these followers in sync.
@@ -160,6 +165,8 @@ pub enum Work {
     Write(Write),
     /// Replace the partition's saved starts.
     Starts(Starts),
+    /// Put a compacted segment into the place of those that it was made of.
+    Compact(Compacted),
 }
 
 /// Batches for the active segment.
@@ -225,4 +232,5 @@ pub(super) enum Change {
         producers: Changed,
     },
     Starts(Starts),
+    Compacted(Compacted),
 }

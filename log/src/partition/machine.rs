@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::ages::Step;
 use super::commit::Built;
+use super::compacted::Compacted;
 use super::epochs::EpochCache;
 use super::event::{Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Repair, ReplicaId, Watermarks};
 use super::producers::Producers;
@@ -50,6 +51,8 @@ pub(super) enum Control<T> {
     Roll(T),
     Tiered(Offset, T),
     LogStart(Offset, T),
+    Compact(Compacted, T),
+    Cleaned(Offset, T),
 }
 
 /// One partition. See the module for how it is driven.
@@ -150,6 +153,12 @@ impl<T> Partition<T> {
         closed.iter().filter(|s| s.end_offset <= self.high_watermark).map(Segment::closed).collect()
     }
 
+    /// Below which offset the log is compacted.
+    #[must_use]
+    pub fn compacted_to(&self) -> Offset {
+        self.starts.compacted
+    }
+
     /// Changes whenever [`Partition::closed_segments`] does.
     #[must_use]
     pub fn closed_version(&self) -> u64 {
@@ -216,6 +225,8 @@ impl<T> Partition<T> {
             Event::Roll(token) => self.controls.push_back(Control::Roll(token)),
             Event::SetTiered(end, token) => self.controls.push_back(Control::Tiered(end, token)),
             Event::SetLogStart(to, token) => self.controls.push_back(Control::LogStart(to, token)),
+            Event::Compact(compacted, token) => self.controls.push_back(Control::Compact(compacted, token)),
+            Event::SetCompacted(end, token) => self.controls.push_back(Control::Cleaned(end, token)),
             Event::DescribeProducers(token) => {
                 effects.push(Effect::Done(token, Outcome::Producers(self.producers.active())));
             }
@@ -268,6 +279,7 @@ impl<T> Partition<T> {
                 self.starts = starts;
                 gone = self.drop_segments();
             }
+            Change::Compacted(compacted) => self.compacted(&compacted),
         }
         self.unreplicated.extend(acks);
         self.advance(effects);
@@ -313,7 +325,7 @@ impl<T> Partition<T> {
         self.doubtful.extend(acks.into_iter().map(|(token, _)| (token, fault.refusal())));
         effects.extend(applied.into_iter().map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
         self.state = match change {
-            Change::Starts(_) => State::Idle,
+            Change::Starts(_) | Change::Compacted(_) => State::Idle,
             Change::Written { rolled, active, .. } => {
                 self.refuse_waiting(fault, effects);
                 let durable = self.active();
@@ -338,7 +350,11 @@ impl<T> Partition<T> {
     fn refuse_waiting(&mut self, fault: &Fault, effects: &mut Vec<Effect<T>>) {
         let carried = self.carried.take().into_iter().flat_map(|built| built.acks).map(|(token, _)| token);
         let controls = self.controls.drain(..).map(|control| match control {
-            Control::Roll(token) | Control::Tiered(_, token) | Control::LogStart(_, token) => token,
+            Control::Roll(token)
+            | Control::Tiered(_, token)
+            | Control::LogStart(_, token)
+            | Control::Compact(_, token)
+            | Control::Cleaned(_, token) => token,
         });
         let tokens = carried.chain(self.queue.drain(..).map(|append| append.token)).chain(controls);
         effects.extend(tokens.map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));

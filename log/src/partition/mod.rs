@@ -12,6 +12,7 @@
 
 mod ages;
 mod commit;
+mod compacted;
 mod epochs;
 mod event;
 mod machine;
@@ -22,6 +23,7 @@ mod work;
 
 pub use ages::believable;
 pub use commit::check_batches;
+pub use compacted::Compacted;
 pub use epochs::EpochCache;
 pub use event::{
     Append, AppendData, Appended, Durable, Effect, Event, Fault, Outcome, Persist, Placed, Repair, ReplicaId,

@@ -62,6 +62,7 @@ impl Segment {
             end_offset: self.end_offset,
             bytes: self.bytes,
             max_timestamp: self.max_timestamp,
+            appended: self.appended,
             append_day: self.appended.utc_day(),
         }
     }
@@ -75,6 +76,8 @@ pub struct ClosedSegment {
     pub end_offset: Offset,
     pub bytes: u64,
     pub max_timestamp: Millis,
+    /// When its last record was appended.
+    pub appended: Millis,
     /// UTC day on which its records were appended, days since 1970-01-01. Segments roll at midnight UTC.
     pub append_day: i64,
 }
@@ -94,6 +97,8 @@ pub struct Starts {
     pub log_start: Offset,
     /// Records below this are in the cold tier.
     pub tiered: Offset,
+    /// Records below this are compacted.
+    pub compacted: Offset,
     /// Segments that have left the local disk but not the log, oldest first.
     pub cold: Vec<ColdSegment>,
 }

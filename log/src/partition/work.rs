@@ -45,6 +45,11 @@ impl<T> Partition<T> {
                 starts.tiered = starts.tiered.max(end.min(self.high_watermark));
                 token
             }
+            Control::Compact(compacted, token) => return self.compact(compacted, token, effects),
+            Control::Cleaned(end, token) => {
+                starts.compacted = starts.compacted.max(end.min(self.high_watermark));
+                token
+            }
             Control::LogStart(to, token) => {
                 starts.log_start = starts.log_start.max(to.min(self.high_watermark));
                 starts.cold.retain(|cold| cold.end_offset > starts.log_start);

@@ -29,6 +29,8 @@ const CODEC_BITS: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
+/// Bit 6: the base timestamp is when tombstones in the batch may go (KIP-534).
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// What is wrong with bytes that should be a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +140,22 @@ impl BatchHeader {
         self.attributes & LOG_APPEND_TIME_BIT != 0
     }
 
+    /// When tombstones in the batch may go, once compaction has settled that (KIP-534).
+    pub fn delete_horizon(&self) -> Option<Millis> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    pub(super) fn mark_delete_horizon(&mut self) {
+        self.attributes |= DELETE_HORIZON_BIT;
+    }
+    pub(super) fn set_compression(&mut self, codec: Compression) {
+        self.attributes = (self.attributes & !CODEC_BITS) | codec.id();
+    }
+    /// Of a batch without records: neither a codec nor a horizon nor whose clock.
+    pub(super) fn clear_attributes(&mut self) {
+        self.attributes &= TRANSACTIONAL_BIT | CONTROL_BIT;
+    }
+
     /// Writes base offset and leader epoch into a stored batch; the checksum does not cover them. Does nothing to
     /// fewer bytes than a header has.
     pub fn patch(batch: &mut [u8], base_offset: Offset, epoch: Epoch) {
@@ -149,7 +167,7 @@ impl BatchHeader {
 
     /// Writes all fields but size and checksum, which come from the bytes themselves: `batch` is whole, its first 61
     /// bytes are overwritten.
-    pub(super) fn write(&self, batch: &mut [u8]) {
+    pub(crate) fn write(&self, batch: &mut [u8]) {
         let length = i32::try_from(batch.len() - BATCH_PREFIX_BYTES).unwrap_or(i32::MAX);
         put(batch, at::LENGTH, &length.to_be_bytes());
         put(batch, at::MAGIC, &[2]);

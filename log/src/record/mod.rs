@@ -7,6 +7,7 @@ mod builder;
 mod chunk;
 mod compression;
 mod reader;
+mod retain;
 mod validate;
 mod varint;
 
@@ -15,6 +16,7 @@ pub use builder::BatchBuilder;
 pub use chunk::RecordChunk;
 pub use compression::Compression;
 pub use reader::{Headers, Record, RecordHeader, RecordReader, RecordRef};
+pub use retain::{Retained, empty_batch, retain};
 pub use validate::{validate, validate_records};
 
 #[cfg(test)]

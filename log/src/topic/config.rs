@@ -114,6 +114,12 @@ impl TopicConfig {
         }
     }
 
+    /// As [`TopicConfig::internal`], of a topic whose writer rewrites its live set by itself.
+    #[must_use]
+    pub fn state() -> Self {
+        TopicConfig { self_compacting: true, ..TopicConfig::internal() }
+    }
+
     /// Whether closed segments go to the cold tier. What is compacted changes, and the cold tier's objects do not.
     #[must_use]
     pub fn is_tiered(&self) -> bool {

@@ -8,6 +8,25 @@ pub use values::{CompressionType, LakeFormat, Ratio, TimestampType};
 
 use crate::limits;
 
+/// Topics that hold the program's own state, and the one of Kafka's that is still to come. Other names that begin with `_` are
+/// users' (`_schemas` is a schema registry's).
+const INTERNAL: [&str; 8] = [
+    "__consumer_offsets",
+    "__transaction_state",
+    "_alert_state",
+    "_alerts",
+    "_lake_manifest",
+    "_mqtt_retained",
+    "_mqtt_sessions",
+    "_security",
+];
+
+/// Whether the topic holds the program's own state: clients read it but do not write, make, alter or delete it.
+#[must_use]
+pub fn is_internal(name: &str) -> bool {
+    INTERNAL.contains(&name)
+}
+
 /// Checks a topic name by Kafka's rules: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`.
 ///
 /// # Errors

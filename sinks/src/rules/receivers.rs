@@ -133,7 +133,7 @@ fn kafka(doc: &mut Doc<'_>, body: &MarkedMappingNode) -> Option<ReceiverConfig> 
     let topic = doc.text(node, "`topic`")?.as_str().to_owned();
     let problem = match forebay_log::topic::check_topic_name(&topic) {
         Err(problem) => problem,
-        Ok(()) if topic.starts_with('_') => "topics that start with `_` are the program's own",
+        Ok(()) if forebay_log::topic::is_internal(&topic) => "this topic is the program's own",
         Ok(()) => return Some(ReceiverConfig::Kafka { topic }),
     };
     doc.error(node.span(), format!("`topic`: {problem}"), None);
