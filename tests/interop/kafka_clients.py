@@ -247,7 +247,7 @@ def test_confluent_admin(bootstrap):
     check([end.result(DEADLINE).offset for end in ends.values()] == [-1], "largest timestamp of an empty partition")
     admin.delete_topics([topic])[topic].result(DEADLINE)
     eventually(lambda: topic not in admin.list_topics(timeout=DEADLINE).topics, "topic is not gone")
-    for reserved in ("_mine", "bad/name"):
+    for reserved in ("_alerts", "bad/name"):
         try:
             admin.create_topics([NewTopic(reserved, 1, 1)])[reserved].result(DEADLINE)
             check(False, "topic", reserved, "was made")

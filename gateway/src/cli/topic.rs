@@ -47,7 +47,7 @@ enum Command {
         /// Topics; none means all
         topics: Vec<String>,
     },
-    /// Change the configs of a topic
+    /// Change the configs of a topic, or give it more partitions
     Alter {
         /// Its name
         topic: String,
@@ -55,8 +55,11 @@ enum Command {
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
         configs: Vec<(String, String)>,
         /// Take a config back to its default; may be repeated
-        #[arg(long = "delete-config", value_name = "KEY", required_unless_present = "configs")]
+        #[arg(long = "delete-config", value_name = "KEY")]
         resets: Vec<String>,
+        /// Number of partitions that it is to have in all; keys may then go to others than before
+        #[arg(long, required_unless_present_any = ["configs", "resets"], value_parser = clap::value_parser!(i32).range(1..))]
+        partitions: Option<i32>,
     },
     /// Remove a topic and its records
     Delete {
@@ -95,10 +98,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         Command::Describe { topics } => describe(&mut client, topics).await?,
-        Command::Alter { topic, configs, resets } => {
+        Command::Alter { topic, configs, resets, partitions } => {
             let sets = configs.into_iter().map(|(key, value)| ConfigChange::Set(key, value));
             let changes: Vec<ConfigChange> = sets.chain(resets.into_iter().map(ConfigChange::Reset)).collect();
-            client.alter_topic(&topic, &changes).await?;
+            if !changes.is_empty() {
+                client.alter_topic(&topic, &changes).await?;
+            }
+            if let Some(count) = partitions {
+                client.create_partitions(&topic, count).await?;
+            }
             format!("altered topic {topic}\n")
         }
         Command::Delete { topics } => {

@@ -72,12 +72,24 @@ struct PendingPartition {
     append: Result<(Ticket, Arc<Partition>), Refusal>,
 }
 
+/// What holds for every batch of a request.
+struct Rules {
+    version: i16,
+    /// Every in-sync replica must have it.
+    all: bool,
+    deadline: Instant,
+}
+
+/// `acks` of a request that waits for every in-sync replica.
+const ALL: i16 = -1;
+
 /// Hands every batch of the request to its partition, waiting under back-pressure. Requests of one connection pass
 /// here one after the other, which keeps their order.
 pub(crate) async fn submit(shared: &Shared, version: i16, request: ProduceRequest) -> Pending {
     let wait = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(MAX_PRODUCE_WAIT);
     let deadline = Instant::now() + wait;
     let refused = refuse_request(&request);
+    let rules = Rules { version, all: request.acks == ALL, deadline };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
         let topic = find_topic(shared, version, &data);
@@ -85,7 +97,7 @@ pub(crate) async fn submit(shared: &Shared, version: i16, request: ProduceReques
         for part in data.partition_data {
             let append = match (&refused, &topic) {
                 (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone()),
-                (None, Ok(topic)) => append(topic, part.index, part.records, version, deadline).await,
+                (None, Ok(topic)) => append(topic, part.index, part.records, &rules).await,
             };
             partitions.push(PendingPartition { index: part.index, append });
         }
@@ -96,7 +108,7 @@ pub(crate) async fn submit(shared: &Shared, version: i16, request: ProduceReques
 
 /// Why the whole request is refused, if it is.
 fn refuse_request(request: &ProduceRequest) -> Option<Refusal> {
-    if !matches!(request.acks, -1..=1) {
+    if !matches!(request.acks, ALL..=1) {
         return Some(ResponseError::InvalidRequiredAcks.into());
     }
     let why = "transactions are not served";
@@ -121,13 +133,15 @@ async fn append(
     topic: &Topic,
     index: i32,
     records: Option<Bytes>,
-    version: i16,
-    deadline: Instant,
+    rules: &Rules,
 ) -> Result<(Ticket, Arc<Partition>), Refusal> {
     let partition = partition(topic, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let records = records.unwrap_or_default();
-    check_batch(&records, version)?;
-    let submitted = tokio::time::timeout_at(deadline, partition.submit(AppendData::Batches(records))).await;
+    check_batch(&records, rules.version)?;
+    let data = AppendData::Batches(records);
+    let submit =
+        async { if rules.all { partition.submit(data).await } else { partition.submit_to_leader(data).await } };
+    let submitted = tokio::time::timeout_at(rules.deadline, submit).await;
     let ticket = submitted.map_err(|_| timed_out("the log took no more writes in time"))??;
     Ok((ticket, Arc::clone(partition)))
 }
@@ -198,7 +212,9 @@ async fn answer(
     let response = PartitionProduceResponse::default().with_index(index).with_log_append_time_ms(-1);
     match outcome {
         Ok((appended, partition)) => {
-            response.with_base_offset(appended.base_offset.0).with_log_start_offset(partition.watermarks().log_start.0)
+            let time = appended.append_time.map_or(-1, |time| time.0);
+            let response = response.with_base_offset(appended.base_offset.0).with_log_append_time_ms(time);
+            response.with_log_start_offset(partition.watermarks().log_start.0)
         }
         Err(refusal) => {
             let response = response.with_error_code(refusal.code).with_base_offset(-1).with_log_start_offset(-1);

@@ -12,6 +12,7 @@ use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use forebay_log::partition::{
     ActiveProducer, Append, AppendData, Appended, ClosedSegment, EpochCache, Event, Watermarks, check_batches,
 };
+use forebay_log::record::NO_KEY;
 use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError, TopicConfig};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -23,6 +24,9 @@ use crate::segment_file::SegmentFile;
 use crate::shard::{Mailbox, Request, control};
 use crate::shared::Shared;
 use crate::space::Space;
+
+/// Replicas of each partition that are in sync: a node alone has one.
+const IN_SYNC_REPLICAS: u32 = 1;
 
 /// Completes when the append is durable, or refused.
 pub struct Ticket {
@@ -106,7 +110,15 @@ impl Partition {
     /// # Errors
     /// What refuses the data at once: batches that are not valid, a full disk, a deleted topic, a node that stops.
     pub async fn submit(&self, data: AppendData) -> Result<Ticket, AppendError> {
-        self.submit_to(None, data).await
+        self.submit_to(None, data, true).await
+    }
+
+    /// [`Partition::submit`], content with this replica alone, whatever `min.insync.replicas` says (Kafka's acks=1).
+    ///
+    /// # Errors
+    /// As `submit`.
+    pub async fn submit_to_leader(&self, data: AppendData) -> Result<Ticket, AppendError> {
+        self.submit_to(None, data, false).await
     }
 
     /// [`Partition::submit`] as the next of a chain: once an append of the chain was refused, later ones are too, those on
@@ -116,14 +128,28 @@ impl Partition {
     /// As `submit`, and after an earlier refusal.
     pub async fn submit_chained(&self, chain: &Chain, data: AppendData) -> Result<Ticket, AppendError> {
         chain.check()?;
-        let submitted = self.submit_to(Some(chain.clone()), data).await;
+        let submitted = self.submit_to(Some(chain.clone()), data, true).await;
         submitted.inspect_err(|_| chain.break_off())
     }
 
-    async fn submit_to(&self, chain: Option<Chain>, data: AppendData) -> Result<Ticket, AppendError> {
-        if let AppendData::Batches(batches) = &data {
-            check_batches(batches, self.config.load().max_message_bytes)?;
+    async fn submit_to(
+        &self,
+        chain: Option<Chain>,
+        data: AppendData,
+        all_in_sync: bool,
+    ) -> Result<Ticket, AppendError> {
+        let config = self.config.load();
+        if all_in_sync && config.min_insync_replicas > IN_SYNC_REPLICAS {
+            return Err(AppendError::NotEnoughReplicas);
         }
+        match &data {
+            AppendData::Batches(batches) => check_batches(batches, &config)?,
+            AppendData::Chunk(chunk) if config.compact && !chunk.is_keyed() => {
+                return Err(AppendError::Invalid(NO_KEY));
+            }
+            AppendData::Chunk(_) => {}
+        }
+        drop(config);
         if self.space.is_full() && !self.shared.internal {
             return Err(AppendError::DiskFull);
         }

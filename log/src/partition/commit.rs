@@ -12,7 +12,7 @@ use crate::record::{
     BatchBuilder, BatchHeader, BatchProblem, Batches, Compression, RecordChunk, validate, validate_records,
 };
 use crate::topic::{CompressionType, TopicConfig};
-use crate::units::{Epoch, Offset};
+use crate::units::{Epoch, Millis, Offset};
 
 /// Bytes in front of a batch that the checksum does not cover and the log writes: base offset, length, leader epoch.
 const PATCHED_BYTES: usize = 16;
@@ -44,13 +44,13 @@ impl<T> Built<T> {
     }
 }
 
-/// Checks batches that a producer sent, before they may be stored as they are: sizes against `max_message_bytes`, magic,
+/// Checks batches that a producer sent, before they may be stored as they are: sizes against `max.message.bytes`, magic,
 /// CRC, counts, and every record inside: one that cannot be decoded would be unreadable at its offset for ever. Costs a
 /// decompression; run it on the caller's thread.
 ///
 /// # Errors
 /// What a door answers: [`AppendError::Corrupt`], [`AppendError::Invalid`] or [`AppendError::TooLarge`].
-pub fn check_batches(batches: &Bytes, max_message_bytes: usize) -> Result<(), AppendError> {
+pub fn check_batches(batches: &Bytes, config: &TopicConfig) -> Result<(), AppendError> {
     if batches.is_empty() {
         return Err(AppendError::Invalid("no batch"));
     }
@@ -59,11 +59,11 @@ pub fn check_batches(batches: &Bytes, max_message_bytes: usize) -> Result<(), Ap
         if header.producer_id >= 0 {
             check_producer(&header, batches)?;
         }
-        if header.size > max_message_bytes {
-            return Err(AppendError::TooLarge { bytes: header.size, limit: max_message_bytes });
+        if header.size > config.max_message_bytes {
+            return Err(AppendError::TooLarge { bytes: header.size, limit: config.max_message_bytes });
         }
         validate(&batch).map_err(refusal)?;
-        validate_records(&header, &batch).map_err(refusal)?;
+        validate_records(&header, &batch, config.compact).map_err(refusal)?;
     }
     Ok(())
 }
@@ -104,6 +104,8 @@ fn codec(config: &TopicConfig) -> Compression {
 pub(super) struct Rules<'a> {
     pub(super) config: &'a TopicConfig,
     pub(super) epoch: Epoch,
+    /// The timestamp of all that is appended, where that is the leader's.
+    pub(super) append_time: Option<Millis>,
     pub(super) producers: &'a Producers,
     /// Of the write being built.
     pub(super) changed: &'a Changed,
@@ -122,9 +124,9 @@ pub(super) fn build_next<T>(
     loop {
         let Append { data, token } = queue.pop_front()?;
         let built = match data {
-            AppendData::Chunk(chunk) => gather(chunk, token, queue, rules.config, base, rules.epoch),
+            AppendData::Chunk(chunk) => gather(chunk, token, queue, rules, base),
             AppendData::Batches(batches) => match judge(&batches, rules) {
-                Ok(Verdict::Store) => place(&batches, token, base, rules.epoch),
+                Ok(Verdict::Store) => place(&batches, token, base, rules),
                 Ok(Verdict::Duplicate(first)) => {
                     repeats.push((token, first));
                     continue;
@@ -153,10 +155,10 @@ fn gather<T>(
     first: RecordChunk,
     token: T,
     queue: &mut VecDeque<Append<T>>,
-    config: &TopicConfig,
+    rules: &Rules<'_>,
     base: Offset,
-    epoch: Epoch,
 ) -> Result<Built<T>, Refused<T>> {
+    let &Rules { config, epoch, append_time, .. } = rules;
     if first.is_empty() {
         return Err((vec![token], AppendError::Invalid("no records")));
     }
@@ -169,7 +171,10 @@ fn gather<T>(
     let mut acks = Vec::new();
     let mut add = |builder: &mut BatchBuilder, chunk: &RecordChunk, token: T| {
         let base_offset = base.plus(builder.push_chunk(chunk) as i64);
-        acks.push((token, Appended { base_offset, last_offset: base_offset.plus(chunk.len() as i64 - 1) }));
+        acks.push((
+            token,
+            Appended { base_offset, last_offset: base_offset.plus(chunk.len() as i64 - 1), append_time },
+        ));
     };
     add(&mut builder, &first, token);
     while let Some(Append { data: AppendData::Chunk(chunk), .. }) = queue.front()
@@ -180,6 +185,9 @@ fn gather<T>(
         if let Some(Append { data: AppendData::Chunk(chunk), token }) = queue.pop_front() {
             add(&mut builder, &chunk, token);
         }
+    }
+    if let Some(time) = append_time {
+        builder.stamp(time);
     }
     let built = builder.build(base, epoch).unwrap_or_default();
     let error = match BatchHeader::parse(&built) {
@@ -193,7 +201,8 @@ fn gather<T>(
 }
 
 /// Gives a producer's batches their offsets; all but the first 16 bytes of each is shared with what came.
-fn place<T>(batches: &Bytes, token: T, base: Offset, epoch: Epoch) -> Result<Built<T>, Refused<T>> {
+fn place<T>(batches: &Bytes, token: T, base: Offset, rules: &Rules<'_>) -> Result<Built<T>, Refused<T>> {
+    let &Rules { epoch, append_time, .. } = rules;
     let mut built = Built { slices: Vec::new(), headers: Vec::new(), bytes: 0, acks: Vec::new() };
     let mut next = base;
     let mut patches = BytesMut::new();
@@ -205,6 +214,13 @@ fn place<T>(batches: &Bytes, token: T, base: Offset, epoch: Epoch) -> Result<Bui
         header.base_offset = next;
         header.leader_epoch = epoch;
         next = header.next_offset();
+        if let Some(time) = append_time {
+            let stamped = header.stamped(&batch, time);
+            built.bytes += header.size as u64;
+            built.slices.extend(stamped.1);
+            built.headers.push(stamped.0);
+            continue;
+        }
         patches.reserve(PATCHED_BYTES);
         patches.put_i64(header.base_offset.0);
         patches.put_slice(&batch[8..12]);
@@ -217,6 +233,6 @@ fn place<T>(batches: &Bytes, token: T, base: Offset, epoch: Epoch) -> Result<Bui
     if built.headers.is_empty() {
         return Err((vec![token], AppendError::Invalid("no batch")));
     }
-    built.acks.push((token, Appended { base_offset: base, last_offset: next.plus(-1) }));
+    built.acks.push((token, Appended { base_offset: base, last_offset: next.plus(-1), append_time }));
     Ok(built)
 }

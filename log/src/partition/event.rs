@@ -39,6 +39,8 @@ impl AppendData {
 pub struct Appended {
     pub base_offset: Offset,
     pub last_offset: Offset,
+    /// When it was appended, where that is the records' timestamp (`message.timestamp.type=LogAppendTime`).
+    pub append_time: Option<Millis>,
 }
 
 /// One append; `T` is whatever the driver needs to answer it.

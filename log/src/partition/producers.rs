@@ -67,7 +67,11 @@ impl Sequenced {
         Sequenced {
             first: header.base_sequence,
             last: after(header.base_sequence, header.last_offset_delta),
-            at: Appended { base_offset: header.base_offset, last_offset: header.last_offset() },
+            at: Appended {
+                base_offset: header.base_offset,
+                last_offset: header.last_offset(),
+                append_time: header.is_log_append_time().then_some(header.max_timestamp),
+            },
         }
     }
 }
@@ -190,7 +194,7 @@ mod tests {
     }
 
     fn at(base: i64, last: i64) -> Verdict {
-        Verdict::Duplicate(Appended { base_offset: Offset(base), last_offset: Offset(last) })
+        Verdict::Duplicate(Appended { base_offset: Offset(base), last_offset: Offset(last), append_time: None })
     }
 
     #[test]

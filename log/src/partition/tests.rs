@@ -9,6 +9,7 @@ use crate::topic::TopicConfig;
 use crate::units::{Epoch, Millis, Offset};
 
 mod ages;
+mod timestamps;
 
 type Token = u32;
 
@@ -305,9 +306,10 @@ fn batches_of_a_producer_are_stored_as_they_are_but_for_offset_and_epoch() {
     let mut builder = crate::record::BatchBuilder::new(crate::record::Compression::Lz4);
     builder.push_chunk(&chunk(9, 4));
     let batch = builder.build(Offset(1234), Epoch(99)).unwrap();
-    check_batches(&batch, 10_000).unwrap();
-    assert!(matches!(check_batches(&batch, 10), Err(AppendError::TooLarge { .. })));
-    assert!(matches!(check_batches(&batch.slice(..batch.len() - 1), 10_000), Err(AppendError::Corrupt(_))));
+    let limit = |bytes| TopicConfig { max_message_bytes: bytes, ..TopicConfig::default() };
+    check_batches(&batch, &limit(10_000)).unwrap();
+    assert!(matches!(check_batches(&batch, &limit(10)), Err(AppendError::TooLarge { .. })));
+    assert!(matches!(check_batches(&batch.slice(..batch.len() - 1), &limit(10_000)), Err(AppendError::Corrupt(_))));
 
     let mut model = Model::new(config(false));
     model.event(Event::BecomeLeader { epoch: Epoch(3), followers: Vec::new() });
@@ -317,7 +319,7 @@ fn batches_of_a_producer_are_stored_as_they_are_but_for_offset_and_epoch() {
     let (header, bytes) = &stored[1];
     assert_eq!((header.base_offset, header.leader_epoch, &bytes[16..]), (Offset(2), Epoch(3), &batch[16..]));
     let last = model.outcomes.last().unwrap();
-    let appended = Appended { base_offset: Offset(2), last_offset: Offset(5) };
+    let appended = Appended { base_offset: Offset(2), last_offset: Offset(5), append_time: None };
     assert_eq!(*last, (2, Outcome::Appended(appended)));
 }
 
@@ -357,7 +359,7 @@ fn produce(model: &mut Model, batches: &[(Token, i32)]) {
     let append = |&(token, sequence): &(Token, i32)| {
         let data = AppendData::Batches(sequenced(sequence, &format!("s{sequence}")));
         if let AppendData::Batches(batches) = &data {
-            check_batches(batches, 1 << 20).unwrap();
+            check_batches(batches, &TopicConfig::default()).unwrap();
         }
         Append { data, token }
     };
@@ -370,7 +372,7 @@ fn a_batch_that_is_sent_again_is_stored_once_and_answered_with_its_first_offset(
     produce(&mut model, &[(1, 0), (2, 1), (3, 1)]);
     produce(&mut model, &[(4, 0)]);
     produce(&mut model, &[(5, 3)]);
-    let at = |n| Outcome::Appended(Appended { base_offset: Offset(n), last_offset: Offset(n) });
+    let at = |n| Outcome::Appended(Appended { base_offset: Offset(n), last_offset: Offset(n), append_time: None });
     let gap = Outcome::Refused(AppendError::OutOfOrderSequence);
     assert_eq!(model.outcomes, [(1, at(0)), (2, at(1)), (3, at(1)), (4, at(0)), (5, gap)]);
     assert_eq!(model.records().len(), 2);
@@ -389,5 +391,5 @@ fn a_batch_whose_write_failed_is_stored_by_its_retry() {
 #[test]
 fn batches_of_an_idempotent_producer_come_alone() {
     let two = [sequenced(0, "a"), sequenced(1, "b")].concat();
-    assert!(matches!(check_batches(&two.into(), 1 << 20), Err(AppendError::Invalid(_))));
+    assert!(matches!(check_batches(&two.into(), &TopicConfig::default()), Err(AppendError::Invalid(_))));
 }

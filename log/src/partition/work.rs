@@ -7,6 +7,7 @@ use super::machine::{Control, Partition, State};
 use super::producers::Changed;
 use super::retention;
 use super::segments::{Segment, Starts};
+use crate::topic::TimestampType;
 use crate::units::Millis;
 
 impl<T> Partition<T> {
@@ -106,8 +107,14 @@ impl<T> Partition<T> {
         let (mut slices, mut batches, mut acks) = (Vec::new(), Vec::new(), Vec::new());
         let (mut changed, mut repeats) = (Changed::default(), Vec::new());
         loop {
-            let rules =
-                Rules { config: &self.config, epoch: self.epoch, producers: &self.producers, changed: &changed };
+            let append_time = (self.config.timestamp_type == TimestampType::LogAppendTime).then_some(now);
+            let rules = Rules {
+                config: &self.config,
+                epoch: self.epoch,
+                append_time,
+                producers: &self.producers,
+                changed: &changed,
+            };
             let next = self.carried.take();
             let next = next.or_else(|| build_next(&mut self.queue, &rules, active.end_offset, &mut repeats, effects));
             let Some(built) = next else { break };

@@ -145,6 +145,25 @@ impl BatchHeader {
         (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
     }
 
+    /// All records have the time of their append from now on.
+    pub(super) fn mark_append_time(&mut self, time: Millis) {
+        self.attributes |= LOG_APPEND_TIME_BIT;
+        self.max_timestamp = time;
+    }
+
+    /// A producer's batch with the time of its append: its header as it is now, and its bytes, of which only the header is new.
+    pub(crate) fn stamped(mut self, batch: &Bytes, time: Millis) -> (BatchHeader, [Bytes; 2]) {
+        self.mark_append_time(time);
+        let mut front = batch[..BATCH_HEADER_BYTES].to_vec();
+        put(&mut front, at::ATTRIBUTES, &self.attributes.to_be_bytes());
+        put(&mut front, at::MAX_TIMESTAMP, &time.0.to_be_bytes());
+        let records = batch.slice(BATCH_HEADER_BYTES..);
+        self.crc = crc32c::crc32c_append(crc32c::crc32c(&front[at::ATTRIBUTES..]), &records);
+        put(&mut front, at::CRC, &self.crc.to_be_bytes());
+        BatchHeader::patch(&mut front, self.base_offset, self.leader_epoch);
+        (self, [front.into(), records])
+    }
+
     pub(super) fn mark_delete_horizon(&mut self) {
         self.attributes |= DELETE_HORIZON_BIT;
     }

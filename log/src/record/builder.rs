@@ -18,6 +18,8 @@ pub struct BatchBuilder {
     last_offset_delta: i32,
     base_timestamp: Millis,
     max_timestamp: Millis,
+    /// All records have this timestamp, whatever they came with.
+    append_time: Option<Millis>,
 }
 
 impl BatchBuilder {
@@ -30,6 +32,7 @@ impl BatchBuilder {
             last_offset_delta: -1,
             base_timestamp: Millis::default(),
             max_timestamp: Millis(i64::MIN),
+            append_time: None,
         }
     }
 
@@ -77,6 +80,11 @@ impl BatchBuilder {
         self.max_timestamp = self.max_timestamp.max(timestamp);
     }
 
+    /// Gives all records the time of their append (`message.timestamp.type=LogAppendTime`).
+    pub fn stamp(&mut self, time: Millis) {
+        self.append_time = Some(time);
+    }
+
     /// Records gathered so far.
     pub fn len(&self) -> usize {
         usize::try_from(self.count).unwrap_or_default()
@@ -100,7 +108,7 @@ impl BatchBuilder {
             Some(packed) if packed.len() < self.raw.len() => (self.compression, packed),
             _ => (Compression::None, self.raw),
         };
-        let header = BatchHeader {
+        let mut header = BatchHeader {
             base_offset,
             size: batch.len(),
             leader_epoch: epoch,
@@ -114,6 +122,9 @@ impl BatchBuilder {
             base_sequence: -1,
             record_count: self.count,
         };
+        if let Some(time) = self.append_time {
+            header.mark_append_time(time);
+        }
         header.write(&mut batch);
         Some(Bytes::from(batch))
     }

@@ -13,6 +13,8 @@ pub struct RecordChunk {
     bodies: Vec<u8>,
     /// Timestamp and body length of each record.
     records: Vec<(Millis, usize)>,
+    /// Whether a record has no key.
+    keyless: bool,
 }
 
 impl RecordChunk {
@@ -22,12 +24,13 @@ impl RecordChunk {
 
     /// A chunk with room for `records` whose bodies take `bytes` together.
     pub fn with_capacity(records: usize, bytes: usize) -> RecordChunk {
-        RecordChunk { bodies: Vec::with_capacity(bytes), records: Vec::with_capacity(records) }
+        RecordChunk { bodies: Vec::with_capacity(bytes), records: Vec::with_capacity(records), keyless: false }
     }
 
     /// Adds a record. `headers` are name and value pairs, in order; duplicates are kept.
     pub fn push(&mut self, timestamp: Millis, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) {
         let before = self.bodies.len();
+        self.keyless |= key.is_none();
         put_body(&mut self.bodies, key, value, headers.iter().map(|(name, value)| (name.as_bytes(), Some(*value))));
         self.records.push((timestamp, self.bodies.len() - before));
     }
@@ -38,6 +41,10 @@ impl RecordChunk {
     }
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+    /// Whether every record has a key.
+    pub fn is_keyed(&self) -> bool {
+        !self.keyless
     }
     /// The most that the records take in a batch before compression, in bytes: for admission and batch limits.
     pub fn bytes(&self) -> usize {

@@ -17,7 +17,7 @@ pub use chunk::RecordChunk;
 pub use compression::Compression;
 pub use reader::{Headers, Record, RecordHeader, RecordReader, RecordRef};
 pub use retain::{Retained, empty_batch, retain};
-pub use validate::{validate, validate_records};
+pub use validate::{NO_KEY, validate, validate_records};
 
 #[cfg(test)]
 mod tests;

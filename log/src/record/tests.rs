@@ -91,7 +91,7 @@ fn nothing_gathered_builds_nothing() {
 fn a_producers_batch_must_number_its_records_without_gaps() {
     let good = build(Compression::Gzip, &[(1, None, None, Vec::new()), (2, None, None, Vec::new())]);
     let header = validate(&good).unwrap_or_else(|problem| panic!("{problem}"));
-    assert_eq!(validate_records(&header, &good), Ok(()));
+    assert_eq!(validate_records(&header, &good, false), Ok(()));
 
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(0, Millis(0), None, None, &[]);
@@ -121,7 +121,7 @@ proptest! {
         let batch = build(codec, &inputs);
         let header = validate(&batch).map_err(|p| TestCaseError::fail(p.to_string()))?;
         let storable = inputs.iter().all(|input| input.0.unsigned_abs() <= MAX_TIMESTAMP_MS.unsigned_abs());
-        prop_assert_eq!(validate_records(&header, &batch).is_ok(), storable);
+        prop_assert_eq!(validate_records(&header, &batch, false).is_ok(), storable);
         prop_assert_eq!(Some(header.max_timestamp.0), inputs.iter().map(|i| i.0).max());
         let records = read_all(&batch).map_err(|p| TestCaseError::fail(p.to_string()))?;
         prop_assert_eq!(records.len(), inputs.len());

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use super::{BatchHeader, BatchProblem, RecordReader};
 use crate::limits::MAX_TIMESTAMP_MS;
 
+/// Why a record cannot be in a topic that is compacted.
+pub const NO_KEY: &str = "a record without key in a topic that is compacted";
+
 /// Checks what the header tells: magic, size (`batch` is exactly one batch), checksum, a known codec, and that its
 /// records take consecutive offsets. Cheap: one pass for the checksum.
 ///
@@ -27,15 +30,18 @@ pub fn validate(batch: &[u8]) -> Result<BatchHeader, BatchProblem> {
 }
 
 /// Decompresses the batch and walks its records: all that the header promises is inside, and nothing else. A batch that
-/// fails this would be unreadable at its offset for ever.
+/// fails this would be unreadable at its offset for ever. `keyed`: each must have a key, as in a topic that is compacted.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn validate_records(header: &BatchHeader, batch: &Bytes) -> Result<(), BatchProblem> {
+pub fn validate_records(header: &BatchHeader, batch: &Bytes, keyed: bool) -> Result<(), BatchProblem> {
     for (delta, record) in (0..).zip(RecordReader::new(header, batch)?) {
         let record = record?;
         if record.offset != header.base_offset.plus(delta) {
             return Err(BatchProblem::Malformed("offset deltas are not consecutive"));
+        }
+        if keyed && record.key.is_none() {
+            return Err(BatchProblem::Malformed(NO_KEY));
         }
         if record.timestamp.0.unsigned_abs() > MAX_TIMESTAMP_MS.unsigned_abs() {
             return Err(BatchProblem::Malformed("timestamp out of range"));
@@ -56,7 +62,7 @@ mod tests {
             let mut builder = BatchBuilder::new(Compression::None);
             builder.push(0, Millis(timestamp), None, Some(b"x"), &[]);
             let batch = builder.build(Offset(0), Epoch(0)).unwrap();
-            validate_records(&validate(&batch).unwrap(), &batch)
+            validate_records(&validate(&batch).unwrap(), &batch, false)
         };
         for good in [-1, 0, MAX_TIMESTAMP_MS, -MAX_TIMESTAMP_MS] {
             assert_eq!(check(good), Ok(()), "{good}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kafka_protocol::messages::create_partitions_request::{CreatePartitionsRequest, CreatePartitionsTopic};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use kafka_protocol::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
@@ -65,6 +66,19 @@ impl Client {
         let answer = self.controller().await?.call(7, ADMIN_TIMEOUT, move |_| request).await?;
         for topic in &answer.topics {
             check(topic.error_code, topic.error_message.as_ref(), format!("cannot create topic {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a topic more partitions, `count` in all.
+    pub async fn create_partitions(&mut self, name: &str, count: i32) -> anyhow::Result<()> {
+        let topic =
+            CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(count).with_assignments(None);
+        let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(timeout_ms());
+        let answer = self.controller().await?.call(3, ADMIN_TIMEOUT, move |_| request).await?;
+        for topic in &answer.results {
+            let what = format!("cannot give topic {name} {count} partitions");
+            check(topic.error_code, topic.error_message.as_ref(), what)?;
         }
         Ok(())
     }

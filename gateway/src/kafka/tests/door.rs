@@ -23,14 +23,14 @@ use crate::client::kafka::{Acks, At, Client, Refused};
 use crate::reader::Reader;
 
 /// A door on a fresh log.
-struct Door {
-    address: SocketAddr,
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
     shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
     _dir: tempfile::TempDir,
 }
 
-async fn open() -> Door {
+pub(super) async fn open() -> Door {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: true }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,10 +42,10 @@ async fn open() -> Door {
 }
 
 impl Door {
-    async fn client(&self) -> Client {
+    pub(super) async fn client(&self) -> Client {
         Client::connect(&self.address.to_string()).await.unwrap()
     }
-    async fn raw(&self) -> TcpStream {
+    pub(super) async fn raw(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 }
@@ -58,7 +58,7 @@ fn batch(values: &[&str]) -> Bytes {
     builder.build(Offset::ZERO, Epoch(-1)).unwrap()
 }
 
-fn values(batches: Bytes) -> Vec<String> {
+pub(super) fn values(batches: Bytes) -> Vec<String> {
     let mut values = Vec::new();
     for batch in Batches::new(batches) {
         let (header, batch) = batch.unwrap();
@@ -69,7 +69,7 @@ fn values(batches: Bytes) -> Vec<String> {
     values
 }
 
-fn frame<R: Request>(request: &R, version: i16, correlation: i32) -> Bytes {
+pub(super) fn frame<R: Request>(request: &R, version: i16, correlation: i32) -> Bytes {
     let mut frame = BytesMut::new();
     frame.put_i32(0);
     let header = RequestHeader::default()
@@ -84,7 +84,7 @@ fn frame<R: Request>(request: &R, version: i16, correlation: i32) -> Bytes {
 }
 
 /// The next answer's correlation id and body, `None` when the door closed the connection.
-async fn answer<M: Decodable + HeaderVersion>(stream: &mut TcpStream, version: i16) -> Option<(i32, M)> {
+pub(super) async fn answer<M: Decodable + HeaderVersion>(stream: &mut TcpStream, version: i16) -> Option<(i32, M)> {
     let length = stream.read_i32().await.ok()?;
     let mut body = vec![0; length as usize];
     stream.read_exact(&mut body).await.ok()?;
@@ -93,7 +93,7 @@ async fn answer<M: Decodable + HeaderVersion>(stream: &mut TcpStream, version: i
     Some((header.correlation_id, M::decode(&mut body, version).unwrap()))
 }
 
-fn produce(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
+pub(super) fn produce(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
     let part = PartitionProduceData::default().with_index(partition).with_records(Some(records));
     let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![part]);
     ProduceRequest::default().with_acks(acks).with_timeout_ms(10_000).with_topic_data(vec![topic])
@@ -233,13 +233,15 @@ async fn topics_of_the_node_itself_cannot_be_written_made_or_deleted() {
     let door = open().await;
     let mut client = door.client().await;
     for refused in [
-        client.create_topic("_mine", None, None, &[]).await.unwrap_err(),
+        client.create_topic("_alerts", None, None, &[]).await.unwrap_err(),
         client.delete_topic("_mqtt_sessions").await.unwrap_err(),
     ] {
         assert!(refused.downcast_ref::<Refused>().is_some_and(|refused| !refused.is_retriable()), "{refused}");
     }
-    assert!(client.topic("_made_by_asking", true).await.is_err());
+    assert!(client.topic("__consumer_offsets", true).await.is_err());
     assert!(client.topics().await.unwrap().is_empty());
+    // Other names that begin so are users': a schema registry's, say.
+    client.create_topic("_schemas", None, None, &[]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

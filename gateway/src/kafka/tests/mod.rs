@@ -1,6 +1,8 @@
 //! Tests of the door from outside: hostile bytes, and clients on their connections.
 
+mod admin;
 mod cold;
+mod compaction;
 mod door;
 mod fuzz;
 mod fuzz_admin;
