@@ -75,6 +75,14 @@ pub(crate) const MAX_FETCH_SESSIONS: usize = 1000;
 pub(crate) const MAX_SESSION_PARTITIONS: usize = 100_000;
 /// Another may take the place of a fetch session that was not used for this long.
 pub(crate) const FETCH_SESSION_IDLE: Duration = Duration::from_secs(120);
+/// Entities that may have quotas.
+pub(crate) const MAX_QUOTAS: usize = 10_000;
+/// Allowances that are remembered at once: users, client ids or pairs of them with a quota.
+pub(crate) const MAX_QUOTA_BUCKETS: usize = 10_000;
+/// How much of its rate a client may use at once.
+pub(crate) const QUOTA_BURST: Duration = Duration::from_secs(1);
+/// Longest wait for an allowance; clients give up on an answer sooner than on a broker that asks them to wait.
+pub(crate) const MAX_THROTTLE: Duration = Duration::from_secs(30);
 /// Unit in which request and fetch memory are counted.
 pub(crate) const MEMORY_UNIT: usize = 1024;
 /// Log lines a second of each kind that clients can cause; the rest is counted.

@@ -10,11 +10,12 @@ use crate::limits;
 
 /// Topics that hold the program's own state, and the one of Kafka's that is still to come. Other names that begin with `_` are
 /// users' (`_schemas` is a schema registry's).
-const INTERNAL: [&str; 8] = [
+const INTERNAL: [&str; 9] = [
     "__consumer_offsets",
     "__transaction_state",
     "_alert_state",
     "_alerts",
+    "_client_quotas",
     "_lake_manifest",
     "_mqtt_retained",
     "_mqtt_sessions",
