@@ -16,8 +16,10 @@ use super::api::Api;
 use super::describe_configs::TOPIC;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
+use super::session::Session;
 use super::topic_configs::{LIST, get, reset, set};
 use super::topics::is_internal;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::IncrementalAlterConfigs,
@@ -53,11 +55,12 @@ const SUBTRACT: i8 = 3;
 
 pub(crate) async fn handle(
     shared: &Shared,
+    session: &Session,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let outcome = alter(shared, &resource, request.validate_only).await;
+        let outcome = alter(shared, session, &resource, request.validate_only).await;
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name)
@@ -72,8 +75,17 @@ pub(crate) async fn handle(
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 
-async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
+async fn alter(
+    shared: &Shared,
+    session: &Session,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
     let name = resource.resource_name.as_str();
+    match resource.resource_type {
+        TOPIC => session.topic(Operation::AlterConfigs, name)?,
+        _ => session.cluster(Operation::AlterConfigs)?,
+    }
     if resource.resource_type != TOPIC {
         let why = "only the configs of topics can be altered here; change the node's config file for others";
         return Err(Refusal::new(ResponseError::InvalidRequest, why));

@@ -1,14 +1,21 @@
 //! The Kafka door: framing, negotiation, and one file for each API that is served.
 
+mod acl_codes;
+mod alter_user_scram_credentials;
 mod api;
 mod api_versions;
+mod authentication;
 mod connection;
+mod create_acls;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_topics;
+mod describe_acls;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_user_scram_credentials;
 mod dispatch;
 mod errors;
 mod fetch;
@@ -31,15 +38,20 @@ mod offset_delete;
 mod offset_fetch;
 mod produce;
 mod request;
+mod sasl_authenticate;
+mod sasl_handshake;
+mod session;
 mod sync_group;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topic_configs;
 mod topics;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use forebay_disk::Log;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -50,11 +62,14 @@ use crate::config::Config;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
+use crate::security::Security;
 
+use authentication::Login;
 use groups::Groups;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
-    COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,
+    COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_TLS_HANDSHAKES, MEMORY_UNIT, REQUEST_MEMORY,
+    SMALL_REQUEST_MEMORY,
 };
 use topics::TopicIds;
 
@@ -64,6 +79,9 @@ pub struct KafkaDoor {
     pub reader: Reader,
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
+    pub security: Arc<Security>,
+    /// Where the door speaks TLS; replaced on SIGHUP.
+    pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     /// What Metadata tells clients to connect to.
     pub advertised: (String, u16),
     /// Connections at once.
@@ -80,6 +98,8 @@ struct Shared {
     small_request_memory: Arc<Semaphore>,
     fetch_memory: Arc<Semaphore>,
     cold_fetch_memory: Arc<Semaphore>,
+    /// TLS handshakes at once.
+    handshakes: Semaphore,
     shutdown: CancellationToken,
 }
 
@@ -93,6 +113,7 @@ impl Shared {
             small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
             fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
             cold_fetch_memory: Arc::new(Semaphore::new(COLD_FETCH_MEMORY / MEMORY_UNIT)),
+            handshakes: Semaphore::new(MAX_TLS_HANDSHAKES),
             shutdown,
         }
     }
@@ -129,8 +150,14 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
             Ok((stream, peer)) => {
                 // Answers are small and awaited: they must not wait for more to come.
                 let _ = stream.set_nodelay(true);
-                let (reader, writer) = stream.into_split();
-                connections.spawn(connection::run(Arc::clone(&shared), reader, writer, peer));
+                match &shared.door.tls {
+                    None => {
+                        let (reader, writer) = stream.into_split();
+                        let login = Login::new(&shared, peer, None);
+                        connections.spawn(connection::run(Arc::clone(&shared), reader, writer, peer, login));
+                    }
+                    Some(tls) => drop(connections.spawn(tls::run(Arc::clone(&shared), tls.load_full(), stream, peer))),
+                }
                 metrics.connections.set(connections.len() as i64);
             }
             Err(error) => {

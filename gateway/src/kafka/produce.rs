@@ -23,7 +23,9 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT16, INT32, Kind, Struct, UUID};
 use super::limits::MAX_PRODUCE_WAIT;
+use super::session::Session;
 use super::topics::{is_internal, partition};
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::Produce,
@@ -74,13 +76,13 @@ struct PendingPartition {
 
 /// Hands every batch of the request to its partition, waiting under back-pressure. Requests of one connection pass
 /// here one after the other, which keeps their order.
-pub(crate) async fn submit(shared: &Shared, version: i16, request: ProduceRequest) -> Pending {
+pub(crate) async fn submit(shared: &Shared, session: &Session, version: i16, request: ProduceRequest) -> Pending {
     let wait = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(MAX_PRODUCE_WAIT);
     let deadline = Instant::now() + wait;
     let refused = refuse_request(&request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
-        let topic = find_topic(shared, version, &data);
+        let topic = find_topic(shared, session, version, &data);
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for part in data.partition_data {
             let append = match (&refused, &topic) {
@@ -103,11 +105,19 @@ fn refuse_request(request: &ProduceRequest) -> Option<Refusal> {
     request.transactional_id.as_ref().map(|_| Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, why))
 }
 
-fn find_topic(shared: &Shared, version: i16, data: &TopicProduceData) -> Result<Arc<Topic>, Refusal> {
+fn find_topic(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    data: &TopicProduceData,
+) -> Result<Arc<Topic>, Refusal> {
     let log = &shared.door.log;
     let topic = if version >= 13 {
-        shared.topic_ids.find(log, data.topic_id).ok_or(ResponseError::UnknownTopicId)?
+        let topic = shared.topic_ids.find(log, data.topic_id).ok_or(ResponseError::UnknownTopicId)?;
+        session.topic(Operation::Write, &topic.name)?;
+        topic
     } else {
+        session.topic(Operation::Write, &data.name)?;
         log.topic(&data.name).ok_or(ResponseError::UnknownTopicOrPartition)?
     };
     if is_internal(&topic.name) {

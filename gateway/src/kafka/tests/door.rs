@@ -50,7 +50,7 @@ impl Door {
     }
 }
 
-fn batch(values: &[&str]) -> Bytes {
+pub(super) fn batch(values: &[&str]) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
     for (n, value) in values.iter().enumerate() {
         builder.push(n as i32, Millis(1000 * n as i64), None, Some(value.as_bytes()), &[]);
@@ -69,7 +69,7 @@ fn values(batches: Bytes) -> Vec<String> {
     values
 }
 
-fn frame<R: Request>(request: &R, version: i16, correlation: i32) -> Bytes {
+pub(super) fn frame<R: Request>(request: &R, version: i16, correlation: i32) -> Bytes {
     let mut frame = BytesMut::new();
     frame.put_i32(0);
     let header = RequestHeader::default()
@@ -84,7 +84,7 @@ fn frame<R: Request>(request: &R, version: i16, correlation: i32) -> Bytes {
 }
 
 /// The next answer's correlation id and body, `None` when the door closed the connection.
-async fn answer<M: Decodable + HeaderVersion>(stream: &mut TcpStream, version: i16) -> Option<(i32, M)> {
+pub(super) async fn answer<M: Decodable + HeaderVersion>(stream: &mut TcpStream, version: i16) -> Option<(i32, M)> {
     let length = stream.read_i32().await.ok()?;
     let mut body = vec![0; length as usize];
     stream.read_exact(&mut body).await.ok()?;
@@ -93,7 +93,7 @@ async fn answer<M: Decodable + HeaderVersion>(stream: &mut TcpStream, version: i
     Some((header.correlation_id, M::decode(&mut body, version).unwrap()))
 }
 
-fn produce(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
+pub(super) fn produce(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
     let part = PartitionProduceData::default().with_index(partition).with_records(Some(records));
     let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![part]);
     ProduceRequest::default().with_acks(acks).with_timeout_ms(10_000).with_topic_data(vec![topic])
