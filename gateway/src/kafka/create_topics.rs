@@ -68,16 +68,13 @@ pub(crate) async fn handle(
         *asked.entry(&topic.name).or_default() += 1;
     }
     for topic in &request.topics {
+        let allowed = if creates_any { Ok(()) } else { session.topic(Operation::Create, &topic.name) };
         // Kafka refuses a name that one request asks for twice.
         let twice = asked.get(&topic.name).is_some_and(|times| *times > 1);
-        let made = if twice {
-            Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic twice"))
-        } else {
-            let allowed = if creates_any { Ok(()) } else { session.topic(Operation::Create, &topic.name) };
-            match allowed {
-                Ok(()) => create(shared, topic, request.validate_only).await,
-                Err(denied) => Err(denied.into()),
-            }
+        let made = match allowed {
+            Err(denied) => Err(denied.into()),
+            Ok(()) if twice => Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic twice")),
+            Ok(()) => create(shared, topic, request.validate_only).await,
         };
         let result = CreatableTopicResult::default().with_name(topic.name.clone());
         results.push(match made {
