@@ -87,7 +87,7 @@ class Secured(unittest.TestCase):
 
     def settings(self, user="admin", password=None, mechanism="SCRAM-SHA-256", **more):
         """Of librdkafka."""
-        settings = {"bootstrap.servers": self.bootstrap, "security.protocol": self.protocol, **more}
+        settings = {"bootstrap.servers": self.bootstrap, "security.protocol": self.protocol, "log_level": 0, **more}
         if "SASL" in self.protocol:
             password = password or f"{user}-secret"
             settings.update({"sasl.mechanism": mechanism, "sasl.username": user, "sasl.password": password})
@@ -135,7 +135,8 @@ class Secured(unittest.TestCase):
 
     def allow(self, principal, operation, kind, resource, pattern=ck.ResourcePatternType.LITERAL):
         acl = ck.AclBinding(kind, resource, pattern, principal, "*", operation, ck.AclPermissionType.ALLOW)
-        ck.AdminClient(self.settings()).create_acls([acl])[acl].result(30)
+        admin = ck.AdminClient(self.settings())
+        admin.create_acls([acl])[acl].result(30)
         return acl
 
     def fails(self, code, call):
@@ -173,6 +174,7 @@ class Sasl(Secured):
                 wrong = ck.AdminClient(self.settings(user, password, mechanism, error_cb=errors.append))
                 with self.assertRaises(confluent_kafka.KafkaException):
                     wrong.list_topics(timeout=3)
+                wrong.poll(1)
                 self.assertIn(confluent_kafka.KafkaError._AUTHENTICATION, [error.code() for error in errors])
 
     def test_kafka_python_logs_in_with_every_mechanism_and_with_no_wrong_password(self):
@@ -237,7 +239,9 @@ class Sasl(Secured):
         admin = ck.AdminClient(self.settings())
         about = ck.AclBindingFilter(kinds.TOPIC, topic, ck.ResourcePatternType.MATCH, None, None, ck.AclOperation.ANY, ck.AclPermissionType.ANY)
         self.assertEqual(len(admin.describe_acls(about).result(30)), 2)
-        self.fails(confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED, lambda: ck.AdminClient(alice).describe_acls(about).result(30))
+        other = ck.AdminClient(alice)
+        cluster = confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED
+        self.fails(cluster, lambda: other.describe_acls(about).result(30))
         gone = admin.delete_acls([about])[about].result(30)
         self.assertEqual({acl.name for acl in gone}, {prefix, topic})
         told = []

@@ -7,10 +7,10 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use super::guard::{self, BadRequest, Struct};
 use super::{
     alter_user_scram_credentials, api_versions, create_acls, create_topics, delete_acls, delete_groups, delete_topics,
-    describe_acls, describe_cluster, describe_configs, describe_groups, describe_user_scram_credentials, fetch,
-    find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups,
-    list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sasl_authenticate, sasl_handshake,
-    sync_group,
+    describe_acls, describe_client_quotas, describe_cluster, describe_configs, describe_groups,
+    describe_user_scram_credentials, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
+    join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce,
+    sasl_authenticate, sasl_handshake, sync_group,
 };
 
 /// One API: its key, its versions and the shape of its requests.
@@ -71,7 +71,7 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 29] = [
+pub(crate) static SERVED: [&Api; 30] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -98,6 +98,7 @@ pub(crate) static SERVED: [&Api; 29] = [
     &delete_groups::API,
     &incremental_alter_configs::API,
     &offset_delete::API,
+    &describe_client_quotas::API,
     &describe_user_scram_credentials::API,
     &alter_user_scram_credentials::API,
     &describe_cluster::API,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay_log::group::Name;
 use futures_util::FutureExt;
-use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::{ApiKey, DescribeClientQuotasRequest};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -17,10 +17,10 @@ use super::request::{Request, Unreadable};
 use super::session::{self, Session};
 use super::{
     Shared, alter_user_scram_credentials, api_versions, create_acls, create_topics, delete_acls, delete_groups,
-    delete_topics, describe_acls, describe_cluster, describe_configs, describe_groups, describe_user_scram_credentials,
-    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sasl_authenticate,
-    sasl_handshake, sync_group,
+    delete_topics, describe_acls, describe_client_quotas, describe_cluster, describe_configs, describe_groups,
+    describe_user_scram_credentials, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
+    join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce,
+    sasl_authenticate, sasl_handshake, sync_group,
 };
 
 /// What is to be written for one request.
@@ -118,6 +118,10 @@ pub(crate) async fn dispatch(
         ApiKey::DescribeAcls => call.answer(describe_acls::handle(shared, session, call.decode()?).await),
         ApiKey::CreateAcls => call.answer(create_acls::handle(shared, session, call.decode()?).await),
         ApiKey::DeleteAcls => call.answer(delete_acls::handle(shared, session, call.decode()?).await),
+        ApiKey::DescribeClientQuotas => {
+            let _asked: DescribeClientQuotasRequest = call.decode()?;
+            call.answer(describe_client_quotas::handle(session))
+        }
         ApiKey::DescribeUserScramCredentials => {
             call.answer(describe_user_scram_credentials::handle(shared, session, call.decode()?).await)
         }

@@ -12,6 +12,7 @@ mod delete_acls;
 mod delete_groups;
 mod delete_topics;
 mod describe_acls;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
-use crate::config::Config;
+use crate::config::{Config, SaslMechanism, SecurityProtocol};
 use crate::http;
 use crate::ingest::Router;
 use crate::kafka::{self, KafkaDoor};
@@ -186,6 +186,13 @@ impl Node {
             if !address.ip().is_loopback() && config.node.advertised_host == "127.0.0.1" {
                 tracing::warn!(
                     "Kafka clients on other machines are told to connect to 127.0.0.1; set node.advertised_host"
+                );
+            }
+            let kafka = &config.kafka;
+            let bare = kafka.security_protocol == SecurityProtocol::SaslPlaintext;
+            if !address.ip().is_loopback() && bare && kafka.sasl_enabled_mechanisms.contains(&SaslMechanism::Plain) {
+                tracing::warn!(
+                    "passwords of Kafka clients cross the network unencrypted; use SASL_SSL, or SCRAM alone"
                 );
             }
             let advertised = (config.node.advertised_host.clone(), address.port());

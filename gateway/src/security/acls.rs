@@ -166,9 +166,9 @@ mod tests {
             acl.permission == Permission::Allow
                 && (acl.operation == operation || acl.operation == Operation::All || implies(acl.operation))
         };
-        if about.iter().filter(mine).any(|acl| denies(acl)) {
+        if about.iter().filter(mine).any(denies) {
             Answer::Denied
-        } else if about.iter().filter(mine).any(|acl| allows(acl)) {
+        } else if about.iter().filter(mine).any(allows) {
             Answer::Allowed
         } else if about.is_empty() {
             Answer::Silent

@@ -108,6 +108,7 @@ async fn codes(stream: &mut TcpStream, api: &Api) -> Vec<i16> {
         ApiKey::DeleteAcls => {
             ask::<DeleteAclsResponse>(stream, api).await.filter_results.iter().map(|one| one.error_code).collect()
         }
+        ApiKey::DescribeClientQuotas => vec![ask::<DescribeClientQuotasResponse>(stream, api).await.error_code],
         ApiKey::DescribeUserScramCredentials => {
             vec![ask::<DescribeUserScramCredentialsResponse>(stream, api).await.error_code]
         }

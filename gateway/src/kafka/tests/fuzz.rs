@@ -10,6 +10,7 @@ use kafka_protocol::messages::create_topics_request::{
 };
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
@@ -76,6 +77,7 @@ fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
         ApiKey::DescribeAcls => check::<DescribeAclsRequest>(api, version, body),
         ApiKey::CreateAcls => check::<CreateAclsRequest>(api, version, body),
         ApiKey::DeleteAcls => check::<DeleteAclsRequest>(api, version, body),
+        ApiKey::DescribeClientQuotas => check::<DescribeClientQuotasRequest>(api, version, body),
         ApiKey::DescribeUserScramCredentials => check::<DescribeUserScramCredentialsRequest>(api, version, body),
         ApiKey::AlterUserScramCredentials => check::<AlterUserScramCredentialsRequest>(api, version, body),
         other => panic!("{other:?} is served but not fuzzed: add it here"),
@@ -223,6 +225,10 @@ fn valid_of_security(api: &Api, version: i16) -> Option<Bytes> {
             let filter = DeleteAclsFilter::default().with_resource_type_filter(2).with_pattern_type_filter(3);
             let filter = filter.with_resource_name_filter(Some(text("t"))).with_operation(1).with_permission_type(1);
             encode(&DeleteAclsRequest::default().with_filters(vec![filter; 2]), version)
+        }
+        ApiKey::DescribeClientQuotas => {
+            let component = ComponentData::default().with_entity_type(text("user")).with_match_type(2);
+            encode(&DescribeClientQuotasRequest::default().with_components(vec![component; 2]), version)
         }
         ApiKey::DescribeUserScramCredentials => {
             let users = vec![UserName::default().with_name(text("a")), UserName::default().with_name(text("b"))];
