@@ -56,7 +56,7 @@ pub(super) const KEYS: &[Key] = &[
     key("listeners", "kafka", Kind::Address, "127.0.0.1:9092", "the Kafka protocol"),
     key("listeners", "cluster", Kind::Address, "off", "node to node: not supported in this release"),
     key("listeners", "http", Kind::Address, "127.0.0.1:8080", "console, JSON API, metrics, health"),
-    key("tls", "certfile", Kind::Path, "", "PEM certificate chain of mqtts and quic; quic makes its own if there is none"),
+    key("tls", "certfile", Kind::Path, "", "PEM certificate chain of mqtts, quic and kafka; quic makes its own if there is none"),
     key("tls", "keyfile", Kind::Path, "", "PEM private key of certfile"),
     key("tls", "cafile", Kind::Path, "", "PEM authorities whose client certificates are accepted"),
     key("tls", "require_certificate", Kind::Bool, "false", "clients of mqtts and quic must show a certificate of cafile"),

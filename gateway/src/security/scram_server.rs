@@ -85,7 +85,8 @@ impl ScramServer {
         if attribute(attributes.next(), 'c')? != self.binding {
             return Err(ScramError::ChannelBinding);
         }
-        if attribute(attributes.next(), 'r')? != self.nonce {
+        // Up to 2.10 librdkafka puts its own nonce before it once more; Kafka, too, looks at the end only.
+        if !attribute(attributes.next(), 'r')?.ends_with(&self.nonce) {
             return Err(ScramError::Nonce);
         }
         let ScramCredential { mechanism, stored_key, server_key, .. } = &self.credential;
