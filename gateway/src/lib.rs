@@ -1,6 +1,7 @@
 //! Forebay: an edge ingest gateway from smart meters to log, lake and alerts in one process.
 
 pub mod alerts;
+mod base64;
 mod bench;
 pub mod cli;
 pub mod client;
@@ -18,4 +19,5 @@ pub mod mqtt;
 pub mod node;
 pub mod quic;
 pub mod reader;
+pub mod security;
 pub mod state;

@@ -7,7 +7,6 @@ use forebay_log::record::Batches;
 use kafka_protocol::messages::FetchRequest;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Load;
@@ -16,7 +15,7 @@ use super::pace::{Limits, Pace, Turn};
 use super::progress::{Progress, Show};
 use super::report::{Facts, Report};
 use super::tally::Reason;
-use crate::client::kafka::{At, Client, FETCH, Refused, answer, fetch_request, frame, read_frame};
+use crate::client::kafka::{At, Bootstrap, Client, FETCH, Refused, Stream, answer, fetch_request, frame, read_frame};
 
 /// Bytes asked for in one fetch.
 const FETCH_BYTES: usize = 4 << 20;
@@ -26,7 +25,7 @@ const WAIT: Duration = Duration::from_millis(500);
 /// A benchmark that fetches.
 #[derive(Debug, Clone)]
 pub(crate) struct FetchBench {
-    pub(crate) bootstrap: String,
+    pub(crate) bootstrap: Bootstrap,
     pub(crate) topic: String,
     pub(crate) load: Load,
     pub(crate) show: Show,
@@ -48,7 +47,7 @@ impl FetchBench {
 
 /// A connection and the partition that it reads.
 pub(crate) struct Reading {
-    stream: TcpStream,
+    stream: Stream,
     version: i16,
     topic: String,
     partition: i32,

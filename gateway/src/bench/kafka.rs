@@ -10,8 +10,6 @@ use forebay_log::record::{BatchBuilder, Compression};
 use forebay_log::{Epoch, Millis, Offset};
 use kafka_protocol::messages::ProduceRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -23,7 +21,9 @@ use super::readback::Readback;
 use super::report::{Facts, Report};
 use super::tally::Reason;
 use super::{Load, Names, Payload, Verify};
-use crate::client::kafka::{Client, PRODUCE, Refused, answer, frame, produce_request, read_frame};
+use crate::client::kafka::{
+    Bootstrap, Client, PRODUCE, Reader, Refused, Stream, Writer, answer, frame, produce_request, read_frame,
+};
 
 /// Requests made ahead of time for each client.
 const PREPARED: u64 = 4;
@@ -53,7 +53,7 @@ impl KafkaAcks {
 /// A benchmark that produces.
 #[derive(Debug, Clone)]
 pub(crate) struct KafkaBench {
-    pub(crate) bootstrap: String,
+    pub(crate) bootstrap: Bootstrap,
     pub(crate) topic: String,
     pub(crate) acks: KafkaAcks,
     /// Of a batch before compression.
@@ -225,7 +225,7 @@ impl Source {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     source: Source,
 }
 
@@ -282,7 +282,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Sends until the schedule is over and all is answered.
 async fn send(
-    mut writer: OwnedWriteHalf,
+    mut writer: Writer,
     mut source: Source,
     mut pace: Pace,
     window: &Window,
@@ -336,7 +336,7 @@ async fn send(
 
 /// Takes answers until the broker closes, which is right only where no answers are due.
 async fn receive(
-    mut reader: OwnedReadHalf,
+    mut reader: Reader,
     version: i16,
     has_acks: bool,
     window: &Window,

@@ -28,6 +28,7 @@ pub(crate) use mqtt::{MqttBench, RoadKind};
 pub(crate) use progress::Show;
 pub(crate) use report::Report;
 
+use crate::client::kafka::Bootstrap;
 use payload::{Deck, NAME_BYTES};
 
 /// How much is sent, how fast and for how long.
@@ -70,7 +71,7 @@ impl Payload {
 /// Where and in which topic to read back what was sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Verify {
-    pub(crate) bootstrap: String,
+    pub(crate) bootstrap: Bootstrap,
     pub(crate) topic: String,
 }
 

@@ -36,7 +36,7 @@ impl Setup {
     }
 
     fn verify(&self) -> Option<Verify> {
-        Some(Verify { bootstrap: self.kafka(), topic: "mqtt".to_owned() })
+        Some(Verify { bootstrap: (&self.kafka()).into(), topic: "mqtt".to_owned() })
     }
 
     fn kafka(&self) -> String {
@@ -152,7 +152,7 @@ async fn records_produced_over_kafka_are_read_back_with_any_acks_and_codec() {
         (KafkaAcks::None, Compression::Lz4),
     ] {
         let bench = KafkaBench {
-            bootstrap: setup.kafka(),
+            bootstrap: (&setup.kafka()).into(),
             topic: "bench".to_owned(),
             acks,
             batch_bytes: 4000,
@@ -167,8 +167,12 @@ async fn records_produced_over_kafka_are_read_back_with_any_acks_and_codec() {
         let report = not_read_back.run().await.unwrap();
         assert_eq!((report.failure(), report.json()["sent"].as_u64()), (None, Some(1001)), "{acks:?}");
     }
-    let fetch =
-        FetchBench { bootstrap: setup.kafka(), topic: "bench".to_owned(), load: load(20_000), show: Show::Auto };
+    let fetch = FetchBench {
+        bootstrap: (&setup.kafka()).into(),
+        topic: "bench".to_owned(),
+        load: load(20_000),
+        show: Show::Auto,
+    };
     let report = fetch.run().await.unwrap();
     assert_eq!(report.failure(), None);
     assert!(report.json()["acked"].as_u64().unwrap() >= 20_000, "the topic is read more than once: {}", report.text());
@@ -244,7 +248,7 @@ async fn without_a_broker_the_address_is_named() {
 
 #[tokio::test]
 async fn messages_that_cannot_be_told_apart_are_not_verified() {
-    let verify = Some(Verify { bootstrap: "127.0.0.1:1".to_owned(), topic: "mqtt".to_owned() });
+    let verify = Some(Verify { bootstrap: "127.0.0.1:1".into(), topic: "mqtt".to_owned() });
     let payload = Payload::Template("always the same".to_owned());
     let error = MqttBench { payload, ..bench(([127, 0, 0, 1], 1).into(), verify) }.run().await.unwrap_err();
     assert!(error.to_string().contains("{seq}"), "{error}");

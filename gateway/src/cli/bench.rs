@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
 
 use super::Usage;
+use super::bootstrap::BootstrapArgs;
 use crate::bench::{FetchBench, KafkaAcks, KafkaBench, Load, MqttBench, Payload, Report, RoadKind, Show, Verify};
 use crate::client::mqtt::Trust;
 use crate::config::{TimeUnit, parse_time};
@@ -142,9 +143,8 @@ struct QuicArgs {
 
 #[derive(Debug, clap::Args)]
 struct KafkaArgs {
-    /// Kafka listener, HOST:PORT
-    #[arg(long, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
-    bootstrap: String,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     /// Topic to produce to (made if it is missing) or to fetch from
     #[arg(long, default_value = "bench")]
     topic: String,
@@ -240,15 +240,16 @@ fn publish(args: PublishArgs, road: RoadKind, port: u16) -> anyhow::Result<MqttB
         password: args.password,
         load: args.load.load(100, 20),
         payload: args.load.payload(200)?,
-        verify: args.load.verify.then_some(Verify { bootstrap: args.bootstrap, topic: args.log_topic }),
+        verify: args.load.verify.then_some(Verify { bootstrap: args.bootstrap.as_str().into(), topic: args.log_topic }),
         show: args.load.show(),
     })
 }
 
 async fn kafka(args: KafkaArgs) -> anyhow::Result<Report> {
     let (load, show) = (args.load.load(4, 5), args.load.show());
+    let bootstrap = args.bootstrap.read()?;
     if args.fetch {
-        return FetchBench { bootstrap: args.bootstrap, topic: args.topic, load, show }.run().await;
+        return FetchBench { bootstrap, topic: args.topic, load, show }.run().await;
     }
     let bench = KafkaBench {
         payload: args.load.payload(1024)?,
@@ -260,7 +261,7 @@ async fn kafka(args: KafkaArgs) -> anyhow::Result<Report> {
         batch_bytes: usize::try_from(args.batch_bytes)?,
         compression: args.compression.into(),
         verify: args.load.verify,
-        bootstrap: args.bootstrap,
+        bootstrap,
         topic: args.topic,
         load,
         show,

@@ -9,6 +9,7 @@ use forebay_log::Offset;
 use forebay_log::record::{BatchProblem, Batches, Record, RecordReader};
 use serde_json::{Map, Value, json};
 
+use super::bootstrap::BootstrapArgs;
 use super::place::Place;
 use crate::client::kafka::{At, Client, Fetched};
 
@@ -23,9 +24,8 @@ const WAIT_IN_TURN: Duration = Duration::from_millis(50);
 pub(super) struct Args {
     /// Topic to read
     topic: String,
-    /// Kafka listener of the node, HOST:PORT, or of any other Kafka
-    #[arg(long, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
-    bootstrap: String,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     /// Where to begin: beginning, end, an offset, an age such as 1h, or a time such as 2024-01-31T00:00:00Z
     #[arg(long, default_value = "end", value_name = "WHERE")]
     from: Place,
@@ -51,7 +51,7 @@ pub(super) struct Args {
 /// # Errors
 /// The node cannot be reached or refuses, or a stored batch cannot be read.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut client = Client::connect(&args.bootstrap).await?;
+    let mut client = Client::connect(&args.bootstrap.clone().read()?).await?;
     let mut consumer = Consumer::open(&mut client, &args).await?;
     let reading = consumer.run(&mut client, &args);
     let done = tokio::select! {

@@ -8,15 +8,15 @@ use anyhow::{Context, bail};
 use forebay_log::Offset;
 use forebay_log::group::subscription::assigned;
 
+use super::bootstrap::BootstrapArgs;
 use super::place::Place;
 use crate::client::kafka::{At, Client};
 
 /// Arguments of `forebay group`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kafka listener of the node, HOST:PORT, or of any other Kafka
-    #[arg(long, global = true, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
-    bootstrap: String,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -57,7 +57,7 @@ enum Command {
 /// # Errors
 /// The node cannot be reached, or refuses.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut client = Client::connect(&args.bootstrap).await?;
+    let mut client = Client::connect(&args.bootstrap.read()?).await?;
     let text = match args.command {
         Command::List => list(&mut client).await?,
         Command::Describe { groups } => describe(&mut client, groups).await?,

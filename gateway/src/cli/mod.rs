@@ -1,6 +1,7 @@
 //! The command line: one file for each command, and what they share: help, logs, runtime, exit codes.
 
 mod bench;
+mod bootstrap;
 mod config;
 mod consume;
 mod demo;

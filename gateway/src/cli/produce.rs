@@ -13,6 +13,7 @@ use forebay_log::record::{BatchBuilder, Compression};
 use forebay_log::{Epoch, Millis, Offset};
 use tokio::sync::mpsc;
 
+use super::bootstrap::BootstrapArgs;
 use crate::client::kafka::{Acks, Client, Refused, Topic};
 
 /// Lines read ahead of what is sent.
@@ -28,9 +29,8 @@ const BACKOFF: Duration = Duration::from_millis(200);
 pub(super) struct Args {
     /// Topic to write to; made with the node's defaults if it is missing
     topic: String,
-    /// Kafka listener of the node, HOST:PORT, or of any other Kafka
-    #[arg(long, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
-    bootstrap: String,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     /// What separates key and value in a line; without it lines are values without key
     #[arg(long, value_name = "TEXT")]
     key_separator: Option<String>,
@@ -78,7 +78,7 @@ impl From<Codec> for Compression {
 /// # Errors
 /// The node cannot be reached or refuses, or a line has no key where one is asked for.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut client = Client::connect(&args.bootstrap).await?;
+    let mut client = Client::connect(&args.bootstrap.clone().read()?).await?;
     let topic = client.topic(&args.topic, true).await?;
     if let Some(partition) = args.partition
         && !topic.partitions.iter().any(|p| p.index == partition)

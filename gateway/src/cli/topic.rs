@@ -5,14 +5,14 @@ use std::io::Write as _;
 
 use anyhow::Context;
 
+use super::bootstrap::BootstrapArgs;
 use crate::client::kafka::{At, Client, ConfigChange, Partition};
 
 /// Arguments of `forebay topic`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kafka listener of the node, HOST:PORT, or of any other Kafka
-    #[arg(long, global = true, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
-    bootstrap: String,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -82,7 +82,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// The node cannot be reached, or refuses.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut client = Client::connect(&args.bootstrap).await?;
+    let mut client = Client::connect(&args.bootstrap.read()?).await?;
     let text = match args.command {
         Command::List { exclude_internal } => {
             let topics = client.topics().await?;

@@ -48,6 +48,8 @@ impl Settings {
                 require_certificate: self.bool("tls", "require_certificate"),
                 allow_tls12: self.text("tls", "tls_version").is_some_and(|version| version == "tlsv1.2"),
             },
+            kafka: self.kafka(),
+            users: self.users.iter().map(|(name, (user, _))| (name.clone(), user.clone())).collect(),
             mqtt: self.mqtt(),
             object_store: self.object_store(&node),
             durability: Durability { fsync: self.bool("durability", "fsync") },
@@ -60,6 +62,7 @@ impl Settings {
         let mut problems = Vec::new();
         self.check_listeners(&config, &mut problems);
         self.check_tls(&config, &mut problems);
+        self.check_kafka(&config, &mut problems);
         self.check_object_store(&config, &mut problems);
         self.check_names(&config, &mut problems);
         self.check_topics(&config, &mut problems);
@@ -148,10 +151,15 @@ impl Settings {
         let listeners = [("mqtt", mqtt), ("mqtts", mqtts), ("quic", quic), ("kafka", kafka), ("http", http)];
         for (name, address) in listeners {
             let Some(address) = address else { continue };
-            let authenticated = config.tls.require_certificate && matches!(name, "mqtts" | "quic");
+            let authenticated = match name {
+                "mqtts" | "quic" => config.tls.require_certificate,
+                "kafka" => config.kafka.authenticates(),
+                _ => false,
+            };
             if !address.ip().is_loopback() && !authenticated && !config.allow_anonymous {
                 let cure = match name {
                     "mqtts" | "quic" => "set tls.require_certificate = true with tls.cafile, ",
+                    "kafka" => "make clients log in with kafka.security.protocol = \"SASL_SSL\", ",
                     _ => "bind it to 127.0.0.1, ",
                 };
                 problems.push(Problem {
@@ -281,11 +289,11 @@ impl Settings {
         u32::try_from(self.integer(section, name)).unwrap_or(0)
     }
 
-    fn bool(&self, section: &str, name: &str) -> bool {
+    pub(super) fn bool(&self, section: &str, name: &str) -> bool {
         matches!(self.get(section, name), Some(Value::Bool(true)))
     }
 
-    fn text(&self, section: &str, name: &str) -> Option<String> {
+    pub(super) fn text(&self, section: &str, name: &str) -> Option<String> {
         match self.get(section, name) {
             Some(Value::Text(text)) => Some(text),
             _ => None,

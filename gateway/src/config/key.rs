@@ -44,6 +44,8 @@ pub(super) enum Kind {
     /// `IP:PORT`, or "off".
     Address,
     Choice(&'static [&'static str]),
+    /// A list of some of these.
+    Choices(&'static [&'static str]),
     /// The array of tables `[[routes]]`.
     Routes,
 }
@@ -94,6 +96,7 @@ impl Kind {
             Kind::Paths => "list of paths, wildcards allowed".to_owned(),
             Kind::Address => "IP:PORT, or \"off\"".to_owned(),
             Kind::Choice(choices) => choices.iter().map(|c| format!("\"{c}\"")).collect::<Vec<_>>().join(" or "),
+            Kind::Choices(choices) => format!("list of {}", choices.join(", ")),
             Kind::Routes => "array of tables".to_owned(),
         }
     }

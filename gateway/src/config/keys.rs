@@ -37,6 +37,8 @@ pub(super) const TOPIC_DEFAULTS: &str = "topic_defaults";
 pub(super) const TOPICS: &str = "topics";
 /// The section whose further keys `object_store` names.
 pub(super) const OBJECT_STORE: &str = "object_store";
+/// The section whose keys are users.
+pub(super) const USERS: &str = "users";
 
 /// All keys, in the order in which they are documented. One row a key, so kept from the formatter.
 #[rustfmt::skip]
@@ -54,11 +56,21 @@ pub(super) const KEYS: &[Key] = &[
     key("listeners", "kafka", Kind::Address, "127.0.0.1:9092", "the Kafka protocol"),
     key("listeners", "cluster", Kind::Address, "off", "node to node: not supported in this release"),
     key("listeners", "http", Kind::Address, "127.0.0.1:8080", "console, JSON API, metrics, health"),
-    key("tls", "certfile", Kind::Path, "", "PEM certificate chain of mqtts and quic; quic makes its own if there is none"),
+    key("tls", "certfile", Kind::Path, "", "PEM certificate chain of mqtts, quic and kafka; quic makes its own if there is none"),
     key("tls", "keyfile", Kind::Path, "", "PEM private key of certfile"),
     key("tls", "cafile", Kind::Path, "", "PEM authorities whose client certificates are accepted"),
     key("tls", "require_certificate", Kind::Bool, "false", "clients of mqtts and quic must show a certificate of cafile"),
     key("tls", "tls_version", Kind::Choice(&["tlsv1.3", "tlsv1.2"]), "tlsv1.3", "the oldest TLS version accepted"),
+    key("kafka", "security.protocol", Kind::Choice(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), "PLAINTEXT",
+        "what listeners.kafka speaks: SSL needs tls.certfile, SASL makes clients log in"),
+    key("kafka", "sasl.enabled.mechanisms", Kind::Choices(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        "SCRAM-SHA-256,SCRAM-SHA-512", "how clients may log in; PLAIN sends the password as it is, so use it with SASL_SSL"),
+    key("kafka", "ssl.client.auth", Kind::Choice(&["none", "requested", "required"]), "none",
+        "whether clients show a certificate of tls.cafile; with SSL its subject is their principal"),
+    key("kafka", "authorizer.enable", Kind::Bool, "false",
+        "ask ACLs (kafka-acls) before every request; without an ACL nothing is allowed but to super.users"),
+    key("kafka", "super.users", Kind::Text, "", "principals that may do everything: \"User:admin;User:CN=ops,O=Utility\""),
+    key("kafka", "allow.everyone.if.no.acl.found", Kind::Bool, "false", "allow what no ACL is about"),
     key("mqtt", "max_packet_size", size(1024, 256 << 20), "1MiB", "largest packet accepted from a client"),
     key("mqtt", "max_connections", number(1, 10_000_000), "100000", "MQTT connections, over all listeners"),
     key("mqtt", "max_inflight_messages", number(1, 65_535), "1024",

@@ -1,7 +1,9 @@
 //! The configuration: TOML file, `--set`, environment, defaults; every key with type, unit and default.
 
 mod build;
+mod build_kafka;
 mod error;
+mod kafka;
 mod key;
 mod keys;
 mod print;
@@ -16,6 +18,7 @@ mod value;
 mod tests;
 
 pub use error::{ConfigError, Origin, Problem};
+pub use kafka::{ClientAuth, KafkaConfig, SaslMechanism, SecurityProtocol, UserConfig};
 pub use key::TimeUnit;
 pub use print::{docs, show};
 pub use settings::Settings;

@@ -4,11 +4,17 @@ use std::fmt::Write;
 
 use super::error::{ConfigError, Origin};
 use super::key::{Key, Kind, TimeUnit};
-use super::keys::{KEYS, OBJECT_STORE, ROUTE_KEYS, TOPIC_DEFAULTS, TOPICS};
+use super::keys::{KEYS, OBJECT_STORE, ROUTE_KEYS, TOPIC_DEFAULTS, TOPICS, USERS};
 use super::settings::{Settings, plain_keys};
 use super::value::Value;
 
 const HIDDEN: &str = "\"(hidden)\"";
+
+const USERS_DOC: &str = "
+[users]    # who may log in to listeners.kafka; further ones are made by kafka-configs --entity-type users
+# alice = \"...\"
+    # text, or \"file:PATH\" to read it from a file, again at each SIGHUP; the user's password
+";
 
 /// Every key with type, unit, default and meaning: a configuration file that changes nothing.
 #[must_use]
@@ -20,6 +26,9 @@ pub fn docs() -> String {
     let mut section = "";
     for key in KEYS {
         if key.section != section {
+            if section == "kafka" {
+                out.push_str(USERS_DOC);
+            }
             section = key.section;
             if !section.is_empty() {
                 let _ = write!(out, "\n[{section}]");
@@ -54,6 +63,9 @@ fn default_text(key: &Key) -> Option<String> {
         (Kind::Paths, "") => Some("[]".to_owned()),
         (_, "") => None,
         (Kind::Bool | Kind::Integer { .. } | Kind::Ratio, default) => Some(default.to_owned()),
+        (Kind::Choices(_), default) => {
+            Some(format!("[{}]", default.split(',').map(quoted).collect::<Vec<_>>().join(", ")))
+        }
         (Kind::Size { .. } | Kind::Time { .. }, default) if default.parse::<i64>().is_ok() => Some(default.to_owned()),
         (_, default) => Some(quoted(default)),
     }
@@ -87,6 +99,12 @@ pub fn show(settings: &Settings) -> Result<String, ConfigError> {
             let kind = super::keys::find(TOPIC_DEFAULTS, name).map_or(Kind::Text, |key| key.kind);
             line(&mut out, name, &toml_text(kind, &entry.value), &entry.origin);
         }
+    }
+    if !settings.users.is_empty() {
+        let _ = writeln!(out, "\n[{USERS}]");
+    }
+    for (user, (_, origin)) in &settings.users {
+        line(&mut out, &quoted(user), HIDDEN, origin);
     }
     for (route, origin) in &settings.routes {
         let _ = writeln!(out, "\n[[routes]]  # {origin}");
@@ -128,6 +146,9 @@ fn toml_text(kind: Kind, value: &Value) -> String {
         (_, Value::Paths(paths)) => {
             let paths: Vec<_> = paths.iter().map(|path| quoted(&path.display().to_string())).collect();
             format!("[{}]", paths.join(", "))
+        }
+        (_, Value::List(items)) => {
+            format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
         }
         (_, Value::Address(Some(address))) => quoted(&address.to_string()),
         (_, Value::Address(None)) => quoted("off"),

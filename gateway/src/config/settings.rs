@@ -11,12 +11,14 @@ use object_store::ClientConfigKey;
 use object_store::aws::AmazonS3ConfigKey;
 
 use super::error::{ConfigError, Origin, Problem};
+use super::kafka::UserConfig;
 use super::key::{Key, Kind};
-use super::keys::{self, KEYS, OBJECT_STORE, TOPIC_DEFAULTS, TOPICS};
+use super::keys::{self, KEYS, OBJECT_STORE, TOPIC_DEFAULTS, TOPICS, USERS};
 use super::source::{self, Setting, Sources};
 use super::suggest;
 use super::types::RouteConfig;
 use super::value::{self, Raw, Value};
+use crate::security::limits::MAX_NAME_BYTES;
 
 /// A value and where it was written.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct Settings {
     /// Keys of `[object_store]` beyond the documented ones.
     pub store_options: BTreeMap<String, Entry>,
     pub routes: Vec<(RouteConfig, Origin)>,
+    /// `[users]`, by name.
+    pub users: BTreeMap<String, (UserConfig, Origin)>,
 }
 
 impl Settings {
@@ -117,6 +121,9 @@ impl Settings {
         if let Some(topic) = setting.topic.clone() {
             return self.add_topic(topic, setting);
         }
+        if setting.section == USERS {
+            return self.add_user(setting);
+        }
         match keys::find(&setting.section, &setting.name) {
             Some(key) => {
                 let value = checked(key, &setting, &key.path())?;
@@ -141,6 +148,25 @@ impl Settings {
         let Some(key) = keys::find(TOPIC_DEFAULTS, &setting.name) else { return Err(unknown(&setting)) };
         let value = checked(key, &setting, &format!("{TOPICS}.{topic}.{}", key.name))?;
         configs.insert(key.name, Entry { value, origin: setting.origin });
+        Ok(())
+    }
+
+    fn add_user(&mut self, setting: Setting) -> Result<(), Problem> {
+        let Setting { name, raw, origin, .. } = setting;
+        let refuse = |what: &str, help: Option<&str>| Problem {
+            origin: origin.clone(),
+            what: format!("{USERS}.{name}: {what}"),
+            help: help.map(str::to_owned),
+        };
+        let (Raw::Text(text) | Raw::Untyped(text)) = &raw else {
+            return Err(refuse("expected a password", Some("write name = \"password\", or name = \"file:PATH\"")));
+        };
+        let password = value::read_secret(text, &origin.base()).map_err(|why| refuse(&why, None))?;
+        if password.is_empty() || name.is_empty() || name.len() > MAX_NAME_BYTES {
+            return Err(refuse("a user has a name and a password", None));
+        }
+        let file = text.strip_prefix("file:").map(|path| origin.base().join(path));
+        self.users.insert(name, (UserConfig { password, file }, origin));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::keys::{KAFKA_ONLY, KEYS, ROUTE_KEYS, TOPIC_DEFAULTS, TOPICS};
+use super::keys::{KAFKA_ONLY, KEYS, ROUTE_KEYS, TOPIC_DEFAULTS, TOPICS, USERS};
 
 /// What to do about the unknown key `name` in `section` (for `[topics.X]`, with that topic).
 #[must_use]
@@ -25,7 +25,7 @@ pub(super) fn unknown_key(section: &str, topic: Option<&str>, name: &str) -> Str
         return format!("did you mean {}?", written(elsewhere.section, elsewhere.name));
     }
     let sections: BTreeSet<&str> =
-        KEYS.iter().map(|key| key.section).filter(|s| !s.is_empty()).chain([TOPICS]).collect();
+        KEYS.iter().map(|key| key.section).filter(|s| !s.is_empty()).chain([TOPICS, USERS]).collect();
     if !section.is_empty() && !sections.contains(section) {
         return match nearest(section, sections.iter().copied()) {
             Some(near) => format!("there is no section [{section}]; did you mean [{near}]?"),

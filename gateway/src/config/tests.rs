@@ -176,6 +176,61 @@ fn an_open_listener_needs_authentication_or_consent() {
 }
 
 #[test]
+fn a_kafka_listener_whose_clients_authenticate_may_be_open() {
+    let open = |more: &[&str]| set(&[&["listeners.kafka=0.0.0.0:9092"], more].concat());
+    let tls = ["tls.certfile=c", "tls.keyfile=k", "tls.cafile=a"];
+    let with_tls = |more: &[&str]| open(&[&tls[..], more].concat());
+    assert!(open(&[]).unwrap_err().contains("security.protocol"));
+    assert!(open(&["kafka.security.protocol=SASL_PLAINTEXT"]).is_ok());
+    assert!(with_tls(&["kafka.security.protocol=SASL_SSL"]).is_ok());
+    assert!(with_tls(&["kafka.security.protocol=SSL"]).is_err());
+    assert!(with_tls(&["kafka.security.protocol=SSL", "kafka.ssl.client.auth=requested"]).is_err());
+    assert!(with_tls(&["kafka.security.protocol=SSL", "kafka.ssl.client.auth=required"]).is_ok());
+}
+
+#[test]
+fn what_secures_nothing_is_refused_with_the_key_to_set() {
+    for (flags, what) in [
+        (&["kafka.security.protocol=SSL"][..], "tls.certfile"),
+        (&["kafka.ssl.client.auth=required"], "without TLS"),
+        (
+            &["kafka.security.protocol=SSL", "tls.certfile=c", "tls.keyfile=k", "kafka.ssl.client.auth=requested"],
+            "tls.cafile",
+        ),
+        (&["kafka.security.protocol=SASL_PLAINTEXT", "kafka.sasl.enabled.mechanisms=[]"], "nobody could log in"),
+        (&["kafka.sasl.enabled.mechanisms=GSSAPI"], "PLAIN, SCRAM-SHA-256"),
+        (&["kafka.super.users=admin"], "admin is no principal"),
+        (&["kafka.security.protocol=TLS"], "SASL_SSL"),
+        (&["users.alice="], "a name and a password"),
+        (&["users.alice=file:/nowhere"], "cannot read /nowhere"),
+    ] {
+        let error = set(flags).unwrap_err();
+        assert!(error.contains(what), "{flags:?}: {error}");
+    }
+}
+
+#[test]
+fn users_are_named_in_a_table_of_their_own_and_their_passwords_are_shown_to_nobody() {
+    let file = file(
+        "[users]\nalice = \"hush\"\n\"bob.b\" = \"file:bob\"\n[kafka]\nsuper.users = \"User:a;User:CN=b,O=c\"\n\
+        sasl.enabled.mechanisms = [\"PLAIN\"]\n",
+    );
+    let folder = file.path.parent().unwrap();
+    std::fs::write(folder.join("bob"), "whisper\n").unwrap();
+    let config = Config::load(&sources(&file)).unwrap();
+    assert_eq!((config.users["alice"].password.as_str(), &config.users["alice"].file), ("hush", &None));
+    assert_eq!(config.users["bob.b"].password, "whisper");
+    assert_eq!(config.users["bob.b"].file, Some(folder.join("bob")));
+    assert_eq!(config.kafka.super_users, ["User:a", "User:CN=b,O=c"]);
+    assert_eq!(config.kafka.sasl_enabled_mechanisms, [SaslMechanism::Plain]);
+    let shown = show(&Settings::read(&sources(&file)).unwrap()).unwrap();
+    assert!(shown.contains("alice") && shown.contains("[\"PLAIN\"]"), "{shown}");
+    for text in [shown, format!("{config:?}")] {
+        assert!(!text.contains("hush") && !text.contains("whisper"), "{text}");
+    }
+}
+
+#[test]
 fn the_cluster_listener_may_be_off_and_nothing_else() {
     assert!(set(&["listeners.cluster=off"]).is_ok());
     let error = set(&["listeners.cluster=127.0.0.1:9192"]).unwrap_err();

@@ -101,7 +101,7 @@ pub(super) fn apply(config: &mut TopicConfig, name: &str, value: &Value) {
         Value::Bool(value) => value.to_string(),
         Value::Integer(number) => number.to_string(),
         Value::Text(text) => text.clone(),
-        Value::Path(_) | Value::Paths(_) | Value::Address(_) => return,
+        Value::Path(_) | Value::Paths(_) | Value::List(_) | Value::Address(_) => return,
     };
     let set = config.set(name, &text);
     debug_assert!(set.is_some(), "{name}={text}: the table of keys allows what the log does not take");

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use forebay_log::TopicConfig;
 
+use super::kafka::{KafkaConfig, UserConfig};
+
 /// Everything that can be configured.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -14,6 +16,9 @@ pub struct Config {
     /// Accept clients that do not authenticate on addresses other than loopback (mosquitto's name).
     pub allow_anonymous: bool,
     pub tls: TlsConfig,
+    pub kafka: KafkaConfig,
+    /// Users that exist from the start, by name.
+    pub users: BTreeMap<String, UserConfig>,
     pub mqtt: MqttConfig,
     pub object_store: ObjectStoreConfig,
     pub durability: Durability,

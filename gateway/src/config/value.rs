@@ -47,6 +47,7 @@ pub enum Value {
     Text(String),
     Path(PathBuf),
     Paths(Vec<PathBuf>),
+    List(Vec<String>),
     Address(Option<SocketAddr>),
 }
 
@@ -113,7 +114,24 @@ pub(super) fn check(kind: Kind, raw: &Raw, base: &Path) -> Result<Value, String>
             }
             Err(format!("expected {}, found \"{text}\"", kind.describe()))
         }
+        (Kind::Choices(choices), Raw::List(items)) => {
+            let texts = items.iter().map(|item| match item {
+                Raw::Text(text) => Ok(text.as_str()),
+                _ => Err(format!("expected {}, found {} in it", kind.describe(), item.type_name())),
+            });
+            chosen(kind, choices, &texts.collect::<Result<Vec<_>, _>>()?)
+        }
+        (Kind::Choices(choices), Raw::Text(text) | Raw::Untyped(text)) => {
+            chosen(kind, choices, &text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>())
+        }
         _ => Err(wrong()),
+    }
+}
+
+fn chosen(kind: Kind, choices: &[&str], texts: &[&str]) -> Result<Value, String> {
+    match texts.iter().find(|text| !choices.contains(text)) {
+        Some(wrong) => Err(format!("expected {}, found \"{wrong}\" in it", kind.describe())),
+        None => Ok(Value::List(texts.iter().map(|text| (*text).to_owned()).collect())),
     }
 }
 
@@ -189,10 +207,14 @@ fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     numeric.parse().map(Some).map_err(|_| format!("expected IP:PORT or \"off\", found \"{text}\""))
 }
 
-fn read_secret(text: &str, base: &Path) -> Result<String, String> {
+pub(super) fn read_secret(text: &str, base: &Path) -> Result<String, String> {
     let Some(path) = text.strip_prefix("file:") else { return Ok(text.to_owned()) };
-    let path = base.join(path);
-    match std::fs::read_to_string(&path) {
+    read_secret_file(&base.join(path))
+}
+
+/// The text of a file, without the end of its last line.
+pub(super) fn read_secret_file(path: &Path) -> Result<String, String> {
+    match std::fs::read_to_string(path) {
         Ok(secret) => Ok(secret.trim_end_matches(['\r', '\n']).to_owned()),
         Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }

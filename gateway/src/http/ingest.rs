@@ -19,10 +19,10 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::base64;
 use super::error::ApiError;
 use super::front::{Front, Opened};
 use super::limits::{CHUNK_BYTES, HEADER_OVERHEAD_BYTES, MAX_RECORDS_PER_POST, RECORD_OVERHEAD_BYTES};
+use crate::base64;
 
 /// One record of the body.
 #[derive(Debug, Deserialize)]

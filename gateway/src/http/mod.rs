@@ -1,6 +1,5 @@
 //! The HTTP door: metrics, health, the JSON API and the console page.
 
-mod base64;
 mod budget;
 mod console;
 mod error;

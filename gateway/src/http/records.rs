@@ -11,10 +11,11 @@ use forebay_log::{Millis, Offset};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::budget;
 use super::error::ApiError;
 use super::front::{Front, Opened};
 use super::limits::{DEFAULT_RECORDS_PER_READ, MAX_READ_BYTES, MAX_RECORDS_PER_READ};
-use super::{base64, budget};
+use crate::base64;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
@@ -34,6 +35,9 @@ pub(super) async fn read(
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    if name == crate::security::TOPIC {
+        return Err(ApiError::forbidden(format!("{name} holds the keys of users; nobody reads it")));
+    }
     let topic = gateway.log.topic(&name).ok_or_else(|| ApiError::unknown_topic(&name))?;
     let Some(partition) = topic.partitions.get(page.partition as usize) else {
         return Err(ApiError::not_found(format!("{name} has {} partitions, from 0", topic.partitions.len())));

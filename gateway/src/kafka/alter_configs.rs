@@ -12,6 +12,7 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
 use super::incremental_alter_configs::{alterable, save};
+use super::session::Session;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::AlterConfigs,
@@ -39,10 +40,10 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, request: AlterConfigsRequest) -> AlterConfigsResponse {
+pub(crate) async fn handle(shared: &Shared, session: &Session, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let outcome = alter(shared, &resource, request.validate_only).await;
+        let outcome = alter(shared, session, &resource, request.validate_only).await;
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name)
@@ -57,8 +58,13 @@ pub(crate) async fn handle(shared: &Shared, request: AlterConfigsRequest) -> Alt
     AlterConfigsResponse::default().with_responses(responses)
 }
 
-async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    let topic = alterable(shared, resource.resource_type, &resource.resource_name)?;
+async fn alter(
+    shared: &Shared,
+    session: &Session,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let topic = alterable(shared, session, resource.resource_type, &resource.resource_name)?;
     let defaults = shared.door.config.topic_defaults.config.clone();
     // Without a value a config is not set, as in CreateTopics.
     let sets = resource.configs.iter().filter_map(|entry| Some(Change::Set(&entry.name, entry.value.as_deref()?)));

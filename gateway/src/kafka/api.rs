@@ -6,11 +6,13 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, BadRequest, Struct};
 use super::{
-    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records, delete_topics,
+    alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, create_acls, create_partitions,
+    create_topics, delete_acls, delete_groups, delete_records, delete_topics, describe_acls, describe_client_quotas,
     describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
-    join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, sync_group,
+    describe_topic_partitions, describe_user_scram_credentials, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
+    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate, sasl_handshake,
+    sync_group,
 };
 
 /// One API: its key, its versions and the shape of its requests.
@@ -71,7 +73,7 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 29] = [
+pub(crate) static SERVED: [&Api; 38] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -85,14 +87,23 @@ pub(crate) static SERVED: [&Api; 29] = [
     &sync_group::API,
     &describe_groups::API,
     &list_groups::API,
+    &sasl_handshake::API,
     &api_versions::API,
     &create_topics::API,
     &delete_topics::API,
     &init_producer_id::API,
+    &describe_acls::API,
+    &create_acls::API,
+    &delete_acls::API,
     &describe_configs::API,
+    &sasl_authenticate::API,
     &delete_groups::API,
     &incremental_alter_configs::API,
     &offset_delete::API,
+    &describe_client_quotas::API,
+    &alter_client_quotas::API,
+    &describe_user_scram_credentials::API,
+    &alter_user_scram_credentials::API,
     &describe_cluster::API,
     &offset_for_leader_epoch::API,
     &create_partitions::API,

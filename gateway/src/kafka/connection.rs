@@ -15,15 +15,19 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::api::Api;
+use super::authentication::{Authentication, Login, Next, NoReply, Refusal, Step};
 use super::dispatch::{Pending, dispatch};
 use super::limits::{
-    DRAIN_TIMEOUT, FIRST_REQUEST, FRAME_TIMEOUT, IDLE, LOG_LINES, MAX_IN_FLIGHT, MAX_REQUEST_BYTES,
-    MAX_SMALL_REQUEST_BYTES, MEMORY_UNIT, MIN_WRITE_RATE, READ_AHEAD, SMALL_FRAME_BYTES, WRITE_TIMEOUT,
+    DRAIN_TIMEOUT, FAILED_LOGIN_DELAY, FIRST_REQUEST, FRAME_TIMEOUT, IDLE, LOG_LINES, LOGIN_TIMEOUT, MAX_IN_FLIGHT,
+    MAX_LOGIN_BYTES, MAX_REQUEST_BYTES, MAX_SMALL_REQUEST_BYTES, MEMORY_UNIT, MIN_WRITE_RATE, READ_AHEAD,
+    SMALL_FRAME_BYTES, WRITE_TIMEOUT,
 };
 use super::request::{Unreadable, parse};
+use super::session::Session;
 use crate::log_limit::LogLimit;
 
 static CLOSED: LogLimit = LogLimit::new(LOG_LINES);
+static NOT_LET_IN: LogLimit = LogLimit::new(LOG_LINES);
 
 /// Why a connection reads no further.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,19 @@ enum End {
     Length(i32),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    #[error(transparent)]
+    Unauthenticated(Refusal),
+    #[error("no login within {} s", LOGIN_TIMEOUT.as_secs())]
+    NoLogin,
+}
+
+impl From<NoReply> for End {
+    fn from(why: NoReply) -> End {
+        match why {
+            NoReply::Unreadable(why) => End::Unreadable(why),
+            NoReply::Refused(why) => End::Unauthenticated(why),
+        }
+    }
 }
 
 /// A request under way: its answer, and what its metrics need.
@@ -50,7 +67,7 @@ struct InFlight {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn run<R, W>(shared: Arc<Shared>, reader: R, writer: W, peer: SocketAddr)
+pub(crate) async fn run<R, W>(shared: Arc<Shared>, reader: R, writer: W, peer: SocketAddr, login: Login)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -58,12 +75,20 @@ where
     let (queue, answers) = mpsc::channel(MAX_IN_FLIGHT);
     let mut writing = std::pin::pin!(write_answers(&shared, writer, answers));
     let end = tokio::select! {
-        end = read_requests(&shared, reader, peer, queue) => end,
+        end = read_requests(&shared, reader, peer, login, queue) => end,
         () = &mut writing => End::Gone,
     };
     match &end {
         End::Gone | End::Idle => return,
         End::Drain => {}
+        End::Unauthenticated(_) | End::NoLogin => {
+            shared.door.metrics.kafka.authentication_failures.inc();
+            if let Some(suppressed) = NOT_LET_IN.admit() {
+                tracing::warn!(%peer, reason = %end, suppressed, "Kafka client not let in");
+            }
+            // Guessing takes time: the last answer leaves after this.
+            tokio::time::sleep(FAILED_LOGIN_DELAY).await;
+        }
         End::Slow | End::Length(_) | End::Unreadable(_) => {
             shared.door.metrics.kafka.refused.inc();
             if let Some(suppressed) = CLOSED.admit() {
@@ -79,13 +104,29 @@ async fn read_requests<R: AsyncRead + Unpin>(
     shared: &Arc<Shared>,
     mut reader: R,
     peer: SocketAddr,
+    mut login: Login,
     queue: mpsc::Sender<InFlight>,
 ) -> End {
     let mut buffer = BytesMut::new();
+    let session = loop {
+        let authentication = match &mut login {
+            Login::Done(session) => break Arc::clone(session),
+            Login::Open(authentication) => authentication,
+        };
+        match log_in(shared, &mut reader, &mut buffer, authentication, &queue).await {
+            Ok(Some(session)) => login = Login::Done(session),
+            Ok(None) => {}
+            Err(end) => return end,
+        }
+    };
     let mut patience = FIRST_REQUEST;
     loop {
+        let muted = session.muted();
+        if muted > Duration::ZERO && shared.shutdown.run_until_cancelled(tokio::time::sleep(muted)).await.is_none() {
+            return End::Drain;
+        }
         let frame = tokio::select! {
-            frame = next_frame(shared, &mut reader, &mut buffer, patience) => frame,
+            frame = next_frame(shared, &mut reader, &mut buffer, patience, MAX_REQUEST_BYTES) => frame,
             () = shared.shutdown.cancelled() => return End::Drain,
         };
         patience = IDLE;
@@ -94,7 +135,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
             let began = Instant::now();
             let request = parse(frame)?;
             let api = request.api;
-            Ok(InFlight { answer: dispatch(shared, peer, request, memory).await?, api, began })
+            Ok(InFlight { answer: dispatch(shared, &session, peer, request, memory).await?, api, began })
         };
         match step.await {
             Ok(in_flight) => {
@@ -107,12 +148,41 @@ async fn read_requests<R: AsyncRead + Unpin>(
     }
 }
 
-/// The next whole frame, without its length, and its share of the door's memory. `patience`: how long it may take to begin.
+/// Takes one frame of who has not logged in yet; the session, when that was the last one needed.
+async fn log_in<R: AsyncRead + Unpin>(
+    shared: &Arc<Shared>,
+    reader: &mut R,
+    buffer: &mut BytesMut,
+    authentication: &mut Authentication,
+    queue: &mpsc::Sender<InFlight>,
+) -> Result<Option<Arc<Session>>, End> {
+    let patience = authentication.patience();
+    let next = timeout(patience, next_frame(shared, reader, buffer, IDLE, MAX_LOGIN_BYTES));
+    let frame = tokio::select! {
+        frame = next => frame.unwrap_or(Err(End::NoLogin)),
+        () = shared.shutdown.cancelled() => return Err(End::Drain),
+    };
+    let (frame, _memory) = frame?;
+    let began = Instant::now();
+    let Step { api, mut reply, next } = authentication.step(shared, frame)?;
+    reply.close |= matches!(next, Next::Failed(_));
+    let answer = Box::pin(std::future::ready(reply));
+    queue.send(InFlight { answer, api, began }).await.map_err(|_| End::Gone)?;
+    match next {
+        Next::GoOn => Ok(None),
+        Next::Done(session) => Ok(Some(session)),
+        Next::Failed(refusal) => Err(End::Unauthenticated(refusal)),
+    }
+}
+
+/// The next whole frame, without its length, and its share of the door's memory. `patience`: how long it may take to begin;
+/// `most`: how many bytes it may have.
 async fn next_frame<R: AsyncRead + Unpin>(
     shared: &Shared,
     reader: &mut R,
     buffer: &mut BytesMut,
     patience: Duration,
+    most: usize,
 ) -> Result<(Bytes, OwnedSemaphorePermit), End> {
     /// Length and API key: what decides how long the frame may be.
     const START: usize = 6;
@@ -121,7 +191,7 @@ async fn next_frame<R: AsyncRead + Unpin>(
     let key = i16::from_be_bytes([buffer[4], buffer[5]]);
     let allowed = if key == ApiKey::Produce as i16 { MAX_REQUEST_BYTES } else { MAX_SMALL_REQUEST_BYTES };
     let size = usize::try_from(length).unwrap_or(usize::MAX);
-    if size > allowed || size < START - 4 {
+    if size > allowed.min(most) || size < START - 4 {
         return Err(End::Length(length));
     }
     let units = u32::try_from(size.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);

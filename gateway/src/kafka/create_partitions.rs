@@ -13,7 +13,9 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT32, Kind, Struct};
+use super::session::Session;
 use super::topics::{check_room, is_internal};
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::CreatePartitions,
@@ -42,7 +44,11 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
     let mut asked: HashMap<&TopicName, usize> = HashMap::new();
     for topic in &request.topics {
         *asked.entry(&topic.name).or_default() += 1;
@@ -53,7 +59,7 @@ pub(crate) async fn handle(shared: &Shared, request: CreatePartitionsRequest) ->
         let grown = if twice {
             Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic twice"))
         } else {
-            grow(shared, topic, request.validate_only).await
+            grow(shared, session, topic, request.validate_only).await
         };
         let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
         results.push(match grown {
@@ -66,8 +72,14 @@ pub(crate) async fn handle(shared: &Shared, request: CreatePartitionsRequest) ->
     CreatePartitionsResponse::default().with_results(results)
 }
 
-async fn grow(shared: &Shared, asked: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refusal> {
+async fn grow(
+    shared: &Shared,
+    session: &Session,
+    asked: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), Refusal> {
     let name = asked.name.as_str();
+    session.topic(Operation::Alter, name)?;
     let log = &shared.door.log;
     let topic = log
         .topic(name)

@@ -20,8 +20,10 @@ use super::api::Api;
 use super::describe_configs::{SOURCE_DEFAULT, SOURCE_TOPIC};
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT16, INT32, Kind, Struct};
+use super::session::Session;
 use super::topic_configs::list;
 use super::topics::{check_new_name, check_room};
+use crate::security::acl::{CLUSTER_NAME, Operation, ResourceType};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::CreateTopics,
@@ -55,22 +57,36 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let creates_any = session.allows(Operation::Create, ResourceType::Cluster, CLUSTER_NAME);
     let mut results = Vec::with_capacity(request.topics.len());
     let mut asked: HashMap<&TopicName, usize> = HashMap::new();
     for topic in &request.topics {
         *asked.entry(&topic.name).or_default() += 1;
     }
     for topic in &request.topics {
+        let allowed = if creates_any { Ok(()) } else { session.topic(Operation::Create, &topic.name) };
         // Kafka refuses a name that one request asks for twice.
         let twice = asked.get(&topic.name).is_some_and(|times| *times > 1);
-        let made = if twice {
-            Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic twice"))
-        } else {
-            create(shared, topic, request.validate_only).await
+        let made = match allowed {
+            Err(denied) => Err(denied.into()),
+            Ok(()) if twice => Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic twice")),
+            Ok(()) => create(shared, topic, request.validate_only).await,
         };
         let result = CreatableTopicResult::default().with_name(topic.name.clone());
         results.push(match made {
+            // What it is like is for those to see who may describe its configs (KIP-525).
+            Ok(made) if !session.allows(Operation::DescribeConfigs, ResourceType::Topic, &topic.name) => {
+                let result = result.with_num_partitions(-1).with_replication_factor(-1).with_configs(Some(Vec::new()));
+                let hidden = ResponseError::TopicAuthorizationFailed.code();
+                let result = if version >= 5 { result.with_topic_config_error_code(hidden) } else { result };
+                if version >= 7 { result.with_topic_id(made.id) } else { result }
+            }
             Ok(made) => describe(shared, version, made, result),
             Err(refusal) => result
                 .with_error_code(refusal.code)

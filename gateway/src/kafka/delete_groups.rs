@@ -8,7 +8,9 @@ use super::Shared;
 use super::api::Api;
 use super::groups::Ask;
 use super::guard::{Field, Kind, Struct};
+use super::session::Session;
 use super::topics::once;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DeleteGroups,
@@ -20,11 +22,18 @@ pub(crate) static API: Api = Api {
     request: &Struct { fields: &[Field::new(Kind::Array(&Kind::String))], tags: &[] },
 };
 
-pub(crate) async fn handle(shared: &Shared, mut request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    mut request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
     once(&mut request.groups_names, GroupId::clone);
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group in request.groups_names {
-        let result = shared.groups.answer(&shared.door.log, &group, Ask::Delete).await;
+        let result = match session.group(Operation::Delete, &group) {
+            Ok(()) => shared.groups.answer(&shared.door.log, &group, Ask::Delete).await,
+            Err(denied) => Err(denied.into()),
+        };
         let code = result.err().map_or(0, |refusal| refusal.code);
         results.push(DeletableGroupResult::default().with_group_id(group).with_error_code(code));
     }

@@ -13,7 +13,9 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT32, INT64, Kind, Struct};
+use super::session::Session;
 use super::topics::{is_internal, partition};
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DeleteRecords,
@@ -43,14 +45,16 @@ pub(crate) static API: Api = Api {
 /// As the end of the log.
 const HIGH_WATERMARK: i64 = -1;
 
-pub(crate) async fn handle(shared: &Shared, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(crate) async fn handle(shared: &Shared, session: &Session, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
         let topic = shared.door.log.topic(&asked.name);
+        let allowed = session.topic(Operation::Delete, &asked.name);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for part in asked.partitions {
             let found = topic.as_deref().and_then(|topic| partition(topic, part.partition_index));
             let moved = match found {
+                _ if allowed.is_err() => Err(ResponseError::TopicAuthorizationFailed.into()),
                 Some(_) if is_internal(&asked.name) => Err(ResponseError::TopicAuthorizationFailed.into()),
                 // As Kafka: who asks for keys' last values must not lose them.
                 Some(_) if topic.as_ref().is_some_and(|topic| !topic.config().delete) => {

@@ -11,7 +11,9 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT32, Kind, Struct, UUID};
+use super::session::Session;
 use super::topics::{is_internal, topic_name};
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DeleteTopics,
@@ -34,7 +36,12 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
     let asked: Vec<(Option<TopicName>, Uuid)> = if version >= 6 {
         request.topics.into_iter().map(|topic| (topic.name, topic.topic_id)).collect()
     } else {
@@ -43,7 +50,7 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: DeleteTopicsR
     let mut responses = Vec::with_capacity(asked.len());
     for (name, id) in asked {
         let result = DeletableTopicResult::default().with_topic_id(id);
-        responses.push(match delete(shared, name.as_ref(), id).await {
+        responses.push(match delete(shared, session, name.as_ref(), id).await {
             Ok(name) => result.with_name(Some(name)),
             Err(refusal) => result
                 .with_name(name)
@@ -54,12 +61,13 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: DeleteTopicsR
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-async fn delete(shared: &Shared, name: Option<&TopicName>, id: Uuid) -> Result<TopicName, Refusal> {
+async fn delete(shared: &Shared, session: &Session, name: Option<&TopicName>, id: Uuid) -> Result<TopicName, Refusal> {
     let log = &shared.door.log;
     let name = match name {
         Some(name) => name.clone(),
         None => topic_name(&shared.topic_ids.find(log, id).ok_or(ResponseError::UnknownTopicId)?.name),
     };
+    session.topic(Operation::Delete, &name)?;
     if is_internal(&name) {
         let why = format!("topic {} holds Forebay's own state; it cannot be deleted", name.as_str());
         return Err(Refusal::new(ResponseError::TopicAuthorizationFailed, why));

@@ -8,6 +8,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::Shared;
 use super::api::Api;
 use super::guard::{BOOL, Field, INT8, Struct};
+use super::session::Session;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeCluster,
@@ -19,7 +20,12 @@ pub(crate) static API: Api = Api {
     request: &Struct { fields: &[Field::new(BOOL), Field::new(INT8).from(1), Field::new(BOOL).from(2)], tags: &[] },
 };
 
-pub(crate) fn handle(shared: &Shared, version: i16, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+pub(crate) fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: &DescribeClusterRequest,
+) -> DescribeClusterResponse {
     let (host, port) = &shared.door.advertised;
     let node = BrokerId(shared.node_id());
     let broker = DescribeClusterBroker::default()
@@ -30,5 +36,9 @@ pub(crate) fn handle(shared: &Shared, version: i16, request: &DescribeClusterReq
         .with_cluster_id(StrBytes::from_string(shared.door.log.cluster_id()))
         .with_controller_id(node)
         .with_brokers(vec![broker]);
+    let response = match request.include_cluster_authorized_operations {
+        true => response.with_cluster_authorized_operations(session.operations_on_cluster()),
+        false => response,
+    };
     if version >= 1 { response.with_endpoint_type(request.endpoint_type) } else { response }
 }

@@ -14,8 +14,10 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
 use super::limits::{IDLE, MAX_FETCH_BYTES, MAX_REQUEST_BYTES};
+use super::session::Session;
 use super::topic_configs::{BOOLEAN, INT, LONG, STRING, list};
 use super::topics::once;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeConfigs,
@@ -45,14 +47,18 @@ pub(crate) const SOURCE_TOPIC: i8 = 1;
 const SOURCE_BROKER: i8 = 4;
 pub(crate) const SOURCE_DEFAULT: i8 = 5;
 
-pub(crate) fn handle(shared: &Shared, mut request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(crate) fn handle(
+    shared: &Shared,
+    session: &Session,
+    mut request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     once(&mut request.resources, |resource| (resource.resource_type, resource.resource_name.clone()));
     let documented = request.include_documentation;
     let results = request.resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match describe(shared, resource, documented) {
+        match describe(shared, session, resource, documented) {
             Ok(configs) => result.with_configs(configs).with_error_message(None),
             Err(refusal) => {
                 result.with_error_code(refusal.code).with_error_message(refusal.message.map(StrBytes::from_string))
@@ -64,9 +70,14 @@ pub(crate) fn handle(shared: &Shared, mut request: DescribeConfigsRequest) -> De
 
 fn describe(
     shared: &Shared,
+    session: &Session,
     resource: &DescribeConfigsResource,
     documented: bool,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
+    match resource.resource_type {
+        TOPIC => session.topic(Operation::DescribeConfigs, &resource.resource_name)?,
+        _ => session.cluster(Operation::DescribeConfigs)?,
+    }
     let mut configs = match resource.resource_type {
         TOPIC => {
             let topic = shared.door.log.topic(&resource.resource_name).ok_or_else(|| {
@@ -105,7 +116,7 @@ fn broker_configs(shared: &Shared) -> Vec<DescribeConfigsResourceResult> {
     let (host, port) = &door.advertised;
     let topic_default = |name: &str| defaults.config.get(name).unwrap_or_default();
     let facts = [
-        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), STRING),
+        ("advertised.listeners", format!("{}://{host}:{port}", door.config.kafka.security_protocol.name()), STRING),
         ("auto.create.topics.enable", "true".to_owned(), BOOLEAN),
         ("broker.id", shared.node_id().to_string(), INT),
         ("node.id", shared.node_id().to_string(), INT),

@@ -14,7 +14,9 @@ use super::api::Api;
 use super::groups::{Ask, Described};
 use super::guard::{BOOL, Field, Kind, Struct};
 use super::join_group::text;
+use super::session::Session;
 use super::topics::once;
+use crate::security::acl::{Operation, ResourceType};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeGroups,
@@ -31,17 +33,25 @@ const MISSING_IS_AN_ERROR: i16 = 6;
 
 pub(crate) async fn handle(
     shared: &Shared,
+    session: &Session,
     version: i16,
     mut request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     once(&mut request.groups, GroupId::clone);
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
-        let described = shared.groups.answer(&shared.door.log, &group, Ask::Describe).await;
+        let described = match session.group(Operation::Describe, &group) {
+            Ok(()) => shared.groups.answer(&shared.door.log, &group, Ask::Describe).await,
+            Err(denied) => Err(denied.into()),
+        };
         let response = match described {
             Ok(described) => whole(version, described),
             Err(refusal) if refusal.code == ResponseError::GroupIdNotFound.code() => missing(version, &group),
             Err(refusal) => DescribedGroup::default().with_error_code(refusal.code),
+        };
+        let response = match response.error_code == 0 && request.include_authorized_operations {
+            true => response.with_authorized_operations(session.authorized_operations(ResourceType::Group, &group)),
+            false => response,
         };
         groups.push(response.with_group_id(group));
     }

@@ -13,7 +13,9 @@ use kafka_protocol::protocol::StrBytes;
 use super::Shared;
 use super::api::Api;
 use super::guard::{Field, INT32, Kind, Struct};
+use super::session::Session;
 use super::topics::topic_name;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeLogDirs,
@@ -31,7 +33,16 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) fn handle(shared: &Shared, version: i16, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+pub(crate) fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
+    if let Err(denied) = session.cluster(Operation::Describe) {
+        let response = DescribeLogDirsResponse::default();
+        return if version >= 3 { response.with_error_code(denied.code()) } else { response };
+    }
     let log = &shared.door.log;
     let asked: Option<HashMap<TopicName, Vec<i32>>> =
         request.topics.map(|topics| topics.into_iter().map(|topic| (topic.topic, topic.partitions)).collect());

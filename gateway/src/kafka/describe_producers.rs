@@ -14,7 +14,9 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT32, Kind, Struct};
+use super::session::Session;
 use super::topics::{once, partition};
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeProducers,
@@ -32,18 +34,25 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, mut request: DescribeProducersRequest) -> DescribeProducersResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    mut request: DescribeProducersRequest,
+) -> DescribeProducersResponse {
     once(&mut request.topics, |topic| topic.name.clone());
     let mut topics = Vec::with_capacity(request.topics.len());
     for mut asked in request.topics {
         once(&mut asked.partition_indexes, |index| *index);
         let topic = shared.door.log.topic(&asked.name);
+        let allowed = session.topic(Operation::Read, &asked.name);
         let mut partitions = Vec::with_capacity(asked.partition_indexes.len());
         for index in asked.partition_indexes {
-            let active = match topic.as_deref().and_then(|topic| partition(topic, index)) {
-                Some(partition) => producers(partition).await,
-                None => Err(ResponseError::UnknownTopicOrPartition.into()),
-            };
+            let active =
+                match allowed.is_ok().then_some(topic.as_deref()).flatten().and_then(|topic| partition(topic, index)) {
+                    _ if allowed.is_err() => Err(ResponseError::TopicAuthorizationFailed.into()),
+                    Some(partition) => producers(partition).await,
+                    None => Err(ResponseError::UnknownTopicOrPartition.into()),
+                };
             let response = PartitionResponse::default().with_partition_index(index).with_error_message(None);
             partitions.push(match active {
                 Ok(active) => response.with_active_producers(active),

@@ -15,7 +15,9 @@ use super::Shared;
 use super::api::Api;
 use super::guard::{Field, INT32, Kind, Struct};
 use super::limits::MAX_DESCRIBED_PARTITIONS;
+use super::session::Session;
 use super::topics::topic_name;
+use crate::security::acl::{Operation, ResourceType};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeTopicPartitions,
@@ -35,11 +37,16 @@ pub(crate) static API: Api = Api {
 };
 
 /// Topics come in the order of their names, so that a cursor says where the next page begins.
-pub(crate) fn handle(shared: &Shared, request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+pub(crate) fn handle(
+    shared: &Shared,
+    session: &Session,
+    request: &DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let topics = shared.door.log.topics();
     let mut names: BTreeSet<&str> = request.topics.iter().map(|topic| topic.name.as_str()).collect();
     if names.is_empty() {
-        names = topics.keys().map(String::as_str).collect();
+        let may_see = |name: &&str| session.allows(Operation::Describe, ResourceType::Topic, name);
+        names = topics.keys().map(String::as_str).filter(may_see).collect();
     }
     let begin = request
         .cursor
@@ -53,6 +60,10 @@ pub(crate) fn handle(shared: &Shared, request: &DescribeTopicPartitionsRequest) 
             return respond(described, Some((name, from)));
         }
         let answer = DescribeTopicPartitionsResponseTopic::default().with_name(Some(topic_name(name)));
+        if let Err(denied) = session.topic(Operation::Describe, name) {
+            described.push(answer.with_error_code(denied.code()));
+            continue;
+        }
         let Some(topic) = topics.get(name) else {
             described.push(answer.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
             continue;
@@ -60,8 +71,13 @@ pub(crate) fn handle(shared: &Shared, request: &DescribeTopicPartitionsRequest) 
         let until = topic.partitions.len().min(from + left);
         let partitions = describe(shared, topic, from, until);
         left -= partitions.len();
-        described
-            .push(answer.with_topic_id(topic.id).with_is_internal(topic.is_internal()).with_partitions(partitions));
+        described.push(
+            answer
+                .with_topic_authorized_operations(session.authorized_operations(ResourceType::Topic, name))
+                .with_topic_id(topic.id)
+                .with_is_internal(topic.is_internal())
+                .with_partitions(partitions),
+        );
         if until < topic.partitions.len() {
             return respond(described, Some((name, until)));
         }

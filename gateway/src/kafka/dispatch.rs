@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_log::group::Name;
@@ -11,14 +12,19 @@ use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::api::Api;
 use super::guard::BadRequest;
+use super::quotas::Limited;
 use super::request::{Request, Unreadable};
+use super::session::{self, Session};
 use super::{
-    Shared, alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records,
-    delete_topics, describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
-    join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, sync_group,
+    Shared, alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, create_acls,
+    create_partitions, create_topics, delete_acls, delete_groups, delete_records, delete_topics, describe_acls,
+    describe_client_quotas, describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
+    describe_topic_partitions, describe_user_scram_credentials, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
+    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate, sasl_handshake,
+    sync_group,
 };
 
 /// What is to be written for one request.
@@ -51,19 +57,53 @@ impl Client {
     }
 }
 
+/// Who sends a request whose bytes are counted.
+pub(crate) struct Caller {
+    pub(crate) session: Arc<Session>,
+    /// As it came: none of it is looked at while there are no quotas.
+    client_id: Bytes,
+}
+
+impl Caller {
+    pub(crate) fn new(session: Arc<Session>, client_id: impl Into<Bytes>) -> Caller {
+        Caller { session, client_id: client_id.into() }
+    }
+
+    fn client_id(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.client_id)
+    }
+
+    /// Notes bytes against its quota; returns how long it is muted for them.
+    pub(crate) fn take(&self, shared: &Shared, limited: Limited, bytes: usize) -> Duration {
+        let throttle = shared.quotas.take(limited, self.session.user(), &self.client_id(), bytes);
+        self.session.mute(throttle);
+        throttle
+    }
+
+    /// How many bytes it may have at once, if it has a quota.
+    pub(crate) fn most_at_once(&self, shared: &Shared, limited: Limited) -> Option<usize> {
+        shared.quotas.most_at_once(limited, self.session.user(), &self.client_id())
+    }
+}
+
 /// Carries a request out. Produce, Fetch, JoinGroup and SyncGroup return with their waiting still to be done, so that further
 /// requests of the connection can be read; all others are done on return.
 pub(crate) async fn dispatch(
     shared: &Arc<Shared>,
+    session: &Arc<Session>,
     peer: SocketAddr,
     request: Request,
     frame_memory: OwnedSemaphorePermit,
 ) -> Result<Pending, Unreadable> {
     let Request { api, version, correlation_id, .. } = request;
     let call = Call { request, frame_memory };
+    if session.is_restricted() && !session::is_checked(api.key) {
+        return Err(Unreadable::Api { key: api.key as i16 });
+    }
     match api.key {
         ApiKey::Produce => {
-            let pending = produce::submit(shared, version, call.decode()?).await;
+            let caller = call.caller(session);
+            let pending = produce::submit(shared, &caller, version, call.decode()?).await;
             let frame_memory = call.frame_memory;
             Ok(Box::pin(async move {
                 let silent = pending.silent;
@@ -77,42 +117,60 @@ pub(crate) async fn dispatch(
             }))
         }
         ApiKey::Fetch => {
-            let fetching = fetch::handle(Arc::clone(shared), version, correlation_id, call.decode()?);
+            let (shared, caller) = (Arc::clone(shared), call.caller(session));
+            let fetching = fetch::handle(shared, caller, version, correlation_id, call.decode()?);
             Ok(Box::pin(fetching.map(|answer| Reply { pieces: answer.pieces, _memory: answer.memory, close: false })))
         }
         ApiKey::JoinGroup => {
             let client = Client::of(&call.request, peer);
-            let joining = join_group::ask(Arc::clone(shared), version, client, call.decode()?);
+            let joining = join_group::ask(Arc::clone(shared), Arc::clone(session), version, client, call.decode()?);
             Ok(Box::pin(joining.map(move |response| whole(api, version, correlation_id, &response))))
         }
         ApiKey::SyncGroup => {
-            let syncing = sync_group::ask(Arc::clone(shared), version, call.decode()?);
+            let syncing = sync_group::ask(Arc::clone(shared), Arc::clone(session), version, call.decode()?);
             Ok(Box::pin(syncing.map(move |response| whole(api, version, correlation_id, &response))))
         }
-        ApiKey::Heartbeat => call.answer(heartbeat::handle(shared, call.decode()?).await),
-        ApiKey::LeaveGroup => call.answer(leave_group::handle(shared, version, call.decode()?).await),
-        ApiKey::DescribeGroups => call.answer(describe_groups::handle(shared, version, call.decode()?).await),
-        ApiKey::ListGroups => call.answer(list_groups::handle(shared, version, call.decode()?).await),
-        ApiKey::DeleteGroups => call.answer(delete_groups::handle(shared, call.decode()?).await),
-        ApiKey::OffsetForLeaderEpoch => call.answer(offset_for_leader_epoch::handle(shared, call.decode()?)),
-        ApiKey::CreatePartitions => call.answer(create_partitions::handle(shared, call.decode()?).await),
-        ApiKey::DeleteRecords => call.answer(delete_records::handle(shared, call.decode()?).await),
-        ApiKey::AlterConfigs => call.answer(alter_configs::handle(shared, call.decode()?).await),
-        ApiKey::DescribeTopicPartitions => call.answer(describe_topic_partitions::handle(shared, &call.decode()?)),
-        ApiKey::DescribeLogDirs => call.answer(describe_log_dirs::handle(shared, version, call.decode()?)),
-        ApiKey::DescribeProducers => call.answer(describe_producers::handle(shared, call.decode()?).await),
-        ApiKey::OffsetDelete => call.answer(offset_delete::handle(shared, call.decode()?).await),
-        ApiKey::ListOffsets => call.answer(list_offsets::handle(shared, version, call.decode()?).await),
-        ApiKey::Metadata => call.answer(metadata::handle(shared, version, call.decode()?).await),
-        ApiKey::FindCoordinator => call.answer(find_coordinator::handle(shared, version, call.decode()?)),
-        ApiKey::OffsetCommit => call.answer(offset_commit::handle(shared, call.decode()?).await),
-        ApiKey::OffsetFetch => call.answer(offset_fetch::handle(shared, version, call.decode()?).await),
-        ApiKey::CreateTopics => call.answer(create_topics::handle(shared, version, call.decode()?).await),
-        ApiKey::DeleteTopics => call.answer(delete_topics::handle(shared, version, call.decode()?).await),
-        ApiKey::InitProducerId => call.answer(init_producer_id::handle(&call.decode()?)),
-        ApiKey::DescribeConfigs => call.answer(describe_configs::handle(shared, call.decode()?)),
-        ApiKey::IncrementalAlterConfigs => call.answer(incremental_alter_configs::handle(shared, call.decode()?).await),
-        ApiKey::DescribeCluster => call.answer(describe_cluster::handle(shared, version, &call.decode()?)),
+        ApiKey::Heartbeat => call.answer(heartbeat::handle(shared, session, call.decode()?).await),
+        ApiKey::LeaveGroup => call.answer(leave_group::handle(shared, session, version, call.decode()?).await),
+        ApiKey::DescribeGroups => call.answer(describe_groups::handle(shared, session, version, call.decode()?).await),
+        ApiKey::ListGroups => call.answer(list_groups::handle(shared, session, version, call.decode()?).await),
+        ApiKey::DeleteGroups => call.answer(delete_groups::handle(shared, session, call.decode()?).await),
+        ApiKey::OffsetDelete => call.answer(offset_delete::handle(shared, session, call.decode()?).await),
+        ApiKey::ListOffsets => call.answer(list_offsets::handle(shared, session, version, call.decode()?).await),
+        ApiKey::Metadata => call.answer(metadata::handle(shared, session, version, call.decode()?).await),
+        ApiKey::FindCoordinator => call.answer(find_coordinator::handle(shared, session, version, call.decode()?)),
+        ApiKey::OffsetCommit => call.answer(offset_commit::handle(shared, session, call.decode()?).await),
+        ApiKey::OffsetFetch => call.answer(offset_fetch::handle(shared, session, version, call.decode()?).await),
+        ApiKey::CreateTopics => call.answer(create_topics::handle(shared, session, version, call.decode()?).await),
+        ApiKey::DeleteTopics => call.answer(delete_topics::handle(shared, session, version, call.decode()?).await),
+        ApiKey::InitProducerId => call.answer(init_producer_id::handle(session, &call.decode()?)),
+        ApiKey::DescribeConfigs => call.answer(describe_configs::handle(shared, session, call.decode()?)),
+        ApiKey::IncrementalAlterConfigs => {
+            call.answer(incremental_alter_configs::handle(shared, session, call.decode()?).await)
+        }
+        ApiKey::DescribeCluster => call.answer(describe_cluster::handle(shared, session, version, &call.decode()?)),
+        ApiKey::DescribeAcls => call.answer(describe_acls::handle(shared, session, call.decode()?).await),
+        ApiKey::CreateAcls => call.answer(create_acls::handle(shared, session, call.decode()?).await),
+        ApiKey::DeleteAcls => call.answer(delete_acls::handle(shared, session, call.decode()?).await),
+        ApiKey::DescribeClientQuotas => call.answer(describe_client_quotas::handle(shared, session, &call.decode()?)),
+        ApiKey::AlterClientQuotas => call.answer(alter_client_quotas::handle(shared, session, call.decode()?).await),
+        ApiKey::DescribeUserScramCredentials => {
+            call.answer(describe_user_scram_credentials::handle(shared, session, call.decode()?).await)
+        }
+        ApiKey::AlterUserScramCredentials => {
+            call.answer(alter_user_scram_credentials::handle(shared, session, call.decode()?).await)
+        }
+        ApiKey::SaslHandshake => call.answer(sasl_handshake::handle(shared)),
+        ApiKey::SaslAuthenticate => call.answer(sasl_authenticate::handle()),
+        ApiKey::OffsetForLeaderEpoch => call.answer(offset_for_leader_epoch::handle(shared, session, call.decode()?)),
+        ApiKey::CreatePartitions => call.answer(create_partitions::handle(shared, session, call.decode()?).await),
+        ApiKey::DeleteRecords => call.answer(delete_records::handle(shared, session, call.decode()?).await),
+        ApiKey::AlterConfigs => call.answer(alter_configs::handle(shared, session, call.decode()?).await),
+        ApiKey::DescribeTopicPartitions => {
+            call.answer(describe_topic_partitions::handle(shared, session, &call.decode()?))
+        }
+        ApiKey::DescribeLogDirs => call.answer(describe_log_dirs::handle(shared, session, version, call.decode()?)),
+        ApiKey::DescribeProducers => call.answer(describe_producers::handle(shared, session, call.decode()?).await),
         ApiKey::ApiVersions => call.answer(api_versions::answer(!call.request.unknown_version)),
         _ => Err(Unreadable::Api { key: api.key as i16 }),
     }
@@ -124,6 +182,10 @@ struct Call {
 }
 
 impl Call {
+    fn caller(&self, session: &Arc<Session>) -> Caller {
+        Caller::new(Arc::clone(session), self.request.client_id.clone())
+    }
+
     fn decode<M: Decodable>(&self) -> Result<M, Unreadable> {
         let Request { api, version, ref body, .. } = self.request;
         let problem = |problem: BadRequest| Unreadable::Body { api: api.name, version, problem };
@@ -136,7 +198,7 @@ impl Call {
     }
 }
 
-fn whole<M: Encodable>(api: &'static super::api::Api, version: i16, correlation_id: i32, response: &M) -> Reply {
+pub(super) fn whole<M: Encodable>(api: &'static Api, version: i16, correlation_id: i32, response: &M) -> Reply {
     match api.encode_response(version, correlation_id, response) {
         Ok(frame) => Reply { pieces: vec![frame], ..Reply::default() },
         Err(error) => {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::api::Api;
+use super::dispatch::Caller;
 use super::errors::Refusal;
 use super::fetch_cold::{ColdReads, ColdTarget};
 use super::fetch_response::{Frame, PartitionAnswer, TopicAnswer};
@@ -26,7 +27,11 @@ use super::limits::{
     COLD_FETCH_WAIT, COLD_GRACE, FETCH_MEMORY_WAIT, FETCH_RECHECK, MAX_FETCH_BYTES, MAX_FETCH_WAIT, MEMORY_UNIT,
 };
 use super::list_offsets::check_epoch;
+use super::quotas::{Limited, millis};
+use super::session::Session;
 use super::topics::partition;
+use crate::security::TOPIC as SECRET_TOPIC;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::Fetch,
@@ -98,21 +103,31 @@ struct TopicTargets {
 
 /// Answers once `min_bytes` are there, the cold tier has given what it is asked for, an error is to be told, or `max_wait_ms`
 /// are over. The cold tier alone may take longer.
-pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i32, request: FetchRequest) -> Answer {
+pub(crate) async fn handle(
+    shared: Arc<Shared>,
+    caller: Caller,
+    version: i16,
+    correlation_id: i32,
+    request: FetchRequest,
+) -> Answer {
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_FETCH_WAIT);
     let began = Instant::now();
     let deadline = began + wait;
     let limit = usize::try_from(request.max_bytes).unwrap_or(0).clamp(1, MAX_FETCH_BYTES);
+    let limit = caller.most_at_once(&shared, Limited::Fetch).map_or(limit, |most| limit.min(most));
     let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
     let mut turn = match shared.fetch_sessions.begin(version, request, began) {
         Ok(turn) => turn,
         Err(error) => {
-            let pieces = Frame { api: &API, version, correlation_id, error: error.code(), session_id: 0 }.encode(&[]);
+            let pieces =
+                Frame { api: &API, version, correlation_id, error: error.code(), throttle_ms: 0, session_id: 0 }
+                    .encode(&[]);
             return Answer { pieces, memory: Vec::new() };
         }
     };
     let asked = std::mem::take(&mut turn.topics);
-    let topics: Vec<TopicTargets> = asked.into_iter().map(|topic| targets(&shared, version, topic)).collect();
+    let topics: Vec<TopicTargets> =
+        asked.into_iter().map(|topic| targets(&shared, &caller.session, version, topic)).collect();
     let mut watches: Vec<watch::Receiver<Watermarks>> = topics
         .iter()
         .flat_map(|topic| &topic.targets)
@@ -143,7 +158,10 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
         if enough || no_more || cold.as_ref().is_some_and(ColdReads::done) {
             let cold_memory = cold.and_then(|cold| cold.put_into(&mut answers, total, limit));
             shared.fetch_sessions.finish(&turn, &mut answers);
-            let frame = Frame { api: &API, version, correlation_id, error: 0, session_id: turn.session_id };
+            let bytes = answers.iter().flat_map(|topic| &topic.partitions).map(|part| part.records.len()).sum();
+            let throttle_ms = millis(caller.take(&shared, Limited::Fetch, bytes));
+            let session_id = turn.session_id;
+            let frame = Frame { api: &API, version, correlation_id, error: 0, throttle_ms, session_id };
             let pieces = frame.encode(&answers);
             return Answer { pieces, memory: memory.into_iter().chain(cold_memory).collect() };
         }
@@ -167,17 +185,21 @@ pub(crate) async fn handle(shared: Arc<Shared>, version: i16, correlation_id: i3
     }
 }
 
-fn targets(shared: &Shared, version: i16, topic: FetchTopic) -> TopicTargets {
+fn targets(shared: &Shared, session: &Session, version: i16, topic: FetchTopic) -> TopicTargets {
     let log = &shared.door.log;
     let (found, unknown) = if version >= 13 {
         (shared.topic_ids.find(log, topic.topic_id), ResponseError::UnknownTopicId)
     } else {
         (log.topic(&topic.topic), ResponseError::UnknownTopicOrPartition)
     };
+    // A name is asked about whether there is such a topic or not; of an unknown id there is no name to ask about.
+    let name = found.as_ref().map_or(topic.topic.as_str(), |found| &found.name);
+    let allowed = if version >= 13 && found.is_none() { Ok(()) } else { may_read(session, name) };
     let targets = topic.partitions.into_iter().map(|asked| {
-        let partition = match &found {
-            Some(found) => partition(found, asked.partition).ok_or(ResponseError::UnknownTopicOrPartition),
-            None => Err(unknown),
+        let partition = match (&found, allowed) {
+            (_, Err(denied)) => Err(denied),
+            (Some(found), _) => partition(found, asked.partition).ok_or(ResponseError::UnknownTopicOrPartition),
+            (None, _) => Err(unknown),
         };
         let checked = partition.map_err(Refusal::from).and_then(|partition| {
             check_epoch(asked.current_leader_epoch, partition.leader_epoch())?;
@@ -186,6 +208,14 @@ fn targets(shared: &Shared, version: i16, topic: FetchTopic) -> TopicTargets {
         Target { asked, partition: checked }
     });
     TopicTargets { name: topic.topic, id: topic.topic_id, targets: targets.collect() }
+}
+
+fn may_read(session: &Session, topic: &str) -> Result<(), ResponseError> {
+    // The keys of users are for nobody to read, whatever the ACLs say.
+    if topic == SECRET_TOPIC {
+        return Err(ResponseError::TopicAuthorizationFailed);
+    }
+    session.topic(Operation::Read, topic)
 }
 
 /// Whether the local log of any partition has records for the client.
@@ -322,7 +352,7 @@ mod tests {
     use forebay_log::record::RecordChunk;
     use forebay_log::{Millis, TopicConfig};
 
-    use super::super::tests::shared;
+    use super::super::tests::{anybody, shared};
     use super::super::topics::topic_name;
     use super::*;
 
@@ -334,7 +364,9 @@ mod tests {
         let shared = shared(log, crate::reader::Reader::new(None));
         let asked = FetchPartition::default().with_partition_max_bytes(1 << 20);
         let asked = FetchTopic::default().with_topic(topic_name("readings")).with_partitions(vec![asked]);
-        let topics = [targets(&shared, 12, asked)];
+        let shared = Arc::new(shared);
+        let session = anybody(&shared);
+        let topics = [targets(&shared, &session, 12, asked)];
         assert!(!wants_read(&topics));
         let mut chunk = RecordChunk::new();
         chunk.push(Millis(1), None, Some(b"just in between"), &[]);

@@ -35,6 +35,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) error: i16,
+    pub(crate) throttle_ms: i32,
     /// 0: the client sends full requests (KIP-227).
     pub(crate) session_id: i32,
 }
@@ -42,7 +43,7 @@ pub(crate) struct Frame<'a> {
 impl Frame<'_> {
     /// The frame, in pieces to be written one after the other.
     pub(crate) fn encode(&self, topics: &[TopicAnswer]) -> Vec<Bytes> {
-        let &Frame { api, version, correlation_id, error, session_id } = self;
+        let &Frame { api, version, correlation_id, error, throttle_ms, session_id } = self;
         let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
         let names: usize = topics.iter().map(|topic| topic.name.len() + 32).sum();
         let mut writer = Writer {
@@ -50,7 +51,7 @@ impl Frame<'_> {
             flexible: api.flexible(version),
             gaps: Vec::new(),
         };
-        writer.frame.put_i32(0); // throttle_time_ms
+        writer.frame.put_i32(throttle_ms);
         if version >= 7 {
             writer.frame.put_i16(error);
             writer.frame.put_i32(session_id);
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn every_version_reads_back_as_it_was_meant() {
         for version in API.from..=API.to {
-            let frame = Frame { api: &API, version, correlation_id: 42, error: 0, session_id: 77 };
+            let frame = Frame { api: &API, version, correlation_id: 42, error: 0, throttle_ms: 5, session_id: 77 };
             let pieces = frame.encode(&answers());
             let frame = Bytes::from(pieces.concat());
             assert_eq!(i32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
@@ -189,6 +190,7 @@ mod tests {
             let response = FetchResponse::decode(&mut body, version).unwrap();
             assert!(body.is_empty(), "v{version} leaves {} bytes", body.len());
             assert_eq!((response.error_code, response.session_id), (0, if version >= 7 { 77 } else { 0 }));
+            assert_eq!(response.throttle_time_ms, 5);
             let topic = &response.responses[0];
             if version >= 13 {
                 assert_eq!(topic.topic_id, answers()[0].id);
@@ -208,7 +210,7 @@ mod tests {
     fn stored_bytes_are_sent_from_where_they_are() {
         let answers = answers();
         let stored = answers[0].partitions[0].records.as_ptr();
-        let frame = Frame { api: &API, version: 12, correlation_id: 1, error: 0, session_id: 0 };
+        let frame = Frame { api: &API, version: 12, correlation_id: 1, error: 0, throttle_ms: 0, session_id: 0 };
         let pieces = frame.encode(&answers);
         assert!(pieces.iter().any(|piece| piece.as_ptr() == stored));
     }

@@ -11,7 +11,10 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
 use super::api::Api;
+use super::errors::Refusal;
 use super::guard::{Field, INT8, Kind, Struct};
+use super::session::Session;
+use crate::security::acl::Operation;
 
 /// `key_type` of a consumer group.
 const GROUP: i8 = 0;
@@ -33,30 +36,41 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) fn handle(shared: &Shared, version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let group = request.key_type == GROUP;
-    let (host, port) = &shared.door.advertised;
-    let host = StrBytes::from_string(host.clone());
-    let refusal = ResponseError::TransactionalIdAuthorizationFailed.code();
-    let why = StrBytes::from_static_str("transactions are not served");
+pub(crate) fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let (host, port) = (StrBytes::from_string(shared.door.advertised.0.clone()), i32::from(shared.door.advertised.1));
+    let here = BrokerId(shared.node_id());
+    let find = |key: &str| match request.key_type {
+        GROUP => session.group(Operation::Describe, key).map_err(Refusal::from),
+        _ => {
+            let why = "transactions are not served";
+            Err(Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, why))
+        }
+    };
     if version < 4 {
         let response = FindCoordinatorResponse::default();
-        return if group {
-            response.with_node_id(BrokerId(shared.node_id())).with_host(host).with_port(i32::from(*port))
-        } else {
-            response.with_error_code(refusal).with_error_message(Some(why)).with_node_id(BrokerId(-1)).with_port(-1)
+        return match find(&request.key) {
+            Ok(()) => response.with_node_id(here).with_host(host).with_port(port),
+            Err(Refusal { code, message }) => response
+                .with_error_code(code)
+                .with_error_message(message.map(StrBytes::from_string))
+                .with_node_id(BrokerId(-1))
+                .with_port(-1),
         };
     }
-    let coordinators = request.coordinator_keys.into_iter().map(|key| {
-        let coordinator = Coordinator::default().with_key(key);
-        if group {
-            coordinator.with_node_id(BrokerId(shared.node_id())).with_host(host.clone()).with_port(i32::from(*port))
-        } else {
-            coordinator
-                .with_error_code(refusal)
-                .with_error_message(Some(why.clone()))
+    let coordinators = request.coordinator_keys.iter().map(|key| {
+        let coordinator = Coordinator::default().with_key(key.clone());
+        match find(key) {
+            Ok(()) => coordinator.with_node_id(here).with_host(host.clone()).with_port(port),
+            Err(Refusal { code, message }) => coordinator
+                .with_error_code(code)
+                .with_error_message(message.map(StrBytes::from_string))
                 .with_node_id(BrokerId(-1))
-                .with_port(-1)
+                .with_port(-1),
         }
     });
     FindCoordinatorResponse::default().with_coordinators(coordinators.collect())

@@ -10,6 +10,8 @@ use super::Shared;
 use super::api::Api;
 use super::groups::{Ask, Membership};
 use super::guard::{Field, INT32, Kind, Struct};
+use super::session::Session;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::Heartbeat,
@@ -29,9 +31,12 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(crate) async fn handle(shared: &Shared, session: &Session, request: HeartbeatRequest) -> HeartbeatResponse {
     if request.group_id.is_empty() {
         return HeartbeatResponse::default().with_error_code(ResponseError::InvalidGroupId.code());
+    }
+    if let Err(denied) = session.group(Operation::Read, &request.group_id) {
+        return HeartbeatResponse::default().with_error_code(denied.code());
     }
     let member = Membership {
         generation: request.generation_id,

@@ -21,8 +21,10 @@ use super::api::Api;
 use super::describe_configs::TOPIC;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
+use super::session::Session;
 use super::topic_configs::{LIST, kind};
 use super::topics::is_internal;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::IncrementalAlterConfigs,
@@ -58,11 +60,12 @@ const SUBTRACT: i8 = 3;
 
 pub(crate) async fn handle(
     shared: &Shared,
+    session: &Session,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let outcome = alter(shared, &resource, request.validate_only).await;
+        let outcome = alter(shared, session, &resource, request.validate_only).await;
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name)
@@ -77,8 +80,13 @@ pub(crate) async fn handle(
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 
-async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    let topic = alterable(shared, resource.resource_type, &resource.resource_name)?;
+async fn alter(
+    shared: &Shared,
+    session: &Session,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let topic = alterable(shared, session, resource.resource_type, &resource.resource_name)?;
     let now = topic.config();
     let mut lists = Vec::with_capacity(resource.configs.len());
     for change in &resource.configs {
@@ -102,7 +110,16 @@ async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: 
 }
 
 /// The topic that a resource names, if its configs may be altered.
-pub(super) fn alterable(shared: &Shared, resource_type: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
+pub(super) fn alterable(
+    shared: &Shared,
+    session: &Session,
+    resource_type: i8,
+    name: &str,
+) -> Result<Arc<Topic>, Refusal> {
+    match resource_type {
+        TOPIC => session.topic(Operation::AlterConfigs, name)?,
+        _ => session.cluster(Operation::AlterConfigs)?,
+    }
     if resource_type != TOPIC {
         let why = "only the configs of topics can be altered here; change the node's config file for others";
         return Err(Refusal::new(ResponseError::InvalidRequest, why));

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::api::Api;
 use super::guard::{Field, INT16, INT32, INT64, Kind, Struct};
+use super::session::Session;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::InitProducerId,
@@ -24,11 +25,18 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) fn handle(request: &InitProducerIdRequest) -> InitProducerIdResponse {
+pub(crate) fn handle(session: &Session, request: &InitProducerIdRequest) -> InitProducerIdResponse {
     let response = InitProducerIdResponse::default().with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
     if request.transactional_id.is_some() {
         return response.with_error_code(ResponseError::TransactionalIdAuthorizationFailed.code());
     }
+    if let Err(denied) = session.idempotent_write() {
+        return response.with_error_code(denied.code());
+    }
+    give(request, response)
+}
+
+fn give(request: &InitProducerIdRequest, response: InitProducerIdResponse) -> InitProducerIdResponse {
     // A producer that asks to go on with its id gets the next epoch; one that has used up the epochs gets a new id.
     let (id, epoch) = match (request.producer_id.0, request.producer_epoch) {
         (id, epoch) if id >= 0 && (0..i16::MAX - 1).contains(&epoch) => (id, epoch + 1),
@@ -50,7 +58,8 @@ mod tests {
     #[test]
     fn every_new_producer_gets_its_own_id_and_epoch_0() {
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id(ProducerId(-1));
-        let (a, b) = (handle(&request), handle(&request));
+        let give = || give(&request, InitProducerIdResponse::default());
+        let (a, b) = (give(), give());
         assert_eq!((a.error_code, a.producer_epoch), (0, 0));
         assert!(a.producer_id.0 >= 0 && a.producer_id != b.producer_id);
     }
@@ -61,7 +70,7 @@ mod tests {
             .with_transactional_id(None)
             .with_producer_id(ProducerId(77))
             .with_producer_epoch(4);
-        let answer = handle(&request);
+        let answer = give(&request, InitProducerIdResponse::default());
         assert_eq!((answer.producer_id.0, answer.producer_epoch), (77, 5));
     }
 }

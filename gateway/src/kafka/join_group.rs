@@ -18,6 +18,8 @@ use super::dispatch::Client;
 use super::errors::group_error;
 use super::groups::{Answer, Ask};
 use super::guard::{Field, INT32, Kind, Struct};
+use super::session::Session;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::JoinGroup,
@@ -53,6 +55,7 @@ const MAY_SKIP: i16 = 9;
 /// Asks the coordinator; the answer may be long in coming.
 pub(crate) async fn ask(
     shared: Arc<Shared>,
+    session: Arc<Session>,
     version: i16,
     client: Client,
     request: JoinGroupRequest,
@@ -60,6 +63,9 @@ pub(crate) async fn ask(
     let id = request.member_id.clone();
     if request.group_id.is_empty() {
         return refused(version, ResponseError::InvalidGroupId, &id);
+    }
+    if let Err(denied) = session.group(Operation::Read, &request.group_id) {
+        return refused(version, denied, &id);
     }
     let (to, answer) = oneshot::channel();
     let prefix = request.group_instance_id.as_deref().unwrap_or(&client.id);

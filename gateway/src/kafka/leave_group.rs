@@ -12,6 +12,8 @@ use super::api::Api;
 use super::errors::group_error;
 use super::groups::Ask;
 use super::guard::{Field, Kind, Struct};
+use super::session::Session;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::LeaveGroup,
@@ -34,10 +36,18 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, version: i16, request: LeaveGroupRequest) -> LeaveGroupResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: LeaveGroupRequest,
+) -> LeaveGroupResponse {
     let response = LeaveGroupResponse::default();
     if request.group_id.is_empty() {
         return response.with_error_code(ResponseError::InvalidGroupId.code());
+    }
+    if let Err(denied) = session.group(Operation::Read, &request.group_id) {
+        return response.with_error_code(denied.code());
     }
     let leaving = match version {
         3.. => request.members,

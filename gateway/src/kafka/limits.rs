@@ -24,6 +24,8 @@ pub(crate) const GROUP_MEMORY: usize = 64 << 20;
 pub(crate) const GROUP_QUEUE: usize = 256;
 /// Least time between two looks for groups to forget, and before the first.
 pub(crate) const GROUP_LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// Filters of one DeleteAcls request: each looks through all ACLs.
+pub(crate) const MAX_ACL_FILTERS: usize = 1000;
 /// Bytes of large request frames that all connections of the door may hold; more waits in the sockets.
 pub(crate) const REQUEST_MEMORY: usize = 256 << 20;
 /// Largest frame, its length included, that counts as small. It takes its share of the memory when it has come whole, so
@@ -53,6 +55,17 @@ pub(crate) const MAX_IN_FLIGHT: usize = 64;
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 /// As [`IDLE`], before the first request: clients begin to speak at once, and a silent one takes another one's place.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(30);
+/// A connection must have logged in within this time.
+pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// A failed login is answered, and its connection closed, this much later (Kafka's
+/// `connection.failed.authentication.delay.ms`).
+pub(crate) const FAILED_LOGIN_DELAY: Duration = Duration::from_millis(100);
+/// Largest request frame of who has not logged in yet, in bytes; what SASL needs is much smaller.
+pub(crate) const MAX_LOGIN_BYTES: usize = 16 << 10;
+/// A TLS handshake must begin within this time, and be over within as much again.
+pub(crate) const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// TLS handshakes at once; further ones wait for their turn.
+pub(crate) const MAX_TLS_HANDSHAKES: usize = 256;
 /// Once its length has come, the rest of a request must come within this time.
 pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client must take its answers within this time and the one that [`MIN_WRITE_RATE`] gives their size.
@@ -92,6 +105,7 @@ pub(crate) const READ_AHEAD: usize = 64 << 10;
 
 const _: () = assert!(MAX_REQUEST_BYTES <= REQUEST_MEMORY);
 const _: () = assert!(SMALL_FRAME_BYTES <= SMALL_REQUEST_MEMORY);
+const _: () = assert!(MAX_LOGIN_BYTES < SMALL_FRAME_BYTES);
 const _: () = assert!(FIRST_REQUEST.as_secs() < IDLE.as_secs());
 const _: () = assert!(MAX_BATCH_BYTES <= FETCH_MEMORY);
 const _: () = assert!(MAX_FETCH_BYTES <= FETCH_MEMORY);

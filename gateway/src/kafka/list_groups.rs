@@ -9,6 +9,8 @@ use super::Shared;
 use super::api::Api;
 use super::guard::{Field, Kind, Struct};
 use super::join_group::text;
+use super::session::Session;
+use crate::security::acl::{CLUSTER_NAME, Operation, ResourceType};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::ListGroups,
@@ -26,7 +28,12 @@ pub(crate) static API: Api = Api {
 /// The kind of all groups that are served, as a list names it (KIP-848).
 const CLASSIC: &str = "classic";
 
-pub(crate) async fn handle(shared: &Shared, version: i16, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: ListGroupsRequest,
+) -> ListGroupsResponse {
     let listed = match shared.groups.list(&shared.door.log).await {
         Ok(listed) => listed,
         Err(refusal) => return ListGroupsResponse::default().with_error_code(refusal.code),
@@ -35,7 +42,11 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: ListGroupsReq
     let passes =
         |filter: &[StrBytes], what: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(what));
     let (states, types) = (&request.states_filter, &request.types_filter);
+    // Who may describe the cluster sees all groups, others those that they may describe.
+    let sees_all = session.allows(Operation::Describe, ResourceType::Cluster, CLUSTER_NAME);
+    let sees = |group: &str| sees_all || session.allows(Operation::Describe, ResourceType::Group, group);
     let wanted = listed.into_iter().filter(|group| passes(states, group.state) && passes(types, CLASSIC));
+    let wanted = wanted.filter(|group| sees(&group.group));
     let groups = wanted.map(|group| {
         let response = ListedGroup::default()
             .with_group_id(GroupId(text(&group.group)))

@@ -19,7 +19,9 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT8, INT32, INT64, Kind, Struct};
+use super::session::Session;
 use super::topics::partition;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::ListOffsets,
@@ -61,16 +63,23 @@ const SCAN_BYTES: usize = 1 << 20;
 type Found = (i64, i64);
 const NONE: Found = (-1, -1);
 
-pub(crate) async fn handle(shared: &Shared, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
-        let topic = shared.door.log.topic(&asked.name);
+        let allowed = session.topic(Operation::Describe, &asked.name);
+        let topic = shared.door.log.topic(&asked.name).filter(|_| allowed.is_ok());
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for part in asked.partitions {
             let partition = topic.as_deref().and_then(|topic| partition(topic, part.partition_index));
-            let answer = match partition {
-                Some(partition) => find(shared, partition, &part).await,
-                None => Err(ResponseError::UnknownTopicOrPartition.into()),
+            let answer = match (allowed, partition) {
+                (Err(denied), _) => Err(denied.into()),
+                (_, Some(partition)) => find(shared, partition, &part).await,
+                (_, None) => Err(ResponseError::UnknownTopicOrPartition.into()),
             };
             let response = ListOffsetsPartitionResponse::default().with_partition_index(part.partition_index);
             partitions.push(match answer {

@@ -15,7 +15,9 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, Kind, Struct, UUID};
+use super::session::Session;
 use super::topics::{find_or_create, once, topic_name};
+use crate::security::acl::{CLUSTER_NAME, Operation, ResourceType};
 
 pub(crate) static API: Api = Api {
     key: ApiKey::Metadata,
@@ -38,24 +40,35 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, version: i16, request: MetadataRequest) -> MetadataResponse {
+pub(crate) async fn handle(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    request: MetadataRequest,
+) -> MetadataResponse {
     let door = &shared.door;
     let node = BrokerId(shared.node_id());
     let (host, port) = &door.advertised;
-    let topics = match request.topics {
-        None => all_topics(shared),
+    let (of_cluster, of_topics) =
+        (request.include_cluster_authorized_operations, request.include_topic_authorized_operations);
+    let mut topics = match request.topics {
+        None => all_topics(shared, session),
         // Before v1 an empty list asked for all.
-        Some(asked) if asked.is_empty() && version == 0 => all_topics(shared),
+        Some(asked) if asked.is_empty() && version == 0 => all_topics(shared, session),
         Some(mut asked) => {
             once(&mut asked, |topic| (topic.name.clone(), topic.topic_id));
             let mut topics = Vec::with_capacity(asked.len());
             for topic in asked {
-                topics.push(one_topic(shared, topic, request.allow_auto_topic_creation).await);
+                topics.push(one_topic(shared, session, topic, request.allow_auto_topic_creation).await);
             }
             topics
         }
     };
-    MetadataResponse::default()
+    for topic in topics.iter_mut().filter(|topic| of_topics && topic.error_code == 0) {
+        let name = topic.name.as_ref().map_or("", |name| name.as_str());
+        topic.topic_authorized_operations = session.authorized_operations(ResourceType::Topic, name);
+    }
+    let response = MetadataResponse::default()
         .with_brokers(vec![
             MetadataResponseBroker::default()
                 .with_node_id(node)
@@ -64,22 +77,43 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: MetadataReque
         ])
         .with_cluster_id(Some(StrBytes::from_string(door.log.cluster_id())))
         .with_controller_id(node)
-        .with_topics(topics)
+        .with_topics(topics);
+    if of_cluster { response.with_cluster_authorized_operations(session.operations_on_cluster()) } else { response }
 }
 
-fn all_topics(shared: &Shared) -> Vec<MetadataResponseTopic> {
-    shared.door.log.topics().values().map(|topic| describe(shared, topic)).collect()
+/// Those that the session may know of.
+fn all_topics(shared: &Shared, session: &Session) -> Vec<MetadataResponseTopic> {
+    let topics = shared.door.log.topics();
+    let known = topics.values().filter(|topic| session.allows(Operation::Describe, ResourceType::Topic, &topic.name));
+    known.map(|topic| describe(shared, topic)).collect()
 }
 
-async fn one_topic(shared: &Shared, asked: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
-    let found = match &asked.name {
-        Some(name) => find_or_create(&shared.door, name, create).await,
-        None => shared
-            .topic_ids
-            .find(&shared.door.log, asked.topic_id)
-            .ok_or_else(|| Refusal::from(ResponseError::UnknownTopicId)),
+async fn find(
+    shared: &Shared,
+    session: &Session,
+    asked: &MetadataRequestTopic,
+    create: bool,
+) -> Result<Arc<Topic>, Refusal> {
+    let log = &shared.door.log;
+    let Some(name) = &asked.name else {
+        let topic = shared.topic_ids.find(log, asked.topic_id).ok_or(ResponseError::UnknownTopicId)?;
+        session.topic(Operation::Describe, &topic.name)?;
+        return Ok(topic);
     };
-    match found {
+    session.topic(Operation::Describe, name)?;
+    if create && log.topic(name).is_none() && !session.allows(Operation::Create, ResourceType::Cluster, CLUSTER_NAME) {
+        session.topic(Operation::Create, name)?;
+    }
+    find_or_create(&shared.door, name, create).await
+}
+
+async fn one_topic(
+    shared: &Shared,
+    session: &Session,
+    asked: MetadataRequestTopic,
+    create: bool,
+) -> MetadataResponseTopic {
+    match find(shared, session, &asked, create).await {
         Ok(topic) => describe(shared, &topic),
         Err(refusal) => {
             // Up to v11 the name is not nullable, and no topic is asked for by id alone before v12.

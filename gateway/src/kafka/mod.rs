@@ -1,20 +1,29 @@
 //! The Kafka door: framing, negotiation, and one file for each API that is served.
 
+mod acl_codes;
+mod alter_client_quotas;
 mod alter_configs;
+mod alter_user_scram_credentials;
 mod api;
 mod api_versions;
+mod authentication;
 mod connection;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
+mod describe_user_scram_credentials;
 mod dispatch;
 mod errors;
 mod fetch;
@@ -38,16 +47,22 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod quotas;
 mod request;
+mod sasl_authenticate;
+mod sasl_handshake;
+mod session;
 mod sync_group;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topic_configs;
 mod topics;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use forebay_disk::Log;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -58,13 +73,17 @@ use crate::config::Config;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
+use crate::security::Security;
 
+use authentication::Login;
 use fetch_session::FetchSessions;
 use groups::Groups;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
-    COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,
+    COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_TLS_HANDSHAKES, MEMORY_UNIT, REQUEST_MEMORY,
+    SMALL_REQUEST_MEMORY,
 };
+use quotas::Quotas;
 use topics::TopicIds;
 
 /// What every request handler may use.
@@ -73,6 +92,9 @@ pub struct KafkaDoor {
     pub reader: Reader,
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
+    pub security: Arc<Security>,
+    /// Where the door speaks TLS; replaced on SIGHUP.
+    pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     /// What Metadata tells clients to connect to.
     pub advertised: (String, u16),
     /// Connections at once.
@@ -85,11 +107,14 @@ struct Shared {
     topic_ids: TopicIds,
     groups: Groups,
     fetch_sessions: FetchSessions,
+    quotas: Quotas,
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
     small_request_memory: Arc<Semaphore>,
     fetch_memory: Arc<Semaphore>,
     cold_fetch_memory: Arc<Semaphore>,
+    /// TLS handshakes at once.
+    handshakes: Semaphore,
     shutdown: CancellationToken,
 }
 
@@ -100,10 +125,12 @@ impl Shared {
             topic_ids: TopicIds::new(),
             groups: Groups::new(),
             fetch_sessions: FetchSessions::default(),
+            quotas: Quotas::default(),
             request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
             small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
             fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
             cold_fetch_memory: Arc::new(Semaphore::new(COLD_FETCH_MEMORY / MEMORY_UNIT)),
+            handshakes: Semaphore::new(MAX_TLS_HANDSHAKES),
             shutdown,
         }
     }
@@ -119,6 +146,9 @@ static ACCEPT_FAILED: LogLimit = LogLimit::new(LOG_LINES);
 /// Accepts Kafka connections until shutdown; then requests in flight are answered.
 pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: CancellationToken) {
     let shared = Arc::new(Shared::new(door, shutdown));
+    if let Err(error) = shared.quotas.load(&shared.door.log).await {
+        tracing::error!(%error, "client quotas cannot be read: none holds until they are set again");
+    }
     let metrics = &shared.door.metrics.kafka;
     let mut connections = JoinSet::new();
     loop {
@@ -140,8 +170,14 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
             Ok((stream, peer)) => {
                 // Answers are small and awaited: they must not wait for more to come.
                 let _ = stream.set_nodelay(true);
-                let (reader, writer) = stream.into_split();
-                connections.spawn(connection::run(Arc::clone(&shared), reader, writer, peer));
+                match &shared.door.tls {
+                    None => {
+                        let (reader, writer) = stream.into_split();
+                        let login = Login::new(&shared, peer, None);
+                        connections.spawn(connection::run(Arc::clone(&shared), reader, writer, peer, login));
+                    }
+                    Some(tls) => drop(connections.spawn(tls::run(Arc::clone(&shared), tls.load_full(), stream, peer))),
+                }
                 metrics.connections.set(connections.len() as i64);
             }
             Err(error) => {

@@ -18,7 +18,9 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::groups::{Ask, Committed, Membership, TopicPartition};
 use super::guard::{Field, INT32, INT64, Kind, Struct};
+use super::session::Session;
 use super::topics::partition;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::OffsetCommit,
@@ -57,15 +59,17 @@ pub(crate) static API: Api = Api {
 /// Longest metadata of a commit, in bytes (Kafka's `offset.metadata.max.bytes`).
 const MAX_METADATA: usize = 4096;
 
-pub(crate) async fn handle(shared: &Shared, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(crate) async fn handle(shared: &Shared, session: &Session, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let log = &shared.door.log;
     let mut accepted = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
+    let group = session.group(Operation::Read, &request.group_id);
     for asked in &request.topics {
+        let denied = group.and_then(|()| session.topic(Operation::Read, &asked.name)).err();
         let topic = log.topic(&asked.name);
         let partitions = asked.partitions.iter().map(|part| {
             let known = topic.as_deref().is_some_and(|topic| partition(topic, part.partition_index).is_some());
-            let error = refuse(&request, part, known);
+            let error = denied.or_else(|| refuse(&request, part, known));
             if error.is_none() {
                 let of = TopicPartition { topic: Name::from(&**asked.name), partition: part.partition_index };
                 accepted.push((of, read(part)));

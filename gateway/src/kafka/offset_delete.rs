@@ -11,6 +11,8 @@ use super::Shared;
 use super::api::Api;
 use super::groups::{Ask, TopicPartition};
 use super::guard::{Field, INT32, Kind, Struct};
+use super::session::Session;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::OffsetDelete,
@@ -31,9 +33,14 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) async fn handle(shared: &Shared, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+pub(crate) async fn handle(shared: &Shared, session: &Session, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    if let Err(denied) = session.group(Operation::Delete, &request.group_id) {
+        return OffsetDeleteResponse::default().with_error_code(denied.code());
+    }
+    let allowed: Vec<_> = request.topics.iter().map(|topic| session.topic(Operation::Read, &topic.name)).collect();
     let of = |topic: &str, partition: i32| TopicPartition { topic: Name::from(topic), partition };
-    let asked = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| of(&t.name, p.partition_index)));
+    let readable = request.topics.iter().zip(&allowed).filter(|(_, allowed)| allowed.is_ok());
+    let asked = readable.flat_map(|(t, _)| t.partitions.iter().map(|p| of(&t.name, p.partition_index)));
     let asked: Vec<TopicPartition> = asked.collect();
     let ask = |reply| Ask::Forget(asked, reply);
     let mut results = match shared.groups.answer(&shared.door.log, &request.group_id, ask).await {
@@ -41,9 +48,10 @@ pub(crate) async fn handle(shared: &Shared, request: OffsetDeleteRequest) -> Off
         Err(refusal) => return OffsetDeleteResponse::default().with_error_code(refusal.code),
     };
     // Topic by topic, as they were asked.
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = request.topics.into_iter().zip(allowed).map(|(topic, allowed)| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let code = results.next().and_then(Result::err).map_or(0, |error| error.code());
+            let result = allowed.and_then(|()| results.next().unwrap_or(Ok(())));
+            let code = result.err().map_or(0, |error| error.code());
             OffsetDeleteResponsePartition::default()
                 .with_partition_index(partition.partition_index)
                 .with_error_code(code)

@@ -16,7 +16,9 @@ use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT32, Kind, Struct};
 use super::list_offsets::check_epoch;
+use super::session::Session;
 use super::topics::partition;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::OffsetForLeaderEpoch,
@@ -43,12 +45,20 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) fn handle(shared: &Shared, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub(crate) fn handle(
+    shared: &Shared,
+    session: &Session,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|asked| {
         let topic = shared.door.log.topic(&asked.topic);
+        let allowed = session.topic(Operation::Describe, &asked.topic);
         let partitions = asked.partitions.iter().map(|part| {
             let found = topic.as_deref().and_then(|topic| partition(topic, part.partition));
-            let end = found.map_or(Err(ResponseError::UnknownTopicOrPartition.into()), |found| end_of(found, part));
+            let end = allowed.map_err(Refusal::from).and_then(|()| match found {
+                Some(found) => end_of(found, part),
+                None => Err(ResponseError::UnknownTopicOrPartition.into()),
+            });
             let answer = EpochEndOffset::default().with_partition(part.partition);
             match end {
                 Ok((epoch, offset)) => answer.with_leader_epoch(epoch.0).with_end_offset(offset.0),

@@ -20,10 +20,14 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::api::Api;
+use super::dispatch::Caller;
 use super::errors::Refusal;
 use super::guard::{Field, INT16, INT32, Kind, Struct, UUID};
 use super::limits::MAX_PRODUCE_WAIT;
+use super::quotas::{Limited, millis};
+use super::session::Session;
 use super::topics::{is_internal, partition};
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::Produce,
@@ -63,6 +67,8 @@ pub(crate) struct Pending {
     topics: Vec<(TopicName, Uuid, Vec<PendingPartition>)>,
     deadline: Instant,
     version: i16,
+    /// How long the client has to wait with its next request, by its quota.
+    throttle: Duration,
     /// acks=0: nothing is answered.
     pub(crate) silent: bool,
 }
@@ -85,16 +91,19 @@ const ALL: i16 = -1;
 
 /// Hands every batch of the request to its partition, waiting under back-pressure. Requests of one connection pass
 /// here one after the other, which keeps their order.
-pub(crate) async fn submit(shared: &Shared, version: i16, request: ProduceRequest) -> Pending {
+pub(crate) async fn submit(shared: &Shared, caller: &Caller, version: i16, request: ProduceRequest) -> Pending {
+    let session = &caller.session;
     let wait = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(MAX_PRODUCE_WAIT);
     let deadline = Instant::now() + wait;
     let refused = refuse_request(&request);
     let rules = Rules { version, all: request.acks == ALL, deadline };
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut bytes = 0;
     for data in request.topic_data {
-        let topic = find_topic(shared, version, &data);
+        let topic = find_topic(shared, session, version, &data);
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for part in data.partition_data {
+            bytes += part.records.as_ref().map_or(0, Bytes::len);
             let append = match (&refused, &topic) {
                 (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone()),
                 (None, Ok(topic)) => append(topic, part.index, part.records, &rules).await,
@@ -103,7 +112,8 @@ pub(crate) async fn submit(shared: &Shared, version: i16, request: ProduceReques
         }
         topics.push((data.name, data.topic_id, partitions));
     }
-    Pending { topics, deadline, version, silent: request.acks == 0 }
+    let throttle = caller.take(shared, Limited::Produce, bytes);
+    Pending { topics, deadline, version, throttle, silent: request.acks == 0 }
 }
 
 /// Why the whole request is refused, if it is.
@@ -115,11 +125,19 @@ fn refuse_request(request: &ProduceRequest) -> Option<Refusal> {
     request.transactional_id.as_ref().map(|_| Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, why))
 }
 
-fn find_topic(shared: &Shared, version: i16, data: &TopicProduceData) -> Result<Arc<Topic>, Refusal> {
+fn find_topic(
+    shared: &Shared,
+    session: &Session,
+    version: i16,
+    data: &TopicProduceData,
+) -> Result<Arc<Topic>, Refusal> {
     let log = &shared.door.log;
     let topic = if version >= 13 {
-        shared.topic_ids.find(log, data.topic_id).ok_or(ResponseError::UnknownTopicId)?
+        let topic = shared.topic_ids.find(log, data.topic_id).ok_or(ResponseError::UnknownTopicId)?;
+        session.topic(Operation::Write, &topic.name)?;
+        topic
     } else {
+        session.topic(Operation::Write, &data.name)?;
         log.topic(&data.name).ok_or(ResponseError::UnknownTopicOrPartition)?
     };
     if is_internal(&topic.name) {
@@ -180,7 +198,7 @@ fn timed_out(why: &str) -> Refusal {
 impl Pending {
     /// Waits until every append of the request is durable or refused.
     pub(crate) async fn finish(self) -> ProduceResponse {
-        let Pending { topics, deadline, version, .. } = self;
+        let Pending { topics, deadline, version, throttle, .. } = self;
         let mut responses = Vec::with_capacity(topics.len());
         for (name, id, partitions) in topics {
             let mut answers = Vec::with_capacity(partitions.len());
@@ -190,7 +208,7 @@ impl Pending {
             let topic = TopicProduceResponse::default().with_partition_responses(answers);
             responses.push(if version >= 13 { topic.with_topic_id(id) } else { topic.with_name(name) });
         }
-        ProduceResponse::default().with_responses(responses)
+        ProduceResponse::default().with_responses(responses).with_throttle_time_ms(millis(throttle))
     }
 }
 

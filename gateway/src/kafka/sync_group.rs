@@ -16,6 +16,8 @@ use super::errors::group_error;
 use super::groups::{Answer, Ask};
 use super::guard::{Field, INT32, Kind, Struct};
 use super::join_group::text;
+use super::session::Session;
+use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::SyncGroup,
@@ -45,10 +47,18 @@ pub(crate) static API: Api = Api {
 const NAMES_PROTOCOL: i16 = 5;
 
 /// Asks the coordinator; the answer may be long in coming.
-pub(crate) async fn ask(shared: Arc<Shared>, version: i16, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(crate) async fn ask(
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    version: i16,
+    request: SyncGroupRequest,
+) -> SyncGroupResponse {
     let refused = |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
     if request.group_id.is_empty() {
         return refused(ResponseError::InvalidGroupId);
+    }
+    if let Err(denied) = session.group(Operation::Read, &request.group_id) {
+        return refused(denied);
     }
     let (to, answer) = oneshot::channel();
     let sync = Sync {

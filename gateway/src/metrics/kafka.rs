@@ -22,6 +22,10 @@ pub struct KafkaMetrics {
     pub sent_bytes: Counter,
     /// Connections closed for what they sent, or because there were too many.
     pub refused: Counter,
+    /// Logins and TLS handshakes that failed.
+    pub authentication_failures: Counter,
+    /// Questions that the ACLs denied.
+    pub authorizations_denied: Counter,
     duration: Family<ApiLabel, Histogram, fn() -> Histogram>,
 }
 
@@ -33,6 +37,8 @@ impl KafkaMetrics {
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
             refused: Counter::default(),
+            authentication_failures: Counter::default(),
+            authorizations_denied: Counter::default(),
             duration,
         };
         let registry = registry.sub_registry_with_prefix("kafka");
@@ -40,6 +46,10 @@ impl KafkaMetrics {
         registry.register_with_unit("received", "Kafka requests", Unit::Bytes, metrics.received_bytes.clone());
         registry.register_with_unit("sent", "Kafka responses", Unit::Bytes, metrics.sent_bytes.clone());
         registry.register("connections_refused", "Kafka connections closed by the node", metrics.refused.clone());
+        let help = "Logins and TLS handshakes on the Kafka port that failed";
+        registry.register("authentication_failures", help, metrics.authentication_failures.clone());
+        let help = "Operations that the ACLs denied to a Kafka client";
+        registry.register("authorizations_denied", help, metrics.authorizations_denied.clone());
         registry.register_with_unit(
             "request_duration",
             "Time from a whole Kafka request to its answer, long polls included",

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
-use crate::config::Config;
+use crate::config::{Config, SaslMechanism, SecurityProtocol};
 use crate::http;
 use crate::ingest::Router;
 use crate::kafka::{self, KafkaDoor};
@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::{self, Broker};
 use crate::quic::QuicListener;
 use crate::reader::Reader;
+use crate::security::Security;
 
 use bind::Bound;
 
@@ -76,6 +77,8 @@ pub struct Node {
     /// Ends the services behind the doors.
     services: CancellationToken,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    kafka_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    security: Arc<Security>,
     quic: Option<Arc<QuicListener>>,
 }
 
@@ -121,6 +124,10 @@ impl Node {
             .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
         topics::create_at_start(&log, &config).await?;
 
+        let security = Arc::new(Security::new(log.clone(), config.clone()));
+        if bound.kafka.is_some() {
+            security.start().await.context("listeners.kafka")?;
+        }
         let metrics = Metrics::of_node(&log);
         let lake = Lake::start(log.clone(), config.clone(), metrics.clone(), services.clone()).await?;
         let lake = Some(lake);
@@ -163,6 +170,7 @@ impl Node {
         if let Some(listener) = bound.mqtt {
             doors.spawn(mqtt::serve(broker.clone(), listener, None, doors_end.clone()));
         }
+        let kafka_tls = tls.kafka.map(|config| Arc::new(ArcSwap::from_pointee(config)));
         let tcp_tls = tls.tcp.map(|config| Arc::new(ArcSwap::from_pointee(config)));
         if let (Some(listener), Some(tls)) = (bound.mqtts, &tcp_tls) {
             doors.spawn(mqtt::serve(broker.clone(), listener, Some(tls.clone()), doors_end.clone()));
@@ -180,18 +188,26 @@ impl Node {
                     "Kafka clients on other machines are told to connect to 127.0.0.1; set node.advertised_host"
                 );
             }
+            let kafka = &config.kafka;
+            let bare = kafka.security_protocol == SecurityProtocol::SaslPlaintext;
+            if !address.ip().is_loopback() && bare && kafka.sasl_enabled_mechanisms.contains(&SaslMechanism::Plain) {
+                tracing::warn!(
+                    "passwords of Kafka clients cross the network unencrypted; use SASL_SSL, or SCRAM alone"
+                );
+            }
             let advertised = (config.node.advertised_host.clone(), address.port());
             let max_connections = shares.kafka;
-            let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised, max_connections });
-            doors.spawn(kafka::serve(door, listener, doors_end));
+            let (security, tls) = (security.clone(), kafka_tls.clone());
+            let door = KafkaDoor { log, reader, config, metrics, security, tls, advertised, max_connections };
+            doors.spawn(kafka::serve(Arc::new(door), listener, doors_end));
         }
         tokio::spawn(topics::keep(gateway.log.clone(), gateway.config.clone(), gateway.shutdown.clone()));
         front.open(gateway.clone());
         tracing::info!(took = ?started.elapsed(), "every listener accepts");
-        Ok(Node { gateway, doors, http, services, tls: tcp_tls, quic })
+        Ok(Node { gateway, doors, http, services, tls: tcp_tls, kafka_tls, security, quic })
     }
 
-    /// Reads rules and certificates again; what is wrong is logged and the old ones stay.
+    /// Reads rules, certificates and the password files of `[users]` again; what is wrong is logged and the old ones stay.
     pub async fn reload(&self) {
         match self.gateway.alerts.reload().await {
             Ok(()) => tracing::info!("rules reloaded"),
@@ -200,6 +216,9 @@ impl Node {
         match self.reload_certificates().await {
             Ok(()) => tracing::info!("certificates reloaded"),
             Err(error) => tracing::error!("certificates not reloaded, the old ones stay: {error:#}"),
+        }
+        if let Err(error) = self.security.reload().await {
+            tracing::error!("passwords not reloaded, the old ones stay: {error:#}");
         }
     }
 
@@ -210,6 +229,9 @@ impl Node {
             quic.set_tls(fresh.quic)?;
         }
         if let (Some(current), Some(fresh)) = (&self.tls, fresh.tcp) {
+            current.store(Arc::new(fresh));
+        }
+        if let (Some(current), Some(fresh)) = (&self.kafka_tls, fresh.kafka) {
             current.store(Arc::new(fresh));
         }
         Ok(())

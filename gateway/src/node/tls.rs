@@ -12,7 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{Config, TlsConfig};
+use crate::config::{ClientAuth, Config, TlsConfig};
 
 /// Folder of the self-signed certificate in the data directory.
 const FOLDER: &str = "tls";
@@ -21,6 +21,8 @@ const FOLDER: &str = "tls";
 pub struct TlsSettings {
     /// For `mqtts`; `None` without a configured certificate.
     pub tcp: Option<rustls::ServerConfig>,
+    /// For `kafka`, where it speaks TLS.
+    pub kafka: Option<rustls::ServerConfig>,
     /// For `quic`: TLS 1.3 only, as QUIC asks (RFC 9001).
     pub quic: rustls::ServerConfig,
 }
@@ -32,12 +34,19 @@ pub struct TlsSettings {
 pub fn load(config: &Config) -> anyhow::Result<TlsSettings> {
     match configured(&config.tls)? {
         Some((certificates, key)) => {
-            let tcp = server_config(&config.tls, config.tls.allow_tls12, certificates.clone(), key.clone_key())?;
-            Ok(TlsSettings { tcp: Some(tcp), quic: server_config(&config.tls, false, certificates, key)? })
+            let tls12 = config.tls.allow_tls12;
+            let server = |tls12, clients| server_config(&config.tls, tls12, clients, &certificates, &key);
+            let kafka = match config.kafka.security_protocol.is_tls() {
+                true => Some(server(tls12, config.kafka.ssl_client_auth)?),
+                false => None,
+            };
+            let clients = mqtt_clients(&config.tls);
+            Ok(TlsSettings { tcp: Some(server(tls12, clients)?), kafka, quic: server(false, clients)? })
         }
         None => {
             let (certificates, key) = self_signed(&config.node.data_dir, &config.node.advertised_host)?;
-            Ok(TlsSettings { tcp: None, quic: server_config(&config.tls, false, certificates, key)? })
+            let quic = server_config(&config.tls, false, mqtt_clients(&config.tls), &certificates, &key)?;
+            Ok(TlsSettings { tcp: None, kafka: None, quic })
         }
     }
 }
@@ -48,7 +57,10 @@ pub fn load(config: &Config) -> anyhow::Result<TlsSettings> {
 /// As [`load`].
 pub fn check(config: &Config) -> anyhow::Result<()> {
     match configured(&config.tls)? {
-        Some((certificates, key)) => server_config(&config.tls, config.tls.allow_tls12, certificates, key).map(drop),
+        Some((certificates, key)) => {
+            let (tls12, clients) = (config.tls.allow_tls12, mqtt_clients(&config.tls));
+            server_config(&config.tls, tls12, clients, &certificates, &key).map(drop)
+        }
         None => client_authorities(&config.tls).map(drop),
     }
 }
@@ -86,11 +98,21 @@ fn client_authorities(tls: &TlsConfig) -> anyhow::Result<Option<RootCertStore>> 
     Ok(Some(roots))
 }
 
+/// Whether the MQTT doors ask clients for certificates.
+fn mqtt_clients(tls: &TlsConfig) -> ClientAuth {
+    match (tls.require_certificate, &tls.cafile) {
+        (true, _) => ClientAuth::Required,
+        (false, Some(_)) => ClientAuth::Requested,
+        (false, None) => ClientAuth::None,
+    }
+}
+
 fn server_config(
     tls: &TlsConfig,
     allow_tls12: bool,
-    certificates: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    clients: ClientAuth,
+    certificates: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
 ) -> anyhow::Result<rustls::ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] =
@@ -98,16 +120,19 @@ fn server_config(
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
         .context("TLS versions")?;
-    let builder = match client_authorities(tls)? {
-        Some(roots) => {
+    let builder = match (clients, client_authorities(tls)?) {
+        (ClientAuth::None, _) => builder.with_no_client_auth(),
+        (_, Some(roots)) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = if tls.require_certificate { verifier } else { verifier.allow_unauthenticated() };
+            let required = clients == ClientAuth::Required;
+            let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
             builder.with_client_cert_verifier(verifier.build().context("tls.cafile")?)
         }
-        None if tls.require_certificate => bail!("tls.require_certificate needs tls.cafile"),
-        None => builder.with_no_client_auth(),
+        (_, None) => bail!("client certificates need tls.cafile"),
     };
-    builder.with_single_cert(certificates, key).context("tls.certfile and tls.keyfile do not fit together")
+    builder
+        .with_single_cert(certificates.to_vec(), key.clone_key())
+        .context("tls.certfile and tls.keyfile do not fit together")
 }
 
 /// The node's own certificate, made at the first start and kept, so that clients may pin it.

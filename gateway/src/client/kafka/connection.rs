@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::security::ClientSecurity;
+use super::stream::Stream;
+
 /// How long connecting may take, and how long an answer (beyond what the request itself asks to wait).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,7 +23,7 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 const UNSUPPORTED_VERSION: i16 = 35;
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     address: String,
     correlation: i32,
     /// Lowest and highest version by API key.
@@ -28,17 +31,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and asks which versions the broker knows.
-    pub(super) async fn open(address: &str) -> anyhow::Result<Connection> {
+    /// Connects, asks which versions the broker knows, and logs in.
+    pub(super) async fn open(address: &str, security: &ClientSecurity) -> anyhow::Result<Connection> {
         let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
         let stream = connect
             .map_err(|_| anyhow::anyhow!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
             .and_then(|stream| Ok(stream?))
             .with_context(|| format!("cannot connect to the Kafka listener at {address}"))?;
         let _ = stream.set_nodelay(true);
+        let stream = security
+            .secure(address, stream)
+            .await
+            .with_context(|| format!("cannot connect to the Kafka listener at {address}"))?;
         let mut connection =
             Connection { stream, address: address.to_owned(), correlation: 0, versions: HashMap::new() };
         connection.versions = connection.ask_versions().await?;
+        security.log_in(&mut connection).await?;
         Ok(connection)
     }
 
@@ -83,7 +91,7 @@ impl Connection {
     }
 
     /// The bare stream and the version of `R` to speak on it: for an owner that keeps several requests in flight.
-    pub(super) fn into_raw<R: Request>(self, highest: i16) -> anyhow::Result<(TcpStream, i16)> {
+    pub(super) fn into_raw<R: Request>(self, highest: i16) -> anyhow::Result<(Stream, i16)> {
         let version = self.version::<R>(highest)?;
         Ok((self.stream, version))
     }

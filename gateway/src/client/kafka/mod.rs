@@ -4,6 +4,9 @@ mod admin;
 mod connection;
 mod data;
 mod groups;
+mod properties;
+mod security;
+mod stream;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +16,6 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use kafka_protocol::messages::{MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes};
-use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use connection::Connection;
@@ -23,15 +25,44 @@ pub(crate) use connection::{answer, frame, read_frame};
 pub use data::{Acks, At, Fetched};
 pub(crate) use data::{FETCH, PRODUCE, fetch_request, produce_request};
 pub use groups::{Group, GroupMember};
+pub use security::ClientSecurity;
+pub(crate) use stream::{Reader, Stream, Writer};
 
 /// A client: connections to the brokers, and who leads which partition.
 pub struct Client {
     bootstrap: String,
+    security: ClientSecurity,
     /// Connections by broker id, opened when first needed; the bootstrap connection is kept apart.
     connections: HashMap<i32, Connection>,
     first: Connection,
     brokers: HashMap<i32, String>,
     controller: i32,
+}
+
+/// Where a cluster is found, and how.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// `HOST:PORT`, several separated by commas.
+    pub addresses: String,
+    pub security: ClientSecurity,
+}
+
+impl From<&str> for Bootstrap {
+    fn from(addresses: &str) -> Bootstrap {
+        Bootstrap { addresses: addresses.to_owned(), security: ClientSecurity::default() }
+    }
+}
+
+impl From<&String> for Bootstrap {
+    fn from(addresses: &String) -> Bootstrap {
+        addresses.as_str().into()
+    }
+}
+
+impl From<&Bootstrap> for Bootstrap {
+    fn from(bootstrap: &Bootstrap) -> Bootstrap {
+        bootstrap.clone()
+    }
 }
 
 /// A topic as the cluster describes it.
@@ -106,17 +137,19 @@ const METADATA_ATTEMPTS: u32 = 20;
 const METADATA_BACKOFF: Duration = Duration::from_millis(100);
 
 impl Client {
-    /// Connects to the first of `bootstrap` (`HOST:PORT`, several separated by commas) that answers.
+    /// Connects to the first of `bootstrap` that answers.
     ///
     /// # Errors
     /// Why the last of them did not.
-    pub async fn connect(bootstrap: &str) -> anyhow::Result<Client> {
+    pub async fn connect(bootstrap: impl Into<Bootstrap>) -> anyhow::Result<Client> {
+        let Bootstrap { addresses, security } = bootstrap.into();
         let mut failed = None;
-        for address in bootstrap.split(',').map(str::trim).filter(|address| !address.is_empty()) {
-            match Connection::open(address).await {
+        for address in addresses.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+            match Connection::open(address, &security).await {
                 Ok(first) => {
                     return Ok(Client {
                         bootstrap: address.to_owned(),
+                        security,
                         connections: HashMap::new(),
                         first,
                         brokers: HashMap::new(),
@@ -178,14 +211,14 @@ impl Client {
     async fn broker(&mut self, id: i32) -> anyhow::Result<&mut Connection> {
         if !self.connections.contains_key(&id) {
             let address = self.brokers.get(&id).with_context(|| format!("the cluster has no broker {id} now"))?;
-            let connection = Connection::open(address).await?;
+            let connection = Connection::open(address, &self.security).await?;
             self.connections.insert(id, connection);
         }
         self.connections.get_mut(&id).with_context(|| format!("the cluster has no broker {id} now"))
     }
 
     /// A connection of its own to a broker, bare, and the version of `R` to speak on it, at most `highest`.
-    pub(crate) async fn raw<R: Request>(&mut self, leader: i32, highest: i16) -> anyhow::Result<(TcpStream, i16)> {
+    pub(crate) async fn raw<R: Request>(&mut self, leader: i32, highest: i16) -> anyhow::Result<(Stream, i16)> {
         self.broker(leader).await?;
         let connection = self.connections.remove(&leader).context("the connection was opened just now")?;
         connection.into_raw::<R>(highest)

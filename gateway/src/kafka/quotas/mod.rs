@@ -33,6 +33,11 @@ pub(crate) struct Quotas {
     state: AsyncMutex<Option<Arc<StateTopic>>>,
 }
 
+/// A throttle as responses have it.
+pub(crate) fn millis(throttle: Duration) -> i32 {
+    i32::try_from(throttle.as_millis()).unwrap_or(i32::MAX)
+}
+
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QuotaRefused {

@@ -115,7 +115,10 @@ mod tests {
         }
         for (n, (user, client)) in order.iter().enumerate() {
             let (rate, sharers) = table.find(Limited::Fetch, "u", "c").unwrap();
-            assert_eq!((rate as usize, sharers.user.is_some(), sharers.client.is_some()), (n, user.is_some(), client.is_some()));
+            assert_eq!(
+                (rate as usize, sharers.user.is_some(), sharers.client.is_some()),
+                (n, user.is_some(), client.is_some())
+            );
             table.entries.remove(&entity(*user, *client));
         }
         assert_eq!(table.find(Limited::Fetch, "u", "c"), None);
@@ -123,7 +126,8 @@ mod tests {
 
     #[test]
     fn clients_under_a_default_have_an_allowance_each() {
-        let table = Table { entries: BTreeMap::from([(entity(None, Some("*")), Rates::from([(Limited::Produce, 9.0)]))]) };
+        let table =
+            Table { entries: BTreeMap::from([(entity(None, Some("*")), Rates::from([(Limited::Produce, 9.0)]))]) };
         let sharers = |client: &str| table.find(Limited::Produce, "u", client).map(|(_, sharers)| sharers);
         assert_ne!(sharers("a"), sharers("b"));
         assert_eq!(sharers("a").unwrap().user, None, "whoever it is");

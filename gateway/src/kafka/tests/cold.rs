@@ -14,6 +14,7 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use kafka_protocol::protocol::Decodable;
 use tokio_util::sync::CancellationToken;
 
+use super::super::dispatch::Caller;
 use super::super::limits::{COLD_FETCH_WAIT, COLD_GRACE};
 use super::super::topics::topic_name;
 use super::super::{Shared, fetch, list_offsets};
@@ -50,11 +51,13 @@ async fn the_record_with_the_largest_timestamp_is_found_where_only_the_cold_tier
         assert!(Instant::now() < deadline, "the local copy stays");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let shared = shared(log.clone(), Reader::new(Some(lake)));
+    let shared = Arc::new(shared(log.clone(), Reader::new(Some(lake))));
+    let session = super::anybody(&shared);
     let newest = async || {
         let partition = ListOffsetsPartition::default().with_timestamp(-3);
         let asked = ListOffsetsTopic::default().with_name(topic_name("readings")).with_partitions(vec![partition]);
-        let answer = list_offsets::handle(&shared, 7, ListOffsetsRequest::default().with_topics(vec![asked])).await;
+        let request = ListOffsetsRequest::default().with_topics(vec![asked]);
+        let answer = list_offsets::handle(&shared, &session, 7, request).await;
         let found = &answer.topics[0].partitions[0];
         (found.error_code, found.offset, found.timestamp)
     };
@@ -115,7 +118,9 @@ async fn fetch_at_least(min_bytes: i32, shared: Arc<Shared>, topics: &[&str]) ->
         FetchTopic::default().with_topic(topic_name(name)).with_partitions(vec![partition])
     });
     let request = FetchRequest::default().with_max_wait_ms(500).with_min_bytes(min_bytes).with_max_bytes(50 << 20);
-    let answer = fetch::handle(shared, 11, 1, request.with_topics(topics.collect())).await;
+    let session = super::anybody(&shared);
+    let answer =
+        fetch::handle(shared, Caller::new(session, "test"), 11, 1, request.with_topics(topics.collect())).await;
     let mut body = Bytes::from(answer.pieces.concat()).slice(8..);
     let response = FetchResponse::decode(&mut body, 11).unwrap();
     let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);

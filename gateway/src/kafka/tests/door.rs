@@ -50,7 +50,7 @@ impl Door {
     }
 }
 
-fn batch(values: &[&str]) -> Bytes {
+pub(super) fn batch(values: &[&str]) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
     for (n, value) in values.iter().enumerate() {
         builder.push(n as i32, Millis(1000 * n as i64), None, Some(value.as_bytes()), &[]);

@@ -1,11 +1,18 @@
 //! Property tests of all request parsing: hostile bytes end in an error, never in a panic or a believed length.
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::alter_user_scram_credentials_request::{
+    ScramCredentialDeletion, ScramCredentialUpsertion,
+};
+use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -72,6 +79,15 @@ fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
         ApiKey::DescribeTopicPartitions => check::<DescribeTopicPartitionsRequest>(api, version, body),
         ApiKey::DescribeLogDirs => check::<DescribeLogDirsRequest>(api, version, body),
         ApiKey::DescribeProducers => check::<DescribeProducersRequest>(api, version, body),
+        ApiKey::AlterClientQuotas => check::<AlterClientQuotasRequest>(api, version, body),
+        ApiKey::SaslHandshake => check::<SaslHandshakeRequest>(api, version, body),
+        ApiKey::SaslAuthenticate => check::<SaslAuthenticateRequest>(api, version, body),
+        ApiKey::DescribeAcls => check::<DescribeAclsRequest>(api, version, body),
+        ApiKey::CreateAcls => check::<CreateAclsRequest>(api, version, body),
+        ApiKey::DeleteAcls => check::<DeleteAclsRequest>(api, version, body),
+        ApiKey::DescribeClientQuotas => check::<DescribeClientQuotasRequest>(api, version, body),
+        ApiKey::DescribeUserScramCredentials => check::<DescribeUserScramCredentialsRequest>(api, version, body),
+        ApiKey::AlterUserScramCredentials => check::<AlterUserScramCredentialsRequest>(api, version, body),
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }
 }
@@ -87,7 +103,7 @@ pub(super) fn text(s: &'static str) -> StrBytes {
 }
 
 /// A valid request with every field that the version has, every array filled.
-fn valid(api: &Api, version: i16) -> Bytes {
+pub(super) fn valid(api: &Api, version: i16) -> Bytes {
     let id = Uuid::from_u128(7);
     match api.key {
         ApiKey::Produce => {
@@ -191,8 +207,50 @@ fn valid(api: &Api, version: i16) -> Bytes {
             encode(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource]), version)
         }
         ApiKey::DescribeCluster => encode(&DescribeClusterRequest::default(), version),
-        _ => valid_of_groups(api, version),
+        _ => valid_of_security(api, version).unwrap_or_else(|| valid_of_groups(api, version)),
     }
+}
+
+fn valid_of_security(api: &Api, version: i16) -> Option<Bytes> {
+    Some(match api.key {
+        ApiKey::SaslHandshake => encode(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN")), version),
+        ApiKey::SaslAuthenticate => {
+            encode(&SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from_static(b"\0a\0b")), version)
+        }
+        ApiKey::DescribeAcls => {
+            let request = DescribeAclsRequest::default().with_resource_type_filter(1).with_pattern_type_filter(1);
+            let request =
+                request.with_resource_name_filter(Some(text("t"))).with_principal_filter(Some(text("User:a")));
+            encode(&request.with_host_filter(None).with_operation(1).with_permission_type(1), version)
+        }
+        ApiKey::CreateAcls => {
+            let acl = AclCreation::default().with_resource_type(2).with_resource_name(text("t"));
+            let acl = acl.with_resource_pattern_type(3).with_principal(text("User:a")).with_host(text("*"));
+            let acl = acl.with_operation(3).with_permission_type(3);
+            encode(&CreateAclsRequest::default().with_creations(vec![acl; 2]), version)
+        }
+        ApiKey::DeleteAcls => {
+            let filter = DeleteAclsFilter::default().with_resource_type_filter(2).with_pattern_type_filter(3);
+            let filter = filter.with_resource_name_filter(Some(text("t"))).with_operation(1).with_permission_type(1);
+            encode(&DeleteAclsRequest::default().with_filters(vec![filter; 2]), version)
+        }
+        ApiKey::DescribeClientQuotas => {
+            let component = ComponentData::default().with_entity_type(text("user")).with_match_type(2);
+            encode(&DescribeClientQuotasRequest::default().with_components(vec![component; 2]), version)
+        }
+        ApiKey::DescribeUserScramCredentials => {
+            let users = vec![UserName::default().with_name(text("a")), UserName::default().with_name(text("b"))];
+            encode(&DescribeUserScramCredentialsRequest::default().with_users(Some(users)), version)
+        }
+        ApiKey::AlterUserScramCredentials => {
+            let gone = ScramCredentialDeletion::default().with_name(text("a")).with_mechanism(1);
+            let new = ScramCredentialUpsertion::default().with_name(text("b")).with_mechanism(1).with_iterations(4096);
+            let new = new.with_salt(Bytes::from_static(b"salt")).with_salted_password(Bytes::from_static(&[1; 32]));
+            let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![gone]);
+            encode(&request.with_upsertions(vec![new]), version)
+        }
+        _ => return None,
+    })
 }
 
 fn valid_of_groups(api: &Api, version: i16) -> Bytes {

@@ -1,6 +1,7 @@
 //! Valid requests of the APIs that look after topics and partitions, for the property tests of parsing.
 
 use bytes::Bytes;
+use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
 use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -23,7 +24,10 @@ pub(super) fn valid(api: &Api, version: i16) -> Bytes {
         ApiKey::CreatePartitions => {
             let place = CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(1)]);
             let topic = CreatePartitionsTopic::default().with_name(topic_name("t")).with_count(3);
-            let topics = vec![topic.clone().with_assignments(None), topic.with_assignments(Some(vec![place; 2]))];
+            let topics = vec![
+                topic.clone().with_assignments(None),
+                topic.with_name(topic_name("u")).with_assignments(Some(vec![place; 2])),
+            ];
             encode(&CreatePartitionsRequest::default().with_topics(topics), version)
         }
         ApiKey::DeleteRecords => {
@@ -50,6 +54,12 @@ pub(super) fn valid(api: &Api, version: i16) -> Bytes {
             let topic = describe_producers_request::TopicRequest::default().with_name(topic_name("t"));
             let topic = topic.with_partition_indexes(vec![1, 2]);
             encode(&DescribeProducersRequest::default().with_topics(vec![topic; 2]), version)
+        }
+        ApiKey::AlterClientQuotas => {
+            let side = EntityData::default().with_entity_type(text("user")).with_entity_name(None);
+            let op = OpData::default().with_key(text("producer_byte_rate")).with_value(5.0);
+            let entry = EntryData::default().with_entity(vec![side; 2]).with_ops(vec![op; 2]);
+            encode(&AlterClientQuotasRequest::default().with_entries(vec![entry; 2]), version)
         }
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }

@@ -1,13 +1,18 @@
 //! Tests of the door from outside: hostile bytes, and clients on their connections.
 
+mod acls;
 mod admin;
 mod cold;
 mod compaction;
+mod denied;
 mod door;
 mod fuzz;
 mod fuzz_admin;
 mod groups;
+mod login;
 mod offsets;
+mod quotas;
+mod secured;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,21 +20,31 @@ use std::sync::Arc;
 use forebay_disk::Log;
 use tokio_util::sync::CancellationToken;
 
+use super::session::Session;
 use super::{KafkaDoor, MAX_CONNECTIONS, Shared};
 use crate::config::{Config, Sources};
 use crate::metrics::Metrics;
 use crate::reader::Reader;
+use crate::security::Security;
 
 /// A door on a log that tells clients to connect to `address`.
 fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
+    let config = Arc::new(Config::load(&Sources::default()).unwrap());
     Arc::new(KafkaDoor {
-        log,
         reader,
-        config: Arc::new(Config::load(&Sources::default()).unwrap()),
         metrics: Arc::new(Metrics::new()),
+        security: Arc::new(Security::new(log.clone(), Arc::clone(&config))),
+        tls: None,
+        log,
+        config,
         advertised: (address.ip().to_string(), address.port()),
         max_connections: MAX_CONNECTIONS,
     })
+}
+
+/// Who says nothing about itself.
+pub(super) fn anybody(shared: &Arc<Shared>) -> Arc<Session> {
+    Arc::new(Session::new(shared, ([127, 0, 0, 1], 9).into(), None))
 }
 
 /// What the connections of a door share, without any.
