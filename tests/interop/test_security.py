@@ -249,7 +249,9 @@ class Sasl(Secured):
         self.assertEqual(len(admin.describe_acls(about).result(30)), 2)
         other = ck.AdminClient(alice)
         cluster = confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED
-        self.fails(cluster, lambda: other.describe_acls(about).result(30))
+        self.fails(cluster, lambda: other.create_acls([acls[0]])[acls[0]].result(30))
+        # librdkafka knows errors of single ACLs only: to it a refused list is an empty one.
+        self.assertEqual(other.describe_acls(about).result(30), [])
         gone = admin.delete_acls([about])[about].result(30)
         self.assertEqual({acl.name for acl in gone}, {prefix, topic})
         told = []
@@ -257,11 +259,10 @@ class Sasl(Secured):
         producer.produce(topic, value="x", on_delivery=lambda error, _: told.append(error))
         producer.flush(20)
         self.assertEqual([error.code() for error in told], [denied])
-        self.assertEqual(len(acls), 3)
 
     def test_kafkas_own_tools_manage_users_and_acls_and_use_them(self):
         topic, user = self.topic(), name("java")
-        configs, acls, tools = "kafka.admin.ConfigCommand", "kafka.admin.AclCommand", "org.apache.kafka.tools."
+        configs, acls, tools = "kafka.admin.ConfigCommand", "org.apache.kafka.tools.AclCommand", "org.apache.kafka.tools."
         users = ("--entity-type", "users", "--entity-name", user)
         self.java(configs, "--alter", *users, "--add-config", "SCRAM-SHA-512=[iterations=8192,password=java-secret]")
         mine = self.properties(user, "java-secret", "SCRAM-SHA-512")
