@@ -6,7 +6,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, BadRequest, Struct};
 use super::{
-    api_versions, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
+    api_versions, consumer_group_describe, consumer_group_heartbeat, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
     fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
     list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sync_group,
 };
@@ -69,7 +69,7 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 22] = [
+pub(crate) static SERVED: [&Api; 24] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -92,6 +92,8 @@ pub(crate) static SERVED: [&Api; 22] = [
     &incremental_alter_configs::API,
     &offset_delete::API,
     &describe_cluster::API,
+    &consumer_group_heartbeat::API,
+    &consumer_group_describe::API,
 ];
 
 /// The served API of this key.

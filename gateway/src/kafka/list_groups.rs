@@ -23,9 +23,6 @@ pub(crate) static API: Api = Api {
     },
 };
 
-/// The kind of all groups that are served, as a list names it (KIP-848).
-const CLASSIC: &str = "classic";
-
 pub(crate) async fn handle(shared: &Shared, version: i16, request: ListGroupsRequest) -> ListGroupsResponse {
     let listed = match shared.groups.list(&shared.door.log).await {
         Ok(listed) => listed,
@@ -35,7 +32,7 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: ListGroupsReq
     let passes =
         |filter: &[StrBytes], what: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(what));
     let (states, types) = (&request.states_filter, &request.types_filter);
-    let wanted = listed.into_iter().filter(|group| passes(states, group.state) && passes(types, CLASSIC));
+    let wanted = listed.into_iter().filter(|group| passes(states, group.state) && passes(types, group.kind));
     let groups = wanted.map(|group| {
         let response = ListedGroup::default()
             .with_group_id(GroupId(text(&group.group)))
@@ -44,7 +41,7 @@ pub(crate) async fn handle(shared: &Shared, version: i16, request: ListGroupsReq
             4.. => response.with_group_state(StrBytes::from_static_str(group.state)),
             _ => response,
         };
-        if version >= 5 { response.with_group_type(StrBytes::from_static_str(CLASSIC)) } else { response }
+        if version >= 5 { response.with_group_type(StrBytes::from_static_str(group.kind)) } else { response }
     });
     ListGroupsResponse::default().with_groups(groups.collect())
 }

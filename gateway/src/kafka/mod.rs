@@ -3,6 +3,8 @@
 mod api;
 mod api_versions;
 mod connection;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_topics;
 mod delete_groups;
 mod delete_topics;
@@ -51,7 +53,7 @@ use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
 
-use groups::Groups;
+pub use groups::Groups;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
     COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,
@@ -68,13 +70,14 @@ pub struct KafkaDoor {
     pub advertised: (String, u16),
     /// Connections at once.
     pub max_connections: usize,
+    pub groups: Arc<Groups>,
 }
 
 /// The door and what its connections share while it is open.
 struct Shared {
     door: Arc<KafkaDoor>,
     topic_ids: TopicIds,
-    groups: Groups,
+    groups: Arc<Groups>,
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
     small_request_memory: Arc<Semaphore>,
@@ -86,9 +89,9 @@ struct Shared {
 impl Shared {
     fn new(door: Arc<KafkaDoor>, shutdown: CancellationToken) -> Shared {
         Shared {
-            door,
             topic_ids: TopicIds::new(),
-            groups: Groups::new(),
+            groups: Arc::clone(&door.groups),
+            door,
             request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
             small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
             fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
@@ -109,6 +112,7 @@ static ACCEPT_FAILED: LogLimit = LogLimit::new(LOG_LINES);
 pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: CancellationToken) {
     let shared = Arc::new(Shared::new(door, shutdown));
     let metrics = &shared.door.metrics.kafka;
+    shared.groups.resume(&shared.door.log).await;
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

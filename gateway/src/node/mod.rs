@@ -23,7 +23,7 @@ use crate::alerts::Alerts;
 use crate::config::Config;
 use crate::http;
 use crate::ingest::Router;
-use crate::kafka::{self, KafkaDoor};
+use crate::kafka::{self, Groups, KafkaDoor};
 use crate::lake::Lake;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Broker};
@@ -48,6 +48,7 @@ pub struct Gateway {
     pub broker: Arc<Broker>,
     pub alerts: Arc<Alerts>,
     pub metrics: Arc<Metrics>,
+    pub groups: Arc<Groups>,
     pub addresses: Addresses,
     pub started: Instant,
     /// Cancelled when the node begins to drain.
@@ -144,6 +145,7 @@ impl Node {
             services.clone(),
         )
         .await?;
+        let groups = Arc::new(Groups::new(metrics.clone()));
         let gateway = Arc::new(Gateway {
             config: config.clone(),
             log: log.clone(),
@@ -153,6 +155,7 @@ impl Node {
             broker: broker.clone(),
             alerts,
             metrics: metrics.clone(),
+            groups: groups.clone(),
             addresses: addresses.clone(),
             started,
             shutdown: doors_end.clone(),
@@ -182,7 +185,7 @@ impl Node {
             }
             let advertised = (config.node.advertised_host.clone(), address.port());
             let max_connections = shares.kafka;
-            let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised, max_connections });
+            let door = Arc::new(KafkaDoor { log, reader, config, metrics, advertised, max_connections, groups });
             doors.spawn(kafka::serve(door, listener, doors_end));
         }
         tokio::spawn(topics::keep(gateway.log.clone(), gateway.config.clone(), gateway.shutdown.clone()));

@@ -1,23 +1,29 @@
 //! Consumer groups: one task owns them all, requests come to it as questions and wait for their answers.
 
 mod admin;
+mod consumer;
 mod coordinator;
+mod entry;
 mod offsets;
+mod overview;
 
 use std::sync::Arc;
 
 use forebay_disk::Log;
 use forebay_log::Millis;
 use forebay_log::group::classic::{Join, Joined, Leaver, MemberRecord, Sync, Synced};
+use forebay_log::group::consumer::{Beat, Heartbeat, MemberView};
 use forebay_log::group::{GroupError, Name};
 use kafka_protocol::ResponseError;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
 pub(crate) use forebay_log::group::stored::Committed;
 pub(crate) use offsets::TopicPartition;
+pub(crate) use overview::{Member, Overview};
 
 use super::errors::Refusal;
 use super::limits::GROUP_QUEUE;
+use crate::metrics::Metrics;
 use crate::state::StateTopic;
 use coordinator::Coordinator;
 
@@ -26,6 +32,8 @@ const TOPIC: &str = "__consumer_offsets";
 
 /// Where the answer to a JoinGroup or a SyncGroup goes.
 pub(crate) type Waiter = oneshot::Sender<Answer>;
+/// Where the answer to a heartbeat of the consumer protocol goes.
+pub(crate) type BeatWaiter = oneshot::Sender<Result<Beat, GroupError>>;
 /// Where the answer to anything else goes.
 type Reply<R> = oneshot::Sender<Result<R, Refusal>>;
 
@@ -50,11 +58,16 @@ pub(crate) enum Ask {
     Join(Join<Waiter>),
     Sync(Sync<Waiter>),
     Heartbeat(Membership, Reply<()>),
+    /// Of the consumer protocol.
+    Beat(Heartbeat<BeatWaiter>),
+    /// Whether who says that it is a member may read the group's offsets.
+    MayFetch(Membership, Reply<()>),
     /// Each one's own result.
     Leave(Vec<Leaver>, Reply<Vec<Result<(), GroupError>>>),
     /// All of the offsets or none, at this time of the wall clock; answered when they are durable.
     Commit(Membership, Vec<(TopicPartition, Committed)>, Millis, Reply<()>),
     Describe(Reply<Described>),
+    DescribeConsumer(Reply<DescribedConsumer>),
     Delete(Reply<()>),
     /// Each one's own result.
     Forget(Vec<TopicPartition>, Reply<Vec<Result<(), ResponseError>>>),
@@ -70,10 +83,23 @@ pub(crate) struct Described {
     pub(crate) members: Vec<MemberRecord>,
 }
 
+/// A group of the consumer protocol as tools show it.
+#[derive(Debug, Clone)]
+pub(crate) struct DescribedConsumer {
+    /// One of Kafka's names of states.
+    pub(crate) state: &'static str,
+    pub(crate) epoch: i32,
+    pub(crate) target_epoch: i32,
+    pub(crate) assignor: &'static str,
+    pub(crate) members: Vec<MemberView>,
+}
+
 /// A group in a list.
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) group: Name,
+    /// The protocol that its members speak, `classic` or `consumer`.
+    pub(crate) kind: &'static str,
     pub(crate) state: &'static str,
     pub(crate) protocol_type: Name,
 }
@@ -81,13 +107,15 @@ pub(crate) struct Listed {
 enum Command {
     Of(Name, Ask),
     List(oneshot::Sender<Vec<Listed>>),
+    Overview(oneshot::Sender<Vec<Overview>>),
     #[cfg(test)]
     Look(Millis, oneshot::Sender<()>),
 }
 
 /// The way to the coordinator; it and the topic begin with the first use.
-pub(crate) struct Groups {
+pub struct Groups {
     begun: OnceCell<Begun>,
+    metrics: Arc<Metrics>,
 }
 
 struct Begun {
@@ -96,8 +124,22 @@ struct Begun {
 }
 
 impl Groups {
-    pub(crate) fn new() -> Groups {
-        Groups { begun: OnceCell::new() }
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Groups {
+        Groups { begun: OnceCell::new(), metrics }
+    }
+
+    /// Whether there may be any group: if not, nobody has to make the topic to see that.
+    fn is_used(&self, log: &Log) -> bool {
+        self.begun.initialized() || log.topic(TOPIC).is_some()
+    }
+
+    /// Takes the groups up that there were before a restart, so that the sessions of members that are gone run out.
+    pub(crate) async fn resume(&self, log: &Log) {
+        if self.is_used(log)
+            && let Err(refusal) = self.begun(log).await
+        {
+            tracing::warn!(reason = refusal.message, "the consumer groups cannot be read now, and are with the first request");
+        }
     }
 
     async fn begun(&self, log: &Log) -> Result<&Begun, Refusal> {
@@ -106,7 +148,8 @@ impl Groups {
             // From an older offset a group reads records again, as after any crash of its own.
             state.go_on_damaged();
             let (commands, asked) = mpsc::channel(GROUP_QUEUE);
-            tokio::spawn(Coordinator::load(Arc::clone(&state)).run(asked));
+            let coordinator = Coordinator::load(Arc::clone(&state), log.clone(), Arc::clone(&self.metrics));
+            tokio::spawn(coordinator.run(asked));
             Ok(Begun { state, commands })
         };
         let begun = self.begun.get_or_try_init(begin).await;
@@ -139,6 +182,16 @@ impl Groups {
     pub(crate) async fn list(&self, log: &Log) -> Result<Vec<Listed>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(log, Command::List(reply)).await?;
+        answer.await.map_err(|_| unavailable("the node shuts down"))
+    }
+
+    /// All groups with their members, and how far they have read.
+    pub(crate) async fn overview(&self, log: &Log) -> Result<Vec<Overview>, Refusal> {
+        if !self.is_used(log) {
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(log, Command::Overview(reply)).await?;
         answer.await.map_err(|_| unavailable("the node shuts down"))
     }
 

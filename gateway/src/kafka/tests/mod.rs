@@ -12,18 +12,20 @@ use std::sync::Arc;
 use forebay_disk::Log;
 use tokio_util::sync::CancellationToken;
 
-use super::{KafkaDoor, MAX_CONNECTIONS, Shared};
+use super::{Groups, KafkaDoor, MAX_CONNECTIONS, Shared};
 use crate::config::{Config, Sources};
 use crate::metrics::Metrics;
 use crate::reader::Reader;
 
 /// A door on a log that tells clients to connect to `address`.
 fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
+    let metrics = Arc::new(Metrics::new());
     Arc::new(KafkaDoor {
         log,
         reader,
         config: Arc::new(Config::load(&Sources::default()).unwrap()),
-        metrics: Arc::new(Metrics::new()),
+        groups: Arc::new(Groups::new(metrics.clone())),
+        metrics,
         advertised: (address.ip().to_string(), address.port()),
         max_connections: MAX_CONNECTIONS,
     })

@@ -1,0 +1,4 @@
+//! Tests of the consumer protocol's machine: single cases, and many clients at random.
+
+mod clients;
+mod scenarios;
