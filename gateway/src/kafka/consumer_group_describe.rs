@@ -43,7 +43,7 @@ pub(crate) async fn handle(
             Ok(described) => whole(shared, version, described),
             Err(refusal) => {
                 let missing = refusal.code == ResponseError::GroupIdNotFound.code();
-                let why = format!("there is no group {group} of the consumer protocol");
+                let why = format!("there is no group {} of the consumer protocol", group.as_str());
                 DescribedGroup::default()
                     .with_error_code(refusal.code)
                     .with_error_message(missing.then(|| StrBytes::from_string(why)))

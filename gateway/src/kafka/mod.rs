@@ -54,6 +54,7 @@ use crate::metrics::Metrics;
 use crate::reader::Reader;
 
 pub use groups::Groups;
+pub(crate) use groups::Overview;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
     COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MEMORY_UNIT, REQUEST_MEMORY, SMALL_REQUEST_MEMORY,

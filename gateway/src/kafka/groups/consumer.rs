@@ -36,6 +36,8 @@ impl Coordinator {
     pub(super) async fn beat(&mut self, name: &Name, beat: Heartbeat<BeatWaiter>) {
         self.look_at_topics();
         let now = self.now();
+        let has_room =
+            beat.epoch == 0 && self.groups.len() < MAX_GROUPS && self.bytes + beat.bytes() <= GROUP_MEMORY;
         let mut effects = Vec::new();
         let refusal = match self.groups.get_mut(name).map(|entry| &mut entry.group) {
             Some(Group::Consumer(group)) => {
@@ -49,7 +51,7 @@ impl Coordinator {
             // A group without members becomes of the kind that its next member is.
             Some(Group::Classic(group)) if beat.epoch == 0 && group.is_unused() => return self.begin(name, beat).await,
             Some(Group::Classic(_)) => GroupError::GroupIdNotFound,
-            None if beat.epoch == 0 && self.has_room(&beat) => return self.begin(name, beat).await,
+            None if has_room => return self.begin(name, beat).await,
             None if beat.epoch == 0 => GroupError::GroupMaxSizeReached,
             // The group was forgotten with its last member: who comes late joins again.
             None => GroupError::UnknownMemberId,
@@ -61,10 +63,6 @@ impl Coordinator {
             tracing::warn!(group = %name, groups, bytes, suppressed, "no room for a further member of a group");
         }
         drop(beat.to.send(Err(refusal)));
-    }
-
-    fn has_room(&self, beat: &Heartbeat<BeatWaiter>) -> bool {
-        self.groups.len() < MAX_GROUPS && self.bytes + beat.bytes() <= GROUP_MEMORY
     }
 
     /// The first member of a group.

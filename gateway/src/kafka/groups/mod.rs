@@ -19,7 +19,7 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 
 pub(crate) use forebay_log::group::stored::Committed;
 pub(crate) use offsets::TopicPartition;
-pub(crate) use overview::{Member, Overview};
+pub(crate) use overview::Overview;
 
 use super::errors::Refusal;
 use super::limits::GROUP_QUEUE;
