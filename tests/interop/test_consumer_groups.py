@@ -123,7 +123,9 @@ class ConsumerGroups(unittest.TestCase):
         return self.admin.describe_consumer_groups([group])[group].result(30)
 
     def listed(self, group):
-        return next(one for one in self.gateway.get("/api/v1/groups")["groups"] if one["group"] == group)
+        groups = {one["group"]: one for one in self.gateway.get("/api/v1/groups")["groups"]}
+        self.assertIn(group, groups)
+        return groups[group]
 
     def forebay(self, *args):
         command = [os.environ["FOREBAY_BIN"], *args, "--bootstrap", self.bootstrap]
@@ -333,6 +335,45 @@ class ConsumerGroups(unittest.TestCase):
         self.assertEqual(sum(int(row[5]) for row in rows), 0, "lag")
         self.java(groups, "--delete", "--group", group)
         self.assertNotIn(group, self.java(groups, "--list"))
+
+    def consume(self, topic, group, *args):
+        command = [os.environ["FOREBAY_BIN"], "consume", topic, "--bootstrap", self.bootstrap, "--group", group, *args]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def test_forebay_consume_shares_a_topic_with_others_and_goes_on_where_it_was(self):
+        topic, group = self.topic(), name("cli")
+        fill(self.bootstrap, topic, 100)
+        first = self.consume(topic, group, "--from", "beginning", "--max", "30")
+        out, err = first.communicate(timeout=30)
+        self.assertEqual((len(out.splitlines()), first.returncode), (30, 0), err)
+        self.assertEqual((self.listed(group)["state"], self.listed(group)["lag"]), ("Empty", 70))
+        # With librdkafka in one group; the node goes down in between.
+        other = Member(self.bootstrap, group, topic, **{"group.protocol": "classic", "partition.assignment.strategy": "range,roundrobin"})
+        both = self.consume(topic, group, "--from", "beginning")
+
+        def balanced():
+            listed = self.listed(group)
+            self.assertEqual((listed["state"], listed["assignor"], len(listed["members"])), ("Stable", "range", 2))
+
+        eventually(balanced, 30)
+        self.gateway.kill()
+        self.gateway.start()
+        fill(self.bootstrap, topic, 900)
+        eventually(lambda: self.assertEqual(self.listed(group)["lag"], 0), 40)
+        # The other one goes: what it had comes to the one that stays.
+        other.over.set()
+        other.thread.join()
+        other.consumer.close()
+        eventually(lambda: self.assertEqual(len({part["member"] for part in self.listed(group)["partitions"]}), 1), 30)
+        fill(self.bootstrap, topic, 100)
+        eventually(lambda: self.assertEqual(self.listed(group)["lag"], 0), 40)
+        both.send_signal(signal.SIGINT)
+        out2, err = both.communicate(timeout=30)
+        self.assertEqual(both.returncode, 0, err)
+        self.assertEqual(self.listed(group)["state"], "Empty")
+        printed = len(out.splitlines()) + len(out2.splitlines())
+        self.assertEqual(printed + len(other.read), 1100)
+        self.assertGreaterEqual(len(out2.splitlines()), 100)
 
     def test_javas_range_and_a_limit(self):
         topic, group = self.topic(), name("range")

@@ -19,6 +19,7 @@ use super::errors::Refusal;
 use super::groups::Ask;
 use super::guard::{Field, INT32, Kind, Struct, UUID};
 use super::join_group::text;
+use super::limits::MAX_GROUP_NAME;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::ConsumerGroupHeartbeat,
@@ -106,7 +107,11 @@ fn check(version: i16, request: &ConsumerGroupHeartbeatRequest) -> Result<(), &'
     let is_empty = |text: &Option<StrBytes>| text.as_ref().is_some_and(|text| text.is_empty());
     let joins = request.member_epoch == 0;
     let id_missing = request.member_id.is_empty() && (!joins || version >= MEMBER_MAKES_ID);
+    let names = [&request.instance_id, &request.rack_id, &request.server_assignor, &request.subscribed_topic_regex];
+    let all = [&*request.group_id, &request.member_id].into_iter().chain(names.into_iter().flatten());
+    let too_long = all.into_iter().any(|name| name.len() > MAX_GROUP_NAME);
     let wrong = [
+        (too_long, "an id, the rack, the assignor or the regular expression is too long"),
         (request.group_id.is_empty(), "the group id is empty"),
         (id_missing, "the member id is empty"),
         (is_empty(&request.instance_id), "the instance id is empty"),

@@ -4,6 +4,7 @@ mod admin;
 mod connection;
 mod data;
 mod groups;
+mod membership;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +23,8 @@ pub use admin::{ConfigChange, ConfigEntry};
 pub(crate) use connection::{answer, frame, read_frame};
 pub use data::{Acks, At, Fetched};
 pub(crate) use data::{FETCH, PRODUCE, fetch_request, produce_request};
-pub use groups::{Group, GroupMember};
+pub use groups::{Group, GroupKind, GroupMember};
+pub use membership::{Joined, Membership};
 
 /// A client: connections to the brokers, and who leads which partition.
 pub struct Client {

@@ -1,6 +1,7 @@
 //! Tests of the door from outside: hostile bytes, and clients on their connections.
 
 mod cold;
+mod consumer_groups;
 mod door;
 mod fuzz;
 mod groups;
