@@ -34,6 +34,7 @@ class Member:
             "topic.metadata.refresh.interval.ms": 1000,
             **config,
         }
+        self.eager = "range" in settings.get("partition.assignment.strategy", "")
         self.consumer = confluent_kafka.Consumer(settings)
         topics = [topic] if isinstance(topic, str) else topic
         self.consumer.subscribe(topics, on_assign=self.assigned, on_revoke=self.taken, on_lost=self.are_lost)
@@ -42,18 +43,23 @@ class Member:
 
     def assigned(self, consumer, partitions):
         self.owned |= {(part.topic, part.partition) for part in partitions}
-        consumer.incremental_assign(partitions)
+        (consumer.assign if self.eager else consumer.incremental_assign)(partitions)
 
     def taken(self, consumer, partitions):
         self.revoked += 1
         self.commit()
-        self.owned -= {(part.topic, part.partition) for part in partitions}
-        consumer.incremental_unassign(partitions)
+        self.let_go(consumer, partitions)
 
     def are_lost(self, consumer, partitions):
         self.lost += 1
+        self.let_go(consumer, partitions)
+
+    def let_go(self, consumer, partitions):
         self.owned -= {(part.topic, part.partition) for part in partitions}
-        consumer.incremental_unassign(partitions)
+        if self.eager:
+            consumer.unassign()
+        else:
+            consumer.incremental_unassign(partitions)
 
     def commit(self):
         for _ in range(40):

@@ -112,7 +112,13 @@ async fn list(client: &mut Client) -> anyhow::Result<String> {
     for name in client.groups().await? {
         let group = client.group(&name).await?;
         let lag: i64 = progress(client, &name).await?.iter().filter_map(Progress::lag).sum();
-        rows.push(vec![name, group.kind.name().to_owned(), group.state, group.members.len().to_string(), lag.to_string()]);
+        rows.push(vec![
+            name,
+            group.kind.name().to_owned(),
+            group.state,
+            group.members.len().to_string(),
+            lag.to_string(),
+        ]);
     }
     Ok(table(&rows))
 }

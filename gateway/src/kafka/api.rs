@@ -6,9 +6,10 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, BadRequest, Struct};
 use super::{
-    api_versions, consumer_group_describe, consumer_group_heartbeat, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
-    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sync_group,
+    api_versions, consumer_group_describe, consumer_group_heartbeat, create_topics, delete_groups, delete_topics,
+    describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, heartbeat, incremental_alter_configs,
+    init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete,
+    offset_fetch, produce, sync_group,
 };
 
 /// One API: its key, its versions and the shape of its requests.

@@ -14,9 +14,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::guard::BadRequest;
 use super::request::{Request, Unreadable};
 use super::{
-    Shared, api_versions, consumer_group_describe, consumer_group_heartbeat, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs,
-    describe_groups, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
-    leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, produce, sync_group,
+    Shared, api_versions, consumer_group_describe, consumer_group_heartbeat, create_topics, delete_groups,
+    delete_topics, describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
+    offset_commit, offset_delete, offset_fetch, produce, sync_group,
 };
 
 /// What is to be written for one request.
@@ -91,7 +92,9 @@ pub(crate) async fn dispatch(
             let client = Client::of(&call.request, peer);
             call.answer(consumer_group_heartbeat::handle(shared, version, client, call.decode()?).await)
         }
-        ApiKey::ConsumerGroupDescribe => call.answer(consumer_group_describe::handle(shared, version, call.decode()?).await),
+        ApiKey::ConsumerGroupDescribe => {
+            call.answer(consumer_group_describe::handle(shared, version, call.decode()?).await)
+        }
         ApiKey::Heartbeat => call.answer(heartbeat::handle(shared, call.decode()?).await),
         ApiKey::LeaveGroup => call.answer(leave_group::handle(shared, version, call.decode()?).await),
         ApiKey::DescribeGroups => call.answer(describe_groups::handle(shared, version, call.decode()?).await),

@@ -23,7 +23,11 @@ const GROUP_VALUE: i16 = 3;
 /// What a record of the topic is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    Offset { group: Name, topic: Name, partition: i32 },
+    Offset {
+        group: Name,
+        topic: Name,
+        partition: i32,
+    },
     Group(Name),
     /// A part of what is stored of a group of the consumer protocol.
     Consumer(Name, RecordOf),

@@ -65,7 +65,8 @@ impl Client {
     /// [`Refused`] when the coordinator refused.
     pub async fn join(&mut self, member: &mut Membership, topic: &str) -> anyhow::Result<Joined> {
         loop {
-            let offer = JoinGroupRequestProtocol::default().with_name(text(RANGE)).with_metadata(subscription(&[topic]));
+            let offer =
+                JoinGroupRequestProtocol::default().with_name(text(RANGE)).with_metadata(subscription(&[topic]));
             let request = JoinGroupRequest::default()
                 .with_group_id(group_id(&member.group))
                 .with_session_timeout_ms(millis(SESSION_TIMEOUT))

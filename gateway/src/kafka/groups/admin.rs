@@ -85,8 +85,7 @@ impl Coordinator {
     async fn remove(&mut self, name: &Name, reply: Option<Reply<()>>) {
         self.leave_out(name);
         let prefixes = Key::consumer_of(name).chain([Key::offsets_of(name)]);
-        let mut keys: Vec<Bytes> =
-            prefixes.flat_map(|prefix| self.state.scan(&prefix)).map(|(key, _)| key).collect();
+        let mut keys: Vec<Bytes> = prefixes.flat_map(|prefix| self.state.scan(&prefix)).map(|(key, _)| key).collect();
         keys.push(Key::Group(name.clone()).encode());
         let removed = |keys: &[Bytes]| keys.iter().map(|key| (key.clone(), None)).collect();
         // The last batch is durable after all others.

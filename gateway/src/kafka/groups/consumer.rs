@@ -1,43 +1,22 @@
-//! The coordinator's part for groups of the consumer protocol: heartbeats, what they want stored, and the topics they need.
+//! The coordinator's part for groups of the consumer protocol: heartbeats, and what they want stored.
 
 use bytes::Bytes;
 use forebay_log::AppendError;
-use forebay_log::group::classic::{ClassicGroup, GroupRecord};
+use forebay_log::group::classic::{ClassicGroup, GroupRecord, Leaver};
 use forebay_log::group::consumer::records::RecordOf;
-use forebay_log::group::consumer::{Catalog, ConsumerGroup, Effect, Heartbeat, Shape, TopicId};
+use forebay_log::group::consumer::{ConsumerGroup, Effect, Heartbeat};
 use forebay_log::group::stored::Key;
 use forebay_log::group::{GroupError, Name};
 
 use super::coordinator::{Coordinator, FULL, Kept};
 use super::entry::{Entry, Group};
-use super::BeatWaiter;
+use super::{BeatWaiter, Reply};
 use crate::kafka::limits::{GROUP_MEMORY, MAX_GROUPS};
 
 impl Coordinator {
-    /// Sees to it that the catalog has the topics that there are.
-    pub(super) fn look_at_topics(&mut self) {
-        // Before the topics are read: they are at least as new.
-        let version = *self.topics.borrow();
-        if self.catalog.version == version {
-            return;
-        }
-        let mut catalog = Catalog { version, ..Catalog::default() };
-        for (name, topic) in self.log.topics().iter() {
-            let name = Name::from(&**name);
-            if topic.is_internal() {
-                catalog.hidden.insert(name.clone());
-            }
-            let partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-            catalog.topics.insert(name, Shape { id: TopicId(topic.id.into_bytes()), partitions });
-        }
-        self.catalog = catalog;
-    }
-
     pub(super) async fn beat(&mut self, name: &Name, beat: Heartbeat<BeatWaiter>) {
-        self.look_at_topics();
         let now = self.now();
-        let has_room =
-            beat.epoch == 0 && self.groups.len() < MAX_GROUPS && self.bytes + beat.bytes() <= GROUP_MEMORY;
+        let has_room = beat.epoch == 0 && self.groups.len() < MAX_GROUPS && self.bytes + beat.bytes() <= GROUP_MEMORY;
         let mut effects = Vec::new();
         let refusal = match self.groups.get_mut(name).map(|entry| &mut entry.group) {
             Some(Group::Consumer(group)) => {
@@ -145,7 +124,11 @@ impl Coordinator {
     }
 
     /// What a fresh group stores first takes away what may be left of one that had its name.
-    pub(super) fn with_leftovers(&self, name: &Name, changes: Vec<(Bytes, Option<Bytes>)>) -> Vec<(Bytes, Option<Bytes>)> {
+    pub(super) fn with_leftovers(
+        &self,
+        name: &Name,
+        changes: Vec<(Bytes, Option<Bytes>)>,
+    ) -> Vec<(Bytes, Option<Bytes>)> {
         if !self.groups.get(name).is_some_and(|entry| entry.fresh) {
             return changes;
         }
@@ -155,5 +138,35 @@ impl Coordinator {
         all.retain(|(key, _)| !changes.iter().any(|(changed, _)| changed == key));
         all.extend(changes);
         all
+    }
+
+    /// A group of the consumer protocol without members makes way for a classic one.
+    pub(super) fn make_way(&mut self, name: &Name) {
+        let gives_way = |entry: &&Entry| {
+            matches!(entry.group, Group::Consumer(_)) && entry.group.is_unused() && entry.group.is_settled()
+        };
+        if self.groups.get(name).filter(gives_way).is_some() {
+            self.enter(name, Group::Classic(ClassicGroup::new(self.limits)), true);
+        }
+    }
+
+    /// Members go that an operator names.
+    pub(super) async fn send_away(
+        &mut self,
+        name: &Name,
+        leavers: Vec<Leaver>,
+        reply: Reply<Vec<Result<(), GroupError>>>,
+    ) {
+        let Some(Group::Consumer(group)) = self.groups.get_mut(name).map(|entry| &mut entry.group) else { return };
+        let id = |leaver: Leaver| match leaver.instance.as_ref().and_then(|instance| group.member_of(instance)) {
+            Some(owner) if leaver.id.is_empty() => owner.clone(),
+            _ => leaver.id,
+        };
+        let ids: Vec<Name> = leavers.into_iter().map(id).collect();
+        let mut effects = Vec::new();
+        let gone = group.send_away(&ids, &self.catalog, &mut effects);
+        let result = |gone| if gone { Ok(()) } else { Err(GroupError::UnknownMemberId) };
+        drop(reply.send(Ok(gone.into_iter().map(result).collect())));
+        self.perform_beats(name, effects).await;
     }
 }

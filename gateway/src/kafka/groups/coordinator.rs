@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_disk::Log;
-use forebay_log::group::classic::{ClassicGroup, Effect, Leaver, Then};
+use forebay_log::group::classic::{ClassicGroup, Effect, Then};
 use forebay_log::group::consumer::Catalog;
 use forebay_log::group::stored::Key;
 use forebay_log::group::{GroupError, Limits, Name};
@@ -14,7 +13,7 @@ use forebay_log::{AppendError, Millis};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use kafka_protocol::ResponseError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::entry::{Entry, Group};
@@ -45,12 +44,10 @@ type Storing = std::pin::Pin<Box<dyn Future<Output = (Kept, Result<(), AppendErr
 /// All groups of the node.
 pub(super) struct Coordinator {
     pub(super) state: Arc<StateTopic>,
-    pub(super) log: Log,
     metrics: Arc<Metrics>,
     pub(super) limits: Limits,
-    /// The topics, and what tells when there are others.
-    pub(super) catalog: Catalog,
-    pub(super) topics: watch::Receiver<u64>,
+    /// The topics as the last command found them.
+    pub(super) catalog: Arc<Catalog>,
     pub(super) groups: HashMap<Name, Entry>,
     /// Entries that there ever were.
     pub(super) entered: u64,
@@ -67,12 +64,10 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(super) fn load(state: Arc<StateTopic>, log: Log, metrics: Arc<Metrics>) -> Coordinator {
+    pub(super) fn load(state: Arc<StateTopic>, catalog: Arc<Catalog>, metrics: Arc<Metrics>) -> Coordinator {
         let mut coordinator = Coordinator {
             limits: Limits::default(),
-            // Of no version yet.
-            catalog: Catalog { version: u64::MAX, ..Catalog::default() },
-            topics: log.topics_changed(),
+            catalog,
             groups: HashMap::new(),
             entered: 0,
             deadlines: BTreeSet::new(),
@@ -82,7 +77,6 @@ impl Coordinator {
             began: Instant::now(),
             look_at: Instant::now() + GROUP_LOOK_INTERVAL,
             state,
-            log,
             metrics,
         };
         let of_kind = |kind: [u8; 2]| coordinator.state.scan(&kind);
@@ -97,7 +91,7 @@ impl Coordinator {
     }
 
     /// Until nobody can ask any more.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<(Arc<Catalog>, Command)>) {
         loop {
             let due = self.deadlines.first().map(|(at, _)| self.began + Duration::from_millis(at.0.max(0) as u64));
             let due = due.unwrap_or(self.look_at).min(self.look_at);
@@ -105,21 +99,31 @@ impl Coordinator {
                 // What is durable is waited for, and what was asked in time counts before time is up.
                 biased;
                 Some((kept, result)) = self.storing.next() => self.stored(kept, result).await,
-                command = asked.recv() => match command {
-                    Some(Command::Of(group, ask)) => self.asked(group, ask).await,
-                    Some(Command::List(reply)) => drop(reply.send(self.list())),
-                    Some(Command::Overview(reply)) => drop(reply.send(self.overview())),
-                    #[cfg(test)]
-                    Some(Command::Look(now, reply)) => {
-                        self.forget_unused(now).await;
-                        while let Some((kept, result)) = self.storing.next().await {
-                            self.stored(kept, result).await;
-                        }
-                        let _ = reply.send(());
+                asked = asked.recv() => {
+                    let Some((catalog, command)) = asked else { return };
+                    // Two commands may come the other way round than they looked.
+                    if catalog.version > self.catalog.version {
+                        self.catalog = catalog;
                     }
-                    None => return,
-                },
+                    self.commanded(command).await;
+                }
                 () = tokio::time::sleep_until(due) => self.due().await,
+            }
+        }
+    }
+
+    async fn commanded(&mut self, command: Command) {
+        match command {
+            Command::Of(group, ask) => self.asked(group, ask).await,
+            Command::List(reply) => drop(reply.send(self.list())),
+            Command::Overview(most, reply) => drop(reply.send(self.overview(most))),
+            #[cfg(test)]
+            Command::Look(now, reply) => {
+                self.forget_unused(now).await;
+                while let Some((kept, result)) = self.storing.next().await {
+                    self.stored(kept, result).await;
+                }
+                let _ = reply.send(());
             }
         }
     }
@@ -262,7 +266,6 @@ impl Coordinator {
     async fn due(&mut self) {
         let now = self.now();
         while let Some((_, name)) = self.deadlines.first().filter(|(at, _)| *at <= now).cloned() {
-            self.look_at_topics();
             match self.groups.get_mut(&name).map(|entry| &mut entry.group) {
                 Some(Group::Classic(group)) => {
                     let mut effects = Vec::new();
@@ -322,31 +325,6 @@ impl Coordinator {
             Group::Classic(group) => Some(group),
             Group::Consumer(_) => None,
         }
-    }
-
-    /// A group of the consumer protocol without members makes way for a classic one.
-    fn make_way(&mut self, name: &Name) {
-        let gives_way = |entry: &&Entry| {
-            matches!(entry.group, Group::Consumer(_)) && entry.group.is_unused() && entry.group.is_settled()
-        };
-        if self.groups.get(name).filter(gives_way).is_some() {
-            self.enter(name, Group::Classic(ClassicGroup::new(self.limits)), true);
-        }
-    }
-
-    async fn send_away(&mut self, name: &Name, leavers: Vec<Leaver>, reply: Reply<Vec<Result<(), GroupError>>>) {
-        self.look_at_topics();
-        let Some(Group::Consumer(group)) = self.groups.get_mut(name).map(|entry| &mut entry.group) else { return };
-        let id = |leaver: Leaver| match leaver.instance.as_ref().and_then(|instance| group.member_of(instance)) {
-            Some(owner) if leaver.id.is_empty() => owner.clone(),
-            _ => leaver.id,
-        };
-        let ids: Vec<Name> = leavers.into_iter().map(id).collect();
-        let mut effects = Vec::new();
-        let gone = group.send_away(&ids, &self.catalog, &mut effects);
-        let result = |gone| if gone { Ok(()) } else { Err(GroupError::UnknownMemberId) };
-        drop(reply.send(Ok(gone.into_iter().map(result).collect())));
-        self.perform_beats(name, effects).await;
     }
 
     /// Gives `reply` back if the member may commit, otherwise refuses.

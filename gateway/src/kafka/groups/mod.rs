@@ -6,13 +6,14 @@ mod coordinator;
 mod entry;
 mod offsets;
 mod overview;
+mod topics;
 
 use std::sync::Arc;
 
 use forebay_disk::Log;
 use forebay_log::Millis;
 use forebay_log::group::classic::{Join, Joined, Leaver, MemberRecord, Sync, Synced};
-use forebay_log::group::consumer::{Beat, Heartbeat, MemberView};
+use forebay_log::group::consumer::{Beat, Catalog, Heartbeat, MemberView};
 use forebay_log::group::{GroupError, Name};
 use kafka_protocol::ResponseError;
 use tokio::sync::{OnceCell, mpsc, oneshot};
@@ -26,6 +27,7 @@ use super::limits::GROUP_QUEUE;
 use crate::metrics::Metrics;
 use crate::state::StateTopic;
 use coordinator::Coordinator;
+use topics::Topics;
 
 /// The topic that Kafka, too, keeps groups and their offsets in.
 const TOPIC: &str = "__consumer_offsets";
@@ -107,7 +109,8 @@ pub(crate) struct Listed {
 enum Command {
     Of(Name, Ask),
     List(oneshot::Sender<Vec<Listed>>),
-    Overview(oneshot::Sender<Vec<Overview>>),
+    /// How many there are, and so many of them.
+    Overview(usize, oneshot::Sender<(usize, Vec<Overview>)>),
     #[cfg(test)]
     Look(Millis, oneshot::Sender<()>),
 }
@@ -115,17 +118,18 @@ enum Command {
 /// The way to the coordinator; it and the topic begin with the first use.
 pub struct Groups {
     begun: OnceCell<Begun>,
+    topics: Topics,
     metrics: Arc<Metrics>,
 }
 
 struct Begun {
     state: Arc<StateTopic>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<(Arc<Catalog>, Command)>,
 }
 
 impl Groups {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Groups {
-        Groups { begun: OnceCell::new(), metrics }
+        Groups { begun: OnceCell::new(), topics: Topics::new(), metrics }
     }
 
     /// Whether there may be any group: if not, nobody has to make the topic to see that.
@@ -138,7 +142,10 @@ impl Groups {
         if self.is_used(log)
             && let Err(refusal) = self.begun(log).await
         {
-            tracing::warn!(reason = refusal.message, "the consumer groups cannot be read now, and are with the first request");
+            tracing::warn!(
+                reason = refusal.message,
+                "the consumer groups cannot be read now, and are with the first request"
+            );
         }
     }
 
@@ -148,7 +155,8 @@ impl Groups {
             // From an older offset a group reads records again, as after any crash of its own.
             state.go_on_damaged();
             let (commands, asked) = mpsc::channel(GROUP_QUEUE);
-            let coordinator = Coordinator::load(Arc::clone(&state), log.clone(), Arc::clone(&self.metrics));
+            let coordinator =
+                Coordinator::load(Arc::clone(&state), self.topics.catalog(log), Arc::clone(&self.metrics));
             tokio::spawn(coordinator.run(asked));
             Ok(Begun { state, commands })
         };
@@ -157,7 +165,7 @@ impl Groups {
     }
 
     async fn send(&self, log: &Log, command: Command) -> Result<(), Refusal> {
-        let sent = self.begun(log).await?.commands.send(command).await;
+        let sent = self.begun(log).await?.commands.send((self.topics.catalog(log), command)).await;
         sent.map_err(|_| unavailable("the node shuts down"))
     }
 
@@ -185,13 +193,13 @@ impl Groups {
         answer.await.map_err(|_| unavailable("the node shuts down"))
     }
 
-    /// All groups with their members, and how far they have read.
-    pub(crate) async fn overview(&self, log: &Log) -> Result<Vec<Overview>, Refusal> {
+    /// How many groups there are; the first `most` of them with their members, and how far they have read.
+    pub(crate) async fn overview(&self, log: &Log, most: usize) -> Result<(usize, Vec<Overview>), Refusal> {
         if !self.is_used(log) {
-            return Ok(Vec::new());
+            return Ok((0, Vec::new()));
         }
         let (reply, answer) = oneshot::channel();
-        self.send(log, Command::Overview(reply)).await?;
+        self.send(log, Command::Overview(most, reply)).await?;
         answer.await.map_err(|_| unavailable("the node shuts down"))
     }
 

@@ -37,8 +37,7 @@ pub(crate) struct Member {
 }
 
 impl Coordinator {
-    pub(super) fn overview(&mut self) -> Vec<Overview> {
-        self.look_at_topics();
+    pub(super) fn overview(&self, most: usize) -> (usize, Vec<Overview>) {
         let names: HashMap<_, _> = self.catalog.topics.iter().map(|(name, shape)| (shape.id, name.clone())).collect();
         let consumer = |member: MemberView| Member {
             id: member.id,
@@ -49,7 +48,9 @@ impl Coordinator {
             partitions: member
                 .assigned
                 .into_iter()
-                .filter_map(|part| Some(TopicPartition { topic: names.get(&part.topic)?.clone(), partition: part.index }))
+                .filter_map(|part| {
+                    Some(TopicPartition { topic: names.get(&part.topic)?.clone(), partition: part.index })
+                })
                 .collect(),
         };
         let view = |listed: Listed| {
@@ -65,7 +66,8 @@ impl Coordinator {
             };
             Overview { listed, epoch, assignor: assignor.unwrap_or_default(), members, offsets }
         };
-        self.list().into_iter().map(view).collect()
+        let listed = self.list();
+        (listed.len(), listed.into_iter().take(most).map(view).collect())
     }
 }
 

@@ -9,12 +9,7 @@ use crate::Millis;
 use crate::group::{GroupError, Name};
 
 impl<T> ConsumerGroup<T> {
-    pub(super) fn leaves(
-        &mut self,
-        now: Millis,
-        beat: &Heartbeat<T>,
-        catalog: &Catalog,
-    ) -> Result<Beat, GroupError> {
+    pub(super) fn leaves(&mut self, now: Millis, beat: &Heartbeat<T>, catalog: &Catalog) -> Result<Beat, GroupError> {
         if let Some(instance) = &beat.instance {
             let owner = self.statics.get(instance).ok_or(GroupError::UnknownMemberId)?;
             if *owner != beat.id {

@@ -89,7 +89,8 @@ impl Profile {
             renewed.subscription |= Profile::set(&mut self.topics, topics.iter().cloned().collect());
         }
         if let Some(regex) = &beat.regex {
-            renewed.subscription |= Profile::set(&mut self.regex, Some(regex.clone()).filter(|regex| !regex.is_empty()));
+            renewed.subscription |=
+                Profile::set(&mut self.regex, Some(regex.clone()).filter(|regex| !regex.is_empty()));
         }
         if let Some(assignor) = &beat.assignor {
             renewed.subscription |= Profile::set(&mut self.assignor, Some(assignor.clone()));

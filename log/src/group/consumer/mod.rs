@@ -126,8 +126,7 @@ impl<T> ConsumerGroup<T> {
     }
 
     pub fn phase(&self) -> Phase {
-        let arrived =
-            |member: &Member| member.state == MemberState::Stable && member.epoch == self.target_epoch;
+        let arrived = |member: &Member| member.state == MemberState::Stable && member.epoch == self.target_epoch;
         if self.members.is_empty() {
             Phase::Empty
         } else if self.epoch > self.target_epoch {

@@ -195,7 +195,11 @@ impl<T> ConsumerGroup<T> {
 
     /// A group as it was stored; its members' sessions, and the times to give partitions up, begin anew. Records that cannot
     /// be read count as if they were not there.
-    pub fn restore(limits: Limits, records: impl IntoIterator<Item = (RecordOf, Bytes)>, now: Millis) -> ConsumerGroup<T> {
+    pub fn restore(
+        limits: Limits,
+        records: impl IntoIterator<Item = (RecordOf, Bytes)>,
+        now: Millis,
+    ) -> ConsumerGroup<T> {
         let mut group = ConsumerGroup::new(limits);
         let (mut targets, mut currents) = (BTreeMap::new(), BTreeMap::new());
         for (of, stored) in records {

@@ -15,8 +15,7 @@ impl<T> ConsumerGroup<T> {
         if !changed && !self.patterns.outdated(catalog) {
             return;
         }
-        let used: BTreeSet<Name> =
-            self.members.values().filter_map(|member| member.profile.regex.clone()).collect();
+        let used: BTreeSet<Name> = self.members.values().filter_map(|member| member.profile.regex.clone()).collect();
         self.patterns.resolve(used, catalog);
         let topics = self.read_topics(catalog);
         let others = topics != self.topics;

@@ -32,7 +32,8 @@ impl Plan {
     /// Leaves members what they had and still read. Returns of each topic what is left.
     fn keep(&mut self, topics: &[Shape], members: &[Candidate]) -> Vec<Vec<i32>> {
         let numbers: HashMap<_, _> = topics.iter().enumerate().map(|(number, shape)| (shape.id, number)).collect();
-        let mut taken: Vec<Vec<bool>> = topics.iter().map(|shape| vec![false; shape.partitions.max(0) as usize]).collect();
+        let mut taken: Vec<Vec<bool>> =
+            topics.iter().map(|shape| vec![false; shape.partitions.max(0) as usize]).collect();
         for (member, candidate) in members.iter().enumerate() {
             for part in candidate.had {
                 let Some(topic) = numbers.get(&part.topic).copied() else { continue };
