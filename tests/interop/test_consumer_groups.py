@@ -2,7 +2,9 @@
 go, crash and restart; each record counts once, epochs and offsets survive the node."""
 
 import collections
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -341,6 +343,28 @@ class ConsumerGroups(unittest.TestCase):
         self.assertEqual(sum(int(row[5]) for row in rows), 0, "lag")
         self.java(groups, "--delete", "--group", group)
         self.assertNotIn(group, self.java(groups, "--list"))
+
+    def test_kafkas_dump_tool_reads_what_is_stored_of_groups(self):
+        topic, group = self.topic(), name("dumped")
+        members = [Member(self.bootstrap, group, topic), Member(self.bootstrap, group, f"^{topic}.*", **{"group.instance.id": "one"})]
+        self.shared_by(members, [topic])
+        for member in members:
+            member.leave()
+        segments = (self.gateway.dir / "data" / "log" / "__consumer_offsets-0").glob("*.log")
+        dump = ["java", "-cp", java_classpath("kafka", KAFKA), "kafka.tools.DumpLogSegments", "--offsets-decoder", "--files"]
+        done = subprocess.run([*dump, ",".join(map(str, segments))], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        record = re.compile(r'key: (\{.*\}) payload: (.*)')
+        kinds = collections.defaultdict(list)
+        for key, payload in record.findall(done.stdout):
+            key = json.loads(key)
+            if group in key["data"].values():
+                kinds[int(key["type"])].append(payload)
+        self.assertLessEqual({3, 4, 5, 6, 7, 8}, set(kinds))
+        for kind, payloads in kinds.items():
+            for payload in payloads:
+                self.assertTrue(payload == "<DELETE>" or "data" in json.loads(payload), (kind, payload))
+        self.assertIn(f"^{topic}.*", [json.loads(one)["data"]["subscribedTopicRegex"] for one in kinds[5] if one != "<DELETE>"])
 
     def consume(self, topic, group, *args):
         command = [os.environ["FOREBAY_BIN"], "consume", topic, "--bootstrap", self.bootstrap, "--group", group, *args]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::assignor::{Assignor, Candidate};
 use super::records::RecordOf;
 use super::topics::{Catalog, Shape};
-use super::{ConsumerGroup, Partitions};
+use super::{ConsumerGroup, Partitions, Profile};
 use crate::group::Name;
 
 impl<T> ConsumerGroup<T> {
@@ -30,12 +30,17 @@ impl<T> ConsumerGroup<T> {
         }
     }
 
+    /// What a member names, and what its expression finds.
+    fn named_by<'a>(&'a self, profile: &'a Profile) -> impl Iterator<Item = &'a Name> {
+        let by_pattern = profile.regex.as_deref().and_then(|pattern| self.patterns.found(pattern));
+        profile.topics.iter().chain(by_pattern.into_iter().flatten())
+    }
+
     /// The topics that some member reads, as far as there are any.
     fn read_topics(&self, catalog: &Catalog) -> BTreeMap<Name, Shape> {
         let mut topics = BTreeMap::new();
         for member in self.members.values() {
-            let by_pattern = member.profile.regex.as_deref().and_then(|pattern| self.patterns.found(pattern));
-            for name in member.profile.topics.iter().chain(by_pattern.into_iter().flatten()) {
+            for name in self.named_by(&member.profile) {
                 if !topics.contains_key(name)
                     && let Some(shape) = catalog.topics.get(name)
                 {
@@ -49,11 +54,14 @@ impl<T> ConsumerGroup<T> {
     fn work_out_target(&mut self) {
         let assignor = self.assignor();
         let shapes: Vec<Shape> = self.topics.values().copied().collect();
+        let places: BTreeMap<&Name, usize> =
+            self.topics.keys().enumerate().map(|(place, name)| (name, place)).collect();
         let candidates = self.members.iter().map(|(id, member)| {
-            let reads = |(_, (name, _)): &(usize, (&Name, &Shape))| self.reads(&member.profile, name);
+            let reads: BTreeSet<usize> =
+                self.named_by(&member.profile).filter_map(|name| places.get(name).copied()).collect();
             Candidate {
                 order: (member.profile.instance.is_none(), member.profile.instance.as_ref().unwrap_or(id).clone()),
-                topics: self.topics.iter().enumerate().filter(reads).map(|(index, _)| index).collect(),
+                topics: reads.into_iter().collect(),
                 had: &member.target,
             }
         });

@@ -59,6 +59,13 @@ fn compile(pattern: &str) -> Result<Regex, GroupError> {
     whole.map_err(|_| GroupError::InvalidRegularExpression)
 }
 
+/// The topics that an expression finds; one that another program has stored and that is none finds nothing.
+fn search(pattern: &str, catalog: &Catalog) -> BTreeSet<Name> {
+    let Ok(regex) = compile(pattern) else { return BTreeSet::new() };
+    let shown = catalog.topics.keys().filter(|topic| !catalog.hidden.contains(*topic));
+    shown.filter(|topic| regex.is_match(topic)).cloned().collect()
+}
+
 impl Patterns {
     /// Whether a member may have this expression.
     ///
@@ -81,15 +88,7 @@ impl Patterns {
     pub(super) fn resolve(&mut self, used: BTreeSet<Name>, catalog: &Catalog) {
         let known = if self.outdated(catalog) { BTreeMap::new() } else { std::mem::take(&mut self.found) };
         let find = |pattern: Name| {
-            let found = match (known.get(&pattern), compile(&pattern)) {
-                (Some(found), _) => found.clone(),
-                (None, Ok(regex)) => {
-                    let shown = catalog.topics.keys().filter(|topic| !catalog.hidden.contains(*topic));
-                    shown.filter(|topic| regex.is_match(topic)).cloned().collect()
-                }
-                // Stored by another program.
-                (None, Err(_)) => BTreeSet::new(),
-            };
+            let found = known.get(&pattern).cloned().unwrap_or_else(|| search(&pattern, catalog));
             (pattern, found)
         };
         self.found = used.into_iter().map(find).collect();
