@@ -1,6 +1,6 @@
 //! A consumer's life in its group, by the classic protocol, which every Kafka speaks: join, sync, heartbeat, commit, leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,13 +94,13 @@ impl Client {
     /// # Errors
     /// [`Refused`] when the coordinator refused, as when the group rebalances again.
     pub async fn sync(&mut self, member: &Membership, joined: Joined) -> anyhow::Result<Vec<(String, i32)>> {
+        let named: BTreeSet<String> =
+            joined.members.iter().flat_map(|(_, subscription)| topics(subscription)).collect();
         let mut counts = BTreeMap::new();
-        for topic in joined.members.iter().flat_map(|(_, subscription)| topics(subscription)) {
-            if !counts.contains_key(&topic) {
-                // One that is not there has no partitions.
-                let found = self.topic(&topic, false).await.map_or(0, |found| found.partitions.len());
-                counts.insert(topic, i32::try_from(found).unwrap_or(i32::MAX));
-            }
+        for topic in named {
+            // One that is not there has no partitions.
+            let found = self.topic(&topic, false).await.map_or(0, |found| found.partitions.len());
+            counts.insert(topic, i32::try_from(found).unwrap_or(i32::MAX));
         }
         let assignments = range(&joined.members, &counts).into_iter().map(|(id, topics)| {
             let topics = topics.iter().map(|(topic, partitions)| (topic.as_str(), partitions.as_slice()));

@@ -1,8 +1,10 @@
 //! Groups of the consumer protocol over a real log: what they are after a restart, beside classic ones, and when they are removed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_disk::sim::{Faults, SimFiles};
 use forebay_disk::{Log, LogOptions, RealFiles};
 use forebay_log::Millis;
 use forebay_log::TopicConfig;
@@ -185,6 +187,29 @@ async fn topics_that_are_made_later_are_shared_out_with_a_later_heartbeat() {
     shared.door.log.create_topic(TOPIC, 2, TopicConfig::default()).await.unwrap();
     let told = beat(&shared, GROUP, "a", 1).await.unwrap();
     assert_eq!((told.epoch, indexes(&told)), (2, Some(vec![0, 1])));
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_is_told_to_nobody_and_the_group_goes_on_from_before() {
+    let files = SimFiles::new(7);
+    let options = LogOptions { shards: 1, fsync: true };
+    let shared = super::shared(Log::open(Arc::new(files.clone()), options).unwrap(), Reader::new(None));
+    shared.door.log.create_topic(TOPIC, 4, TopicConfig::default()).await.unwrap();
+    beat(&shared, GROUP, "a", 0).await.unwrap();
+    files.set_faults(Faults { write_per_mille: 1000, ..Faults::default() });
+    assert_eq!(beat(&shared, GROUP, "b", 0).await, Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(beat(&shared, "other", "b", 0).await, Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(listed(&shared).await, [(GROUP.to_owned(), "consumer", "Stable")]);
+    files.set_faults(Faults::default());
+    let as_before = beat(&shared, GROUP, "a", 1).await.unwrap();
+    assert_eq!((as_before.epoch, indexes(&as_before)), (1, None));
+    // It asks again until the disk is well.
+    let mut joined = beat(&shared, GROUP, "b", 0).await;
+    while joined == Err(GroupError::CoordinatorNotAvailable) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        joined = beat(&shared, GROUP, "b", 0).await;
+    }
+    assert_eq!(joined.map(|beat| beat.epoch), Ok(2));
 }
 
 #[tokio::test]

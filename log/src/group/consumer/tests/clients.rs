@@ -100,7 +100,7 @@ impl World {
     pub(super) fn new() -> World {
         let client = |n: usize| Client {
             id: format!("client {n}").into(),
-            instance: (n % 2 == 0).then(|| format!("static {n}").into()),
+            instance: n.is_multiple_of(2).then(|| format!("static {n}").into()),
             topics: vec!["a".into(), "b".into()],
             ..Client::default()
         };
