@@ -22,11 +22,11 @@ impl BootstrapArgs {
     ///
     /// # Errors
     /// What is wrong in it.
-    pub(super) fn read(self) -> anyhow::Result<Bootstrap> {
+    pub(super) fn read(&self) -> anyhow::Result<Bootstrap> {
         let security = match &self.command_config {
             Some(file) => ClientSecurity::read(file).with_context(|| format!("--command-config {}", file.display()))?,
             None => ClientSecurity::default(),
         };
-        Ok(Bootstrap { addresses: self.bootstrap, security })
+        Ok(Bootstrap { addresses: self.bootstrap.clone(), security })
     }
 }

@@ -1,4 +1,6 @@
-//! `forebay consume`: prints records of a topic, hot and cold alike, from any place on.
+//! `forebay consume`: prints records of a topic, hot and cold alike, from any place on, alone or in a consumer group.
+
+mod group;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -29,6 +31,10 @@ pub(super) struct Args {
     /// Where to begin: beginning, end, an offset, an age such as 1h, or a time such as 2024-01-31T00:00:00Z
     #[arg(long, default_value = "end", value_name = "WHERE")]
     from: Place,
+    /// Share the topic with the other members of this consumer group, go on where the group is and commit what was printed;
+    /// --from is for partitions in which it has committed nothing
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["partition", "until_end"])]
+    group: Option<String>,
     /// Read only this partition
     #[arg(long)]
     partition: Option<i32>,
@@ -51,20 +57,30 @@ pub(super) struct Args {
 /// # Errors
 /// The node cannot be reached or refuses, or a stored batch cannot be read.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut client = Client::connect(&args.bootstrap.clone().read()?).await?;
-    let mut consumer = Consumer::open(&mut client, &args).await?;
-    let reading = consumer.run(&mut client, &args);
-    let done = tokio::select! {
-        done = reading => done,
-        // Ctrl-C is how a consumer that follows the end is stopped.
-        _ = tokio::signal::ctrl_c() => Ok(()),
+    let done = match &args.group {
+        Some(group) => group::run(group, &args).await,
+        None => alone(&args).await,
     };
     match done {
         // Whoever reads our output has had enough.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
-            Ok(())
-        }
+        Err(error) if output_closed(&error) => Ok(()),
         done => done,
+    }
+}
+
+fn output_closed(error: &anyhow::Error) -> bool {
+    let group = error.downcast_ref::<group::Unwritten>().map(|unwritten| &unwritten.0);
+    error.downcast_ref::<io::Error>().or(group).is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+async fn alone(args: &Args) -> anyhow::Result<()> {
+    let mut client = Client::connect(&args.bootstrap.read()?).await?;
+    let mut consumer = Consumer::open(&mut client, args).await?;
+    let reading = consumer.run(&mut client, args);
+    tokio::select! {
+        done = reading => done,
+        // Ctrl-C is how a consumer that follows the end is stopped.
+        _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
 
@@ -111,19 +127,25 @@ impl Consumer {
             if self.positions.is_empty() || self.left == Some(0) {
                 return Ok(out.flush()?);
             }
-            let mut leaders: BTreeMap<i32, Vec<(i32, Offset)>> = BTreeMap::new();
-            for (index, at) in &self.positions {
-                leaders.entry(at.leader).or_default().push((*index, at.next));
-            }
-            let wait = if leaders.len() == 1 { WAIT } else { WAIT_IN_TURN };
-            for (leader, from) in leaders {
-                let fetched = client.fetch(leader, &self.topic, &from, FETCH_BYTES, wait).await?;
-                for part in fetched {
-                    self.print(part, args, &mut out)?;
-                }
+            for fetched in self.fetch(client).await? {
+                self.print(fetched, args, &mut out)?;
             }
             out.flush()?;
         }
+    }
+
+    /// What there is behind the positions; waits a little if there is nothing.
+    async fn fetch(&self, client: &mut Client) -> anyhow::Result<Vec<Fetched>> {
+        let mut leaders: BTreeMap<i32, Vec<(i32, Offset)>> = BTreeMap::new();
+        for (index, at) in &self.positions {
+            leaders.entry(at.leader).or_default().push((*index, at.next));
+        }
+        let wait = if leaders.len() == 1 { WAIT } else { WAIT_IN_TURN };
+        let mut all = Vec::new();
+        for (leader, from) in leaders {
+            all.extend(client.fetch(leader, &self.topic, &from, FETCH_BYTES, wait).await?);
+        }
+        Ok(all)
     }
 
     fn print(&mut self, fetched: Fetched, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
@@ -141,10 +163,15 @@ impl Consumer {
                 for record in RecordReader::new(&header, &batch).with_context(context)? {
                     let record = record.with_context(context)?;
                     let wanted = record.offset >= position.next && position.end.is_none_or(|end| record.offset < end);
-                    if !wanted || self.left == Some(0) {
+                    if !wanted {
                         continue;
                     }
+                    if self.left == Some(0) {
+                        // A group goes on with it.
+                        return Ok(());
+                    }
                     write_record(out, &self.topic, fetched.partition, &record, args)?;
+                    position.next = record.offset.next();
                     self.left = self.left.map(|left| left - 1);
                 }
             }

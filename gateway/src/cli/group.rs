@@ -6,7 +6,6 @@ use std::io::Write as _;
 
 use anyhow::{Context, bail};
 use forebay_log::Offset;
-use forebay_log::group::subscription::assigned;
 
 use super::bootstrap::BootstrapArgs;
 use super::place::Place;
@@ -109,11 +108,17 @@ async fn progress(client: &mut Client, group: &str) -> anyhow::Result<Vec<Progre
 }
 
 async fn list(client: &mut Client) -> anyhow::Result<String> {
-    let mut rows = vec![["GROUP", "STATE", "MEMBERS", "LAG"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["GROUP", "TYPE", "STATE", "MEMBERS", "LAG"].map(str::to_owned).to_vec()];
     for name in client.groups().await? {
         let group = client.group(&name).await?;
         let lag: i64 = progress(client, &name).await?.iter().filter_map(Progress::lag).sum();
-        rows.push(vec![name, group.state, group.members.len().to_string(), lag.to_string()]);
+        rows.push(vec![
+            name,
+            group.kind.name().to_owned(),
+            group.state,
+            group.members.len().to_string(),
+            lag.to_string(),
+        ]);
     }
     Ok(table(&rows))
 }
@@ -127,16 +132,22 @@ async fn describe(client: &mut Client, names: Vec<String>) -> anyhow::Result<Str
             bail!("group {name} does not exist\n`forebay group list` shows those that do");
         }
         let protocol = if group.protocol.is_empty() { "-" } else { &group.protocol };
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "Group: {name}\tState: {}\tProtocol: {protocol}\tMembers: {}",
+            "Group: {name}\tType: {}\tState: {}\tProtocol: {protocol}\tMembers: {}",
+            group.kind.name(),
             group.state,
             group.members.len()
         );
+        if let Some((group, target)) = group.epochs {
+            let _ = write!(text, "\tEpoch: {group}\tTarget epoch: {target}");
+        }
+        text.push('\n');
         let mut owners = BTreeMap::new();
         for member in &group.members {
-            let owner = format!("{} {}", member.client_id, member.host);
-            owners.extend(assigned(&member.assignment).into_iter().map(|partition| (partition, owner.clone())));
+            let epoch = member.epoch.map_or_else(String::new, |epoch| format!(" epoch {epoch}"));
+            let owner = format!("{} {}{epoch}", member.client_id, member.host);
+            owners.extend(member.partitions.iter().map(|partition| (partition.clone(), owner.clone())));
         }
         let heads = ["TOPIC", "PARTITION", "OFFSET", "END", "LAG", "MEMBER"].map(str::to_owned).to_vec();
         let mut rows = vec![heads];

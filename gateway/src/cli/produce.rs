@@ -78,7 +78,7 @@ impl From<Codec> for Compression {
 /// # Errors
 /// The node cannot be reached or refuses, or a line has no key where one is asked for.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut client = Client::connect(&args.bootstrap.clone().read()?).await?;
+    let mut client = Client::connect(&args.bootstrap.read()?).await?;
     let topic = client.topic(&args.topic, true).await?;
     if let Some(partition) = args.partition
         && !topic.partitions.iter().any(|p| p.index == partition)

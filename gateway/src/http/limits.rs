@@ -48,6 +48,8 @@ pub(super) const MAX_RECORDS_PER_READ: usize = 1000;
 pub(super) const DEFAULT_RECORDS_PER_READ: usize = 100;
 /// Bytes of keys, values and headers after which an answer ends, and of batches read at a time.
 pub(super) const MAX_READ_BYTES: usize = 4 << 20;
+/// Consumer groups in one answer.
+pub(super) const MAX_GROUPS: usize = 1000;
 /// Clients in one answer.
 pub(super) const MAX_CLIENTS: usize = 1000;
 /// Alerts in the status.

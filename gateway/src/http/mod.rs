@@ -6,6 +6,7 @@ mod error;
 #[cfg(test)]
 mod fault_tests;
 mod front;
+mod groups;
 mod health;
 mod ingest;
 mod lake;
@@ -52,6 +53,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/topics", &["get"], get(topics::list)),
         ("/api/v1/topics/{topic}", &["get"], get(topics::describe)),
         ("/api/v1/topics/{topic}/records", &["get", "post"], get(records::read).post(ingest::append)),
+        ("/api/v1/groups", &["get"], get(groups::list)),
         ("/api/v1/clients", &["get"], get(status::clients)),
         ("/api/v1/alerts", &["get"], get(rules::alerts)),
         ("/api/v1/rules", &["get"], get(rules::list)),

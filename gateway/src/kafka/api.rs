@@ -6,13 +6,13 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, BadRequest, Struct};
 use super::{
-    alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, create_acls, create_partitions,
-    create_topics, delete_acls, delete_groups, delete_records, delete_topics, describe_acls, describe_client_quotas,
-    describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_topic_partitions, describe_user_scram_credentials, fetch, find_coordinator, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
-    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate, sasl_handshake,
-    sync_group,
+    alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, consumer_group_describe,
+    consumer_group_heartbeat, create_acls, create_partitions, create_topics, delete_acls, delete_groups,
+    delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster, describe_configs,
+    describe_groups, describe_log_dirs, describe_producers, describe_topic_partitions, describe_user_scram_credentials,
+    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    sasl_authenticate, sasl_handshake, sync_group,
 };
 
 /// One API: its key, its versions and the shape of its requests.
@@ -73,7 +73,7 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 38] = [
+pub(crate) static SERVED: [&Api; 40] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -112,6 +112,8 @@ pub(crate) static SERVED: [&Api; 38] = [
     &describe_topic_partitions::API,
     &describe_log_dirs::API,
     &describe_producers::API,
+    &consumer_group_heartbeat::API,
+    &consumer_group_describe::API,
 ];
 
 /// The served API of this key.

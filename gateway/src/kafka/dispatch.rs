@@ -18,13 +18,13 @@ use super::quotas::Limited;
 use super::request::{Request, Unreadable};
 use super::session::{self, Session};
 use super::{
-    Shared, alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, create_acls,
-    create_partitions, create_topics, delete_acls, delete_groups, delete_records, delete_topics, describe_acls,
-    describe_client_quotas, describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_topic_partitions, describe_user_scram_credentials, fetch, find_coordinator, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
-    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate, sasl_handshake,
-    sync_group,
+    Shared, alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, consumer_group_describe,
+    consumer_group_heartbeat, create_acls, create_partitions, create_topics, delete_acls, delete_groups,
+    delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster, describe_configs,
+    describe_groups, describe_log_dirs, describe_producers, describe_topic_partitions, describe_user_scram_credentials,
+    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    sasl_authenticate, sasl_handshake, sync_group,
 };
 
 /// What is to be written for one request.
@@ -129,6 +129,13 @@ pub(crate) async fn dispatch(
         ApiKey::SyncGroup => {
             let syncing = sync_group::ask(Arc::clone(shared), Arc::clone(session), version, call.decode()?);
             Ok(Box::pin(syncing.map(move |response| whole(api, version, correlation_id, &response))))
+        }
+        ApiKey::ConsumerGroupHeartbeat => {
+            let client = Client::of(&call.request, peer);
+            call.answer(consumer_group_heartbeat::handle(shared, session, version, client, call.decode()?).await)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            call.answer(consumer_group_describe::handle(shared, session, version, call.decode()?).await)
         }
         ApiKey::Heartbeat => call.answer(heartbeat::handle(shared, session, call.decode()?).await),
         ApiKey::LeaveGroup => call.answer(leave_group::handle(shared, session, version, call.decode()?).await),

@@ -20,6 +20,8 @@ pub(crate) const OFFSETS_RETENTION_MS: i64 = 7 * 86_400_000;
 pub(crate) const MAX_GROUPS: usize = 10_000;
 /// Bytes that the members of all groups may take: what they say about themselves and what is assigned to them.
 pub(crate) const GROUP_MEMORY: usize = 64 << 20;
+/// Longest id, rack or regular expression that a member of the consumer protocol may have, bytes.
+pub(crate) const MAX_GROUP_NAME: usize = 4096;
 /// Requests that may wait for the group coordinator; more wait at their connections.
 pub(crate) const GROUP_QUEUE: usize = 256;
 /// Least time between two looks for groups to forget, and before the first.

@@ -25,9 +25,6 @@ pub(crate) static API: Api = Api {
     },
 };
 
-/// The kind of all groups that are served, as a list names it (KIP-848).
-const CLASSIC: &str = "classic";
-
 pub(crate) async fn handle(
     shared: &Shared,
     session: &Session,
@@ -45,7 +42,7 @@ pub(crate) async fn handle(
     // Who may describe the cluster sees all groups, others those that they may describe.
     let sees_all = session.allows(Operation::Describe, ResourceType::Cluster, CLUSTER_NAME);
     let sees = |group: &str| sees_all || session.allows(Operation::Describe, ResourceType::Group, group);
-    let wanted = listed.into_iter().filter(|group| passes(states, group.state) && passes(types, CLASSIC));
+    let wanted = listed.into_iter().filter(|group| passes(states, group.state) && passes(types, group.kind));
     let wanted = wanted.filter(|group| sees(&group.group));
     let groups = wanted.map(|group| {
         let response = ListedGroup::default()
@@ -55,7 +52,7 @@ pub(crate) async fn handle(
             4.. => response.with_group_state(StrBytes::from_static_str(group.state)),
             _ => response,
         };
-        if version >= 5 { response.with_group_type(StrBytes::from_static_str(CLASSIC)) } else { response }
+        if version >= 5 { response.with_group_type(StrBytes::from_static_str(group.kind)) } else { response }
     });
     ListGroupsResponse::default().with_groups(groups.collect())
 }

@@ -8,6 +8,8 @@ mod api;
 mod api_versions;
 mod authentication;
 mod connection;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
@@ -77,7 +79,8 @@ use crate::security::Security;
 
 use authentication::Login;
 use fetch_session::FetchSessions;
-use groups::Groups;
+pub use groups::Groups;
+pub(crate) use groups::Overview;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
     COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_TLS_HANDSHAKES, MEMORY_UNIT, REQUEST_MEMORY,
@@ -99,13 +102,14 @@ pub struct KafkaDoor {
     pub advertised: (String, u16),
     /// Connections at once.
     pub max_connections: usize,
+    pub groups: Arc<Groups>,
 }
 
 /// The door and what its connections share while it is open.
 struct Shared {
     door: Arc<KafkaDoor>,
     topic_ids: TopicIds,
-    groups: Groups,
+    groups: Arc<Groups>,
     fetch_sessions: FetchSessions,
     quotas: Quotas,
     /// In units of [`MEMORY_UNIT`] bytes.
@@ -121,9 +125,9 @@ struct Shared {
 impl Shared {
     fn new(door: Arc<KafkaDoor>, shutdown: CancellationToken) -> Shared {
         Shared {
-            door,
             topic_ids: TopicIds::new(),
-            groups: Groups::new(),
+            groups: Arc::clone(&door.groups),
+            door,
             fetch_sessions: FetchSessions::default(),
             quotas: Quotas::default(),
             request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
@@ -150,6 +154,7 @@ pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: Cancel
         tracing::error!(%error, "client quotas cannot be read: none holds until they are set again");
     }
     let metrics = &shared.door.metrics.kafka;
+    shared.groups.resume(&shared.door.log).await;
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
-use super::groups::{Committed, TopicPartition};
+use super::groups::{Ask, Committed, Membership, TopicPartition};
 use super::guard::{BOOL, Field, INT32, Kind, Struct};
 use super::session::Session;
 use super::topics::{once, topic_name};
@@ -87,8 +87,17 @@ pub(crate) async fn handle(
 }
 
 async fn one_group(shared: &Shared, session: &Session, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-    let asked = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
     let response = OffsetFetchResponseGroup::default();
+    // A member of the consumer protocol reads them by its epoch (KIP-848).
+    let id = group.member_id.as_deref().unwrap_or_default();
+    let (generation, id) = (group.member_epoch, Name::from(id));
+    if generation >= 0 || !id.is_empty() {
+        let ask = |reply| Ask::MayFetch(Membership { generation, id, instance: None }, reply);
+        if let Err(refusal) = shared.groups.answer(&shared.door.log, &group.group_id, ask).await {
+            return response.with_error_code(refusal.code).with_group_id(group.group_id);
+        }
+    }
+    let asked = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
     let response = match find(shared, session, &group.group_id, asked).await {
         Ok(found) => {
             let topics = found.into_iter().map(|(name, partitions)| {

@@ -60,6 +60,8 @@ const CHECKED: &[ApiKey] = &[
     ApiKey::DescribeLogDirs,
     ApiKey::DescribeProducers,
     ApiKey::AlterClientQuotas,
+    ApiKey::ConsumerGroupHeartbeat,
+    ApiKey::ConsumerGroupDescribe,
 ];
 
 /// Whether an API may be served where ACLs are asked.

@@ -15,6 +15,18 @@ struct ApiLabel {
     api: &'static str,
 }
 
+/// Which groups: their protocol and Kafka's name of their state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabel {
+    r#type: &'static str,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabel {
+    r#type: &'static str,
+}
+
 /// What the Kafka door counts.
 pub struct KafkaMetrics {
     pub connections: Gauge,
@@ -27,6 +39,8 @@ pub struct KafkaMetrics {
     /// Questions that the ACLs denied.
     pub authorizations_denied: Counter,
     duration: Family<ApiLabel, Histogram, fn() -> Histogram>,
+    groups: Family<GroupLabel, Gauge>,
+    rebalances: Family<TypeLabel, Counter>,
 }
 
 impl KafkaMetrics {
@@ -40,6 +54,8 @@ impl KafkaMetrics {
             authentication_failures: Counter::default(),
             authorizations_denied: Counter::default(),
             duration,
+            groups: Family::default(),
+            rebalances: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("kafka");
         registry.register("connections", "Open Kafka connections", metrics.connections.clone());
@@ -56,7 +72,23 @@ impl KafkaMetrics {
             Unit::Seconds,
             metrics.duration.clone(),
         );
+        registry.register("groups", "Consumer groups by protocol and state", metrics.groups.clone());
+        registry.register(
+            "group_rebalances",
+            "Times that partitions were shared out anew among the members of a consumer group",
+            metrics.rebalances.clone(),
+        );
         metrics
+    }
+
+    /// How many groups there are of a protocol in a state.
+    pub fn groups(&self, kind: &'static str, state: &'static str) -> Gauge {
+        self.groups.get_or_create(&GroupLabel { r#type: kind, state }).clone()
+    }
+
+    /// Counts rebalances.
+    pub fn rebalanced(&self, kind: &'static str, times: u64) {
+        self.rebalances.get_or_create(&TypeLabel { r#type: kind }).inc_by(times);
     }
 
     /// Counts one answered request.

@@ -23,7 +23,7 @@ use crate::alerts::Alerts;
 use crate::config::{Config, SaslMechanism, SecurityProtocol};
 use crate::http;
 use crate::ingest::Router;
-use crate::kafka::{self, KafkaDoor};
+use crate::kafka::{self, Groups, KafkaDoor};
 use crate::lake::Lake;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Broker};
@@ -49,6 +49,7 @@ pub struct Gateway {
     pub broker: Arc<Broker>,
     pub alerts: Arc<Alerts>,
     pub metrics: Arc<Metrics>,
+    pub groups: Arc<Groups>,
     pub addresses: Addresses,
     pub started: Instant,
     /// Cancelled when the node begins to drain.
@@ -151,6 +152,7 @@ impl Node {
             services.clone(),
         )
         .await?;
+        let groups = Arc::new(Groups::new(metrics.clone()));
         let gateway = Arc::new(Gateway {
             config: config.clone(),
             log: log.clone(),
@@ -160,6 +162,7 @@ impl Node {
             broker: broker.clone(),
             alerts,
             metrics: metrics.clone(),
+            groups: groups.clone(),
             addresses: addresses.clone(),
             started,
             shutdown: doors_end.clone(),
@@ -198,7 +201,7 @@ impl Node {
             let advertised = (config.node.advertised_host.clone(), address.port());
             let max_connections = shares.kafka;
             let (security, tls) = (security.clone(), kafka_tls.clone());
-            let door = KafkaDoor { log, reader, config, metrics, security, tls, advertised, max_connections };
+            let door = KafkaDoor { log, reader, config, metrics, security, tls, advertised, max_connections, groups };
             doors.spawn(kafka::serve(Arc::new(door), listener, doors_end));
         }
         tokio::spawn(topics::keep(gateway.log.clone(), gateway.config.clone(), gateway.shutdown.clone()));

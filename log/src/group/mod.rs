@@ -1,6 +1,7 @@
 //! Consumer groups as pure state machines: who is a member, which generation runs, who owns what.
 
 pub mod classic;
+pub mod consumer;
 pub mod stored;
 pub mod subscription;
 
@@ -32,6 +33,18 @@ pub enum GroupError {
     CoordinatorNotAvailable,
     #[error("the group has members")]
     NonEmptyGroup,
+    #[error("the group is of another kind, and has members")]
+    GroupIdNotFound,
+    #[error("the member is in another epoch: it has to let go of its partitions and join again")]
+    FencedMemberEpoch,
+    #[error("the member is in another epoch by now")]
+    StaleMemberEpoch,
+    #[error("another member has this instance id and has not left")]
+    UnreleasedInstanceId,
+    #[error("there is no such assignor; there are uniform and range")]
+    UnsupportedAssignor,
+    #[error("this is no regular expression (RE2), or it is too large, or the group has a hundred others")]
+    InvalidRegularExpression,
 }
 
 /// What the broker allows (Kafka's `group.*` configs); times in milliseconds.
@@ -43,6 +56,10 @@ pub struct Limits {
     pub max_size: usize,
     /// How long the first rebalance of an empty group waits for further members; each that comes makes it wait once more.
     pub initial_rebalance_delay: i64,
+    /// How long a member of the consumer protocol may be silent (`group.consumer.session.timeout.ms`).
+    pub consumer_session_timeout: i64,
+    /// How often it is told to be heard of (`group.consumer.heartbeat.interval.ms`).
+    pub consumer_heartbeat_interval: i64,
 }
 
 impl Default for Limits {
@@ -53,6 +70,8 @@ impl Default for Limits {
             max_session_timeout: 1_800_000,
             max_size: 10_000,
             initial_rebalance_delay: 300,
+            consumer_session_timeout: 45_000,
+            consumer_heartbeat_interval: 5_000,
         }
     }
 }

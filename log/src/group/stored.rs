@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 1: group, topic, partition | 3: offset, leader epoch, metadata, time of the commit |
 //! | 2: group | 3: protocol type, generation, protocol, leader, time, members |
+//! | 3 to 8: group, and for some a member | of the consumer protocol: [`super::consumer::records`] |
 //!
 //! Numbers are big-endian, strings have their length in two bytes before them and byte strings in four, -1 for none.
 
@@ -11,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Name;
 use super::classic::{GroupRecord, MemberRecord};
+use super::consumer::records::RecordOf;
 use crate::Millis;
 
 const OFFSET_KEY: i16 = 1;
@@ -21,8 +23,14 @@ const GROUP_VALUE: i16 = 3;
 /// What a record of the topic is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    Offset { group: Name, topic: Name, partition: i32 },
+    Offset {
+        group: Name,
+        topic: Name,
+        partition: i32,
+    },
     Group(Name),
+    /// A part of what is stored of a group of the consumer protocol.
+    Consumer(Name, RecordOf),
 }
 
 /// Where a group has got to in one partition.
@@ -47,8 +55,28 @@ impl Key {
                 key.put_i16(GROUP_KEY);
                 put_string(&mut key, group);
             }
+            Key::Consumer(group, of) => {
+                key.put_i16(of.kind());
+                put_string(&mut key, group);
+                of.member().into_iter().for_each(|id| put_string(&mut key, id));
+            }
         }
         key.freeze()
+    }
+
+    /// What the keys of a consumer group's records begin with, by kind, and those of no other group.
+    pub fn consumer_of(group: &str) -> impl Iterator<Item = Bytes> {
+        RecordOf::KINDS.map(move |kind| {
+            let mut prefix = BytesMut::new();
+            prefix.put_i16(kind);
+            put_string(&mut prefix, group);
+            prefix.freeze()
+        })
+    }
+
+    /// What the keys of all consumer groups' records begin with, by kind.
+    pub fn all_consumer() -> impl Iterator<Item = [u8; 2]> {
+        RecordOf::KINDS.map(i16::to_be_bytes)
     }
 
     /// What the keys of all offsets of a group begin with, and those of no other group.
@@ -77,6 +105,10 @@ impl Key {
                 Some(Key::Offset { group, topic, partition: key.try_get_i32().ok()? })
             }
             GROUP_KEY => Some(Key::Group(string(&mut key)?)),
+            kind if RecordOf::KINDS.contains(&kind) => {
+                let group = string(&mut key)?;
+                Some(Key::Consumer(group, RecordOf::of_kind(kind, || string(&mut key))?))
+            }
             _ => None,
         }
     }
@@ -246,6 +278,11 @@ mod tests {
             prop_assert_eq!(Committed::decode(committed.encode(Millis(at))), Some((committed, Millis(at))));
             let key = Key::Offset { group: "g".into(), topic, partition };
             prop_assert_eq!(Key::decode(key.encode()), Some(key));
+            let of = [RecordOf::Group, RecordOf::Partitions, RecordOf::Target, RecordOf::Member("m".into()), RecordOf::TargetMember("m".into()), RecordOf::Current("m".into())];
+            for of in of {
+                let key = Key::Consumer("g".into(), of);
+                prop_assert_eq!(Key::decode(key.encode()), Some(key));
+            }
         }
 
         #[test]

@@ -1,17 +1,55 @@
 //! What consumers and their leader tell each other through the broker (Kafka's consumer protocol, KIP-429): the topics that one reads,
-//! and the partitions that it gets. The broker itself needs it for tools only.
+//! and the partitions that it gets. The broker itself needs it for tools only; consumers write it.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// The first version: every consumer reads it.
+const VERSION: i16 = 0;
 
 /// Whether this subscription names the topic. One that cannot be read names none.
 pub fn subscribes(subscription: &Bytes, topic: &str) -> bool {
-    let mut named = false;
+    topics(subscription).iter().any(|named| named == topic)
+}
+
+/// The topics of a subscription, as far as it can be read.
+pub fn topics(subscription: &Bytes) -> Vec<String> {
+    let mut all = Vec::new();
     let mut rest = subscription.clone();
     let _ = version_and_items(&mut rest, |rest| {
-        named |= string(rest)? == topic.as_bytes();
+        all.push(String::from_utf8_lossy(&string(rest)?).into_owned());
         Some(())
     });
-    named
+    all
+}
+
+/// A subscription to topics.
+pub fn subscription(topics: &[&str]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(VERSION);
+    bytes.put_i32(topics.len() as i32);
+    topics.iter().for_each(|topic| put_string(&mut bytes, topic));
+    // No data of the assignor's own.
+    bytes.put_i32(-1);
+    bytes.freeze()
+}
+
+/// An assignment of partitions, by topic.
+pub fn assignment<'a>(topics: impl ExactSizeIterator<Item = (&'a str, &'a [i32])>) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(VERSION);
+    bytes.put_i32(topics.len() as i32);
+    for (topic, partitions) in topics {
+        put_string(&mut bytes, topic);
+        bytes.put_i32(partitions.len() as i32);
+        partitions.iter().for_each(|partition| bytes.put_i32(*partition));
+    }
+    bytes.put_i32(-1);
+    bytes.freeze()
+}
+
+fn put_string(bytes: &mut BytesMut, text: &str) {
+    bytes.put_i16(text.len() as i16);
+    bytes.put_slice(text.as_bytes());
 }
 
 /// The partitions of an assignment, as far as it can be read.
@@ -56,6 +94,13 @@ mod tests {
             assert!(!subscribes(&subscription.slice(..end), "bc"));
         }
         assert!(!subscribes(&Bytes::from_static(b"\x00\x01\x7f\xff\xff\xff"), "a"));
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        assert_eq!(topics(&subscription(&["a", "bc"])), ["a", "bc"]);
+        let of = [("a", &[0, 2][..]), ("bc", &[][..])];
+        assert_eq!(assigned(&assignment(of.into_iter())), [("a".to_owned(), 0), ("a".to_owned(), 2)]);
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Connection {
         R::Response::decode(&mut body, version)
     }
 
+    /// Whether the broker knows this API.
+    pub(super) fn serves<R: Request>(&self) -> bool {
+        self.versions.contains_key(&R::KEY)
+    }
+
     /// The version to speak of an API, at most `highest`.
     fn version<R: Request>(&self, highest: i16) -> anyhow::Result<i16> {
         let &(low, high) = self.versions.get(&R::KEY).with_context(|| {

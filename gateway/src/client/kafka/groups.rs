@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forebay_log::Offset;
+use forebay_log::group::subscription::assigned;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::GroupId;
+use kafka_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use kafka_protocol::messages::delete_groups_request::DeleteGroupsRequest;
 use kafka_protocol::messages::describe_groups_request::DescribeGroupsRequest;
 use kafka_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
@@ -22,6 +25,7 @@ use super::{Client, check, topic_name};
 const FIND_COORDINATOR: i16 = 3;
 const DESCRIBE_GROUPS: i16 = 5;
 const LIST_GROUPS: i16 = 4;
+const CONSUMER_GROUP_DESCRIBE: i16 = 0;
 const OFFSET_FETCH: i16 = 7;
 const OFFSET_COMMIT: i16 = 8;
 const DELETE_GROUPS: i16 = 2;
@@ -30,10 +34,21 @@ const DELETE_GROUPS: i16 = 2;
 #[derive(Debug, Clone)]
 pub struct Group {
     pub name: String,
-    /// `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Dead`.
+    pub kind: GroupKind,
+    /// One of Kafka's names; `Dead` for a group that is not there.
     pub state: String,
+    /// How partitions are shared out.
     pub protocol: String,
+    /// Of the group and of what its members shall have, of one of the consumer protocol (KIP-848).
+    pub epochs: Option<(i32, i32)>,
     pub members: Vec<GroupMember>,
+}
+
+/// The protocol that a group's members speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupKind {
+    Classic,
+    Consumer,
 }
 
 #[derive(Debug, Clone)]
@@ -41,11 +56,22 @@ pub struct GroupMember {
     pub id: String,
     pub client_id: String,
     pub host: String,
-    /// What the leader assigned to it, as it is on the wire.
-    pub assignment: bytes::Bytes,
+    /// Of a member of the consumer protocol.
+    pub epoch: Option<i32>,
+    /// Topic and partition, each.
+    pub partitions: Vec<(String, i32)>,
 }
 
-fn group_id(name: &str) -> GroupId {
+impl GroupKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupKind::Classic => "classic",
+            GroupKind::Consumer => "consumer",
+        }
+    }
+}
+
+pub(super) fn group_id(name: &str) -> GroupId {
     GroupId(StrBytes::from_string(name.to_owned()))
 }
 
@@ -66,7 +92,7 @@ impl Client {
     }
 
     /// The connection to the broker that coordinates a group.
-    async fn coordinator(&mut self, group: &str) -> anyhow::Result<&mut Connection> {
+    pub(super) async fn coordinator(&mut self, group: &str) -> anyhow::Result<&mut Connection> {
         let key = StrBytes::from_string(group.to_owned());
         let request = FindCoordinatorRequest::default().with_key(key);
         let answer = self.first.call(FIND_COORDINATOR, Duration::ZERO, |_| request).await?;
@@ -78,6 +104,49 @@ impl Client {
 
     /// A group's state and members.
     pub async fn group(&mut self, name: &str) -> anyhow::Result<Group> {
+        match self.consumer_group(name).await? {
+            Some(group) => Ok(group),
+            None => self.classic_group(name).await,
+        }
+    }
+
+    /// A group of the consumer protocol; `None` if it is none, or the broker is too old to have any.
+    async fn consumer_group(&mut self, name: &str) -> anyhow::Result<Option<Group>> {
+        let coordinator = self.coordinator(name).await?;
+        if !coordinator.serves::<ConsumerGroupDescribeRequest>() {
+            return Ok(None);
+        }
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id(name)]);
+        let answer = coordinator.call(CONSUMER_GROUP_DESCRIBE, Duration::ZERO, |_| request).await?;
+        let group = answer.groups.into_iter().next();
+        let group = group.ok_or_else(|| anyhow::anyhow!("the coordinator's answer does not tell of {name}"))?;
+        if group.error_code == ResponseError::GroupIdNotFound.code() {
+            return Ok(None);
+        }
+        check(group.error_code, group.error_message.as_ref(), format!("group {name}"))?;
+        let members = group.members.into_iter().map(|member| GroupMember {
+            id: member.member_id.to_string(),
+            client_id: member.client_id.to_string(),
+            host: member.client_host.to_string(),
+            epoch: Some(member.member_epoch),
+            partitions: member
+                .assignment
+                .topic_partitions
+                .iter()
+                .flat_map(|topic| topic.partitions.iter().map(|index| (topic.topic_name.as_str().to_owned(), *index)))
+                .collect(),
+        });
+        Ok(Some(Group {
+            name: name.to_owned(),
+            kind: GroupKind::Consumer,
+            state: group.group_state.to_string(),
+            protocol: group.assignor_name.to_string(),
+            epochs: Some((group.group_epoch, group.assignment_epoch)),
+            members: members.collect(),
+        }))
+    }
+
+    async fn classic_group(&mut self, name: &str) -> anyhow::Result<Group> {
         let request = DescribeGroupsRequest::default().with_groups(vec![group_id(name)]);
         let answer = self.coordinator(name).await?.call(DESCRIBE_GROUPS, Duration::ZERO, |_| request).await?;
         let group = answer.groups.into_iter().next();
@@ -87,10 +156,13 @@ impl Client {
             id: member.member_id.to_string(),
             client_id: member.client_id.to_string(),
             host: member.client_host.to_string(),
-            assignment: member.member_assignment,
+            epoch: None,
+            partitions: assigned(&member.member_assignment),
         });
         Ok(Group {
             name: name.to_owned(),
+            kind: GroupKind::Classic,
+            epochs: None,
             state: group.group_state.to_string(),
             protocol: group.protocol_data.to_string(),
             members: members.collect(),

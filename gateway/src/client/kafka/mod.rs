@@ -4,6 +4,7 @@ mod admin;
 mod connection;
 mod data;
 mod groups;
+mod membership;
 mod properties;
 mod security;
 mod stream;
@@ -24,7 +25,8 @@ pub use admin::{ConfigChange, ConfigEntry};
 pub(crate) use connection::{answer, frame, read_frame};
 pub use data::{Acks, At, Fetched};
 pub(crate) use data::{FETCH, PRODUCE, fetch_request, produce_request};
-pub use groups::{Group, GroupMember};
+pub use groups::{Group, GroupKind, GroupMember};
+pub use membership::{Joined, Membership};
 pub use security::ClientSecurity;
 pub(crate) use stream::{Reader, Stream, Writer};
 

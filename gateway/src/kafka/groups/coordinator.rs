@@ -1,11 +1,12 @@
 //! The task that owns all groups: gives the machines what is asked and the time, stores what they want stored.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_log::group::classic::{ClassicGroup, Effect, GroupRecord, Then};
+use forebay_log::group::classic::{ClassicGroup, Effect, Then};
+use forebay_log::group::consumer::Catalog;
 use forebay_log::group::stored::Key;
 use forebay_log::group::{GroupError, Limits, Name};
 use forebay_log::{AppendError, Millis};
@@ -15,19 +16,23 @@ use kafka_protocol::ResponseError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::entry::{Entry, Group};
 use super::offsets::{self, TopicPartition};
 use super::{Answer, Ask, Command, Committed, Membership, Reply, Waiter};
 use crate::kafka::errors::Refusal;
 use crate::kafka::limits::{GROUP_LOOK_INTERVAL, GROUP_MEMORY, LOG_LINES, MAX_GROUPS};
 use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
 use crate::state::StateTopic;
 
-static FULL: LogLimit = LogLimit::new(LOG_LINES);
+pub(super) static FULL: LogLimit = LogLimit::new(LOG_LINES);
 
 /// What waits for changes to be durable.
 pub(super) enum Kept {
-    /// A group's record.
+    /// A classic group's record.
     Group(Name, Then),
+    /// Records of a group of the consumer protocol, of this entry.
+    Beats(Name, u64),
     /// So many new offsets, and who wants to know.
     Offsets(usize, Reply<()>),
     /// Nobody.
@@ -36,23 +41,16 @@ pub(super) enum Kept {
 
 type Storing = std::pin::Pin<Box<dyn Future<Output = (Kept, Result<(), AppendError>)> + Send>>;
 
-pub(super) struct Entry {
-    pub(super) group: ClassicGroup<Waiter>,
-    pub(super) bytes: usize,
-    pub(super) deadline: Option<Millis>,
-}
-
-impl Entry {
-    fn new(group: ClassicGroup<Waiter>) -> Entry {
-        Entry { group, bytes: 0, deadline: None }
-    }
-}
-
 /// All groups of the node.
 pub(super) struct Coordinator {
     pub(super) state: Arc<StateTopic>,
-    limits: Limits,
+    metrics: Arc<Metrics>,
+    pub(super) limits: Limits,
+    /// The topics as the last command found them.
+    pub(super) catalog: Arc<Catalog>,
     pub(super) groups: HashMap<Name, Entry>,
+    /// Entries that there ever were.
+    pub(super) entered: u64,
     pub(super) deadlines: BTreeSet<(Millis, Name)>,
     storing: FuturesUnordered<Storing>,
     /// New offsets on their way.
@@ -66,10 +64,12 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(super) fn load(state: Arc<StateTopic>) -> Coordinator {
+    pub(super) fn load(state: Arc<StateTopic>, catalog: Arc<Catalog>, metrics: Arc<Metrics>) -> Coordinator {
         let mut coordinator = Coordinator {
             limits: Limits::default(),
+            catalog,
             groups: HashMap::new(),
+            entered: 0,
             deadlines: BTreeSet::new(),
             storing: FuturesUnordered::new(),
             coming: 0,
@@ -77,20 +77,21 @@ impl Coordinator {
             began: Instant::now(),
             look_at: Instant::now() + GROUP_LOOK_INTERVAL,
             state,
+            metrics,
         };
-        for (key, value) in coordinator.state.scan(&Key::all_groups()) {
-            let (Some(Key::Group(name)), Some((record, _))) = (Key::decode(key), GroupRecord::decode(value)) else {
-                continue;
-            };
-            let group = ClassicGroup::restore(coordinator.limits, &record, Millis(0));
-            coordinator.groups.insert(name.clone(), Entry::new(group));
-            coordinator.settle(&name);
-        }
+        let of_kind = |kind: [u8; 2]| coordinator.state.scan(&kind);
+        let keys = Key::all_consumer().chain([Key::all_groups()]).flat_map(of_kind);
+        let name = |(key, _)| match Key::decode(key)? {
+            Key::Group(name) | Key::Consumer(name, _) => Some(name),
+            Key::Offset { .. } => None,
+        };
+        let names: HashSet<Name> = keys.filter_map(name).collect();
+        names.iter().for_each(|name| coordinator.take_up(name));
         coordinator
     }
 
     /// Until nobody can ask any more.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<(Arc<Catalog>, Command)>) {
         loop {
             let due = self.deadlines.first().map(|(at, _)| self.began + Duration::from_millis(at.0.max(0) as u64));
             let due = due.unwrap_or(self.look_at).min(self.look_at);
@@ -98,26 +99,37 @@ impl Coordinator {
                 // What is durable is waited for, and what was asked in time counts before time is up.
                 biased;
                 Some((kept, result)) = self.storing.next() => self.stored(kept, result).await,
-                command = asked.recv() => match command {
-                    Some(Command::Of(group, ask)) => self.asked(group, ask).await,
-                    Some(Command::List(reply)) => drop(reply.send(self.list())),
-                    #[cfg(test)]
-                    Some(Command::Look(now, reply)) => {
-                        self.forget_unused(now).await;
-                        while let Some((kept, result)) = self.storing.next().await {
-                            self.stored(kept, result).await;
-                        }
-                        let _ = reply.send(());
+                asked = asked.recv() => {
+                    let Some((catalog, command)) = asked else { return };
+                    // Two commands may come the other way round than they looked.
+                    if catalog.version > self.catalog.version {
+                        self.catalog = catalog;
                     }
-                    None => return,
-                },
+                    self.commanded(command).await;
+                }
                 () = tokio::time::sleep_until(due) => self.due().await,
             }
         }
     }
 
+    async fn commanded(&mut self, command: Command) {
+        match command {
+            Command::Of(group, ask) => self.asked(group, ask).await,
+            Command::List(reply) => drop(reply.send(self.list())),
+            Command::Overview(most, reply) => drop(reply.send(self.overview(most))),
+            #[cfg(test)]
+            Command::Look(now, reply) => {
+                self.forget_unused(now).await;
+                while let Some((kept, result)) = self.storing.next().await {
+                    self.stored(kept, result).await;
+                }
+                let _ = reply.send(());
+            }
+        }
+    }
+
     /// A clock that is never set.
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         Millis(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 
@@ -126,15 +138,24 @@ impl Coordinator {
         let mut effects = Vec::new();
         match ask {
             Ask::Join(join) => {
+                self.make_way(&name);
                 // Who is in already may come again as it is, also when there is no room for more.
-                let (room, held) = match self.groups.get(&name) {
-                    Some(entry) => (true, entry.group.bytes_of(&join)),
+                let (room, held) = match self.groups.get(&name).map(|entry| &entry.group) {
+                    Some(Group::Classic(group)) => (true, group.bytes_of(&join)),
+                    Some(Group::Consumer(_)) => {
+                        let answer = Answer::Joined(join.id, Err(GroupError::InconsistentGroupProtocol));
+                        return drop(join.to.send(answer));
+                    }
                     None => (self.groups.len() < MAX_GROUPS, 0),
                 };
                 let grows = (join.bytes() + name.len()).saturating_sub(held);
                 if room && (grows == 0 || self.bytes + grows <= GROUP_MEMORY) {
-                    let new = || Entry::new(ClassicGroup::new(self.limits));
-                    self.groups.entry(name.clone()).or_insert_with(new).group.join(now, join, &mut effects);
+                    if !self.groups.contains_key(&name) {
+                        self.enter(&name, Group::Classic(ClassicGroup::new(self.limits)), true);
+                    }
+                    if let Some(group) = self.classic(&name) {
+                        group.join(now, join, &mut effects);
+                    }
                 } else {
                     if let Some(suppressed) = FULL.admit() {
                         let (groups, bytes) = (self.groups.len(), self.bytes);
@@ -144,22 +165,24 @@ impl Coordinator {
                     drop(join.to.send(answer));
                 }
             }
-            Ask::Sync(sync) => match self.groups.get_mut(&name) {
-                Some(entry) => entry.group.sync(now, sync, &mut effects),
+            Ask::Sync(sync) => match self.classic(&name) {
+                Some(group) => group.sync(now, sync, &mut effects),
                 None => drop(sync.to.send(Answer::Synced(Err(GroupError::UnknownMemberId)))),
             },
             Ask::Heartbeat(member, reply) => {
-                let result = match self.groups.get_mut(&name) {
-                    Some(entry) => {
-                        entry.group.heartbeat(now, member.generation, &member.id, member.instance.as_deref())
-                    }
+                let result = match self.classic(&name) {
+                    Some(group) => group.heartbeat(now, member.generation, &member.id, member.instance.as_deref()),
                     None => Err(GroupError::UnknownMemberId),
                 };
                 drop(reply.send(result.map_err(Refusal::from)));
             }
+            Ask::Beat(beat) => return self.beat(&name, beat).await,
             Ask::Leave(leavers, reply) => {
-                let left = leavers.into_iter().map(|leaver| match self.groups.get_mut(&name) {
-                    Some(entry) => entry.group.leave(now, leaver, &mut effects),
+                if let Some(Group::Consumer(_)) = self.groups.get(&name).map(|entry| &entry.group) {
+                    return self.send_away(&name, leavers, reply).await;
+                }
+                let left = leavers.into_iter().map(|leaver| match self.classic(&name) {
+                    Some(group) => group.leave(now, leaver, &mut effects),
                     None => Err(GroupError::UnknownMemberId),
                 });
                 drop(reply.send(Ok(left.collect())));
@@ -169,8 +192,19 @@ impl Coordinator {
                     self.commit(&name, &committed, at, reply).await;
                 }
             }
+            Ask::MayFetch(member, reply) => {
+                let allowed = match self.groups.get(&name).map(|entry| &entry.group) {
+                    Some(Group::Consumer(group)) => group.may_commit(member.generation, &member.id, None),
+                    _ => Ok(()),
+                };
+                drop(reply.send(allowed.map_err(Refusal::from)));
+            }
             Ask::Describe(reply) => {
                 let described = self.describe(&name).ok_or_else(|| ResponseError::GroupIdNotFound.into());
+                drop(reply.send(described));
+            }
+            Ask::DescribeConsumer(reply) => {
+                let described = self.describe_consumer(&name).ok_or_else(|| ResponseError::GroupIdNotFound.into());
                 drop(reply.send(described));
             }
             Ask::Delete(reply) => self.delete(&name, reply).await,
@@ -188,7 +222,8 @@ impl Coordinator {
                 Effect::Persist { record, then } => {
                     let value = record.encode(wall_clock());
                     let change = (Key::Group(name.clone()).encode(), Some(value));
-                    self.store(vec![change], Kept::Group(name.clone(), then)).await;
+                    let changes = self.with_leftovers(name, vec![change]);
+                    self.store(changes, Kept::Group(name.clone(), then)).await;
                 }
             }
         }
@@ -209,10 +244,13 @@ impl Coordinator {
                 }
                 let now = self.now();
                 let Some(entry) = self.groups.get_mut(&name) else { return };
+                let Group::Classic(group) = &mut entry.group else { return };
+                entry.fresh &= result.is_err();
                 let mut effects = Vec::new();
-                entry.group.stored(now, then, result.is_ok(), &mut effects);
+                group.stored(now, then, result.is_ok(), &mut effects);
                 self.perform(&name, effects).await;
             }
+            Kept::Beats(name, number) => self.beats_stored(&name, number, result).await,
             Kept::Offsets(new, reply) => {
                 self.coming -= new;
                 drop(reply.send(result.map_err(not_stored)));
@@ -228,11 +266,19 @@ impl Coordinator {
     async fn due(&mut self) {
         let now = self.now();
         while let Some((_, name)) = self.deadlines.first().filter(|(at, _)| *at <= now).cloned() {
-            let mut effects = Vec::new();
-            if let Some(entry) = self.groups.get_mut(&name) {
-                entry.group.tick(now, &mut effects);
+            match self.groups.get_mut(&name).map(|entry| &mut entry.group) {
+                Some(Group::Classic(group)) => {
+                    let mut effects = Vec::new();
+                    group.tick(now, &mut effects);
+                    self.perform(&name, effects).await;
+                }
+                Some(Group::Consumer(group)) => {
+                    let mut effects = Vec::new();
+                    group.tick(now, &self.catalog, &mut effects);
+                    self.perform_beats(&name, effects).await;
+                }
+                None => drop(self.deadlines.pop_first()),
             }
-            self.perform(&name, effects).await;
         }
         if self.look_at <= Instant::now() {
             self.look_at = Instant::now() + GROUP_LOOK_INTERVAL;
@@ -241,30 +287,53 @@ impl Coordinator {
     }
 
     /// Notes when the group wants to be looked at again; one that is as if it had never been goes.
-    fn settle(&mut self, name: &Name) {
+    pub(super) fn settle(&mut self, name: &Name) {
         let Some(entry) = self.groups.get_mut(name) else { return };
+        if !entry.has_changed() {
+            return;
+        }
         if let Some(before) = entry.deadline.take() {
             self.deadlines.remove(&(before, name.clone()));
         }
         self.bytes -= entry.bytes;
         entry.bytes = name.len() + entry.group.bytes();
         self.bytes += entry.bytes;
-        if entry.group.is_unused() && entry.group.generation() == 0 {
-            self.bytes -= entry.bytes;
-            self.groups.remove(name);
+        if entry.group.never_was() {
+            self.leave_out(name);
             return;
         }
+        entry.show(&self.metrics.kafka);
         entry.deadline = entry.group.next_deadline();
         if let Some(at) = entry.deadline {
             self.deadlines.insert((at, name.clone()));
         }
     }
 
+    /// Takes a group out of memory.
+    pub(super) fn leave_out(&mut self, name: &Name) -> Option<Entry> {
+        let mut entry = self.groups.remove(name)?;
+        self.bytes -= entry.bytes;
+        if let Some(at) = entry.deadline {
+            self.deadlines.remove(&(at, name.clone()));
+        }
+        entry.hide(&self.metrics.kafka);
+        Some(entry)
+    }
+
+    fn classic(&mut self, name: &Name) -> Option<&mut ClassicGroup<Waiter>> {
+        match &mut self.groups.get_mut(name)?.group {
+            Group::Classic(group) => Some(group),
+            Group::Consumer(_) => None,
+        }
+    }
+
     /// Gives `reply` back if the member may commit, otherwise refuses.
     fn may_commit(&mut self, name: &Name, member: &Membership, reply: Reply<()>) -> Option<Reply<()>> {
         let now = self.now();
-        let allowed = match self.groups.get_mut(name) {
-            Some(entry) => entry.group.may_commit(now, member.generation, &member.id, member.instance.as_deref()),
+        let (generation, instance) = (member.generation, member.instance.as_deref());
+        let allowed = match self.groups.get_mut(name).map(|entry| &mut entry.group) {
+            Some(Group::Classic(group)) => group.may_commit(now, generation, &member.id, instance),
+            Some(Group::Consumer(group)) => group.may_commit(generation, &member.id, instance),
             None if member.generation < 0 => Ok(()),
             None => Err(GroupError::IllegalGeneration),
         };

@@ -1,31 +1,41 @@
 //! Consumer groups: one task owns them all, requests come to it as questions and wait for their answers.
 
 mod admin;
+mod consumer;
 mod coordinator;
+mod entry;
 mod offsets;
+mod overview;
+mod topics;
 
 use std::sync::Arc;
 
 use forebay_disk::Log;
 use forebay_log::Millis;
 use forebay_log::group::classic::{Join, Joined, Leaver, MemberRecord, Sync, Synced};
+use forebay_log::group::consumer::{Beat, Catalog, Heartbeat, MemberView};
 use forebay_log::group::{GroupError, Name};
 use kafka_protocol::ResponseError;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
 pub(crate) use forebay_log::group::stored::Committed;
 pub(crate) use offsets::TopicPartition;
+pub(crate) use overview::Overview;
 
 use super::errors::Refusal;
 use super::limits::GROUP_QUEUE;
+use crate::metrics::Metrics;
 use crate::state::StateTopic;
 use coordinator::Coordinator;
+use topics::Topics;
 
 /// The topic that Kafka, too, keeps groups and their offsets in.
 const TOPIC: &str = "__consumer_offsets";
 
 /// Where the answer to a JoinGroup or a SyncGroup goes.
 pub(crate) type Waiter = oneshot::Sender<Answer>;
+/// Where the answer to a heartbeat of the consumer protocol goes.
+pub(crate) type BeatWaiter = oneshot::Sender<Result<Beat, GroupError>>;
 /// Where the answer to anything else goes.
 type Reply<R> = oneshot::Sender<Result<R, Refusal>>;
 
@@ -50,11 +60,16 @@ pub(crate) enum Ask {
     Join(Join<Waiter>),
     Sync(Sync<Waiter>),
     Heartbeat(Membership, Reply<()>),
+    /// Of the consumer protocol.
+    Beat(Heartbeat<BeatWaiter>),
+    /// Whether who says that it is a member may read the group's offsets.
+    MayFetch(Membership, Reply<()>),
     /// Each one's own result.
     Leave(Vec<Leaver>, Reply<Vec<Result<(), GroupError>>>),
     /// All of the offsets or none, at this time of the wall clock; answered when they are durable.
     Commit(Membership, Vec<(TopicPartition, Committed)>, Millis, Reply<()>),
     Describe(Reply<Described>),
+    DescribeConsumer(Reply<DescribedConsumer>),
     Delete(Reply<()>),
     /// Each one's own result.
     Forget(Vec<TopicPartition>, Reply<Vec<Result<(), ResponseError>>>),
@@ -70,10 +85,23 @@ pub(crate) struct Described {
     pub(crate) members: Vec<MemberRecord>,
 }
 
+/// A group of the consumer protocol as tools show it.
+#[derive(Debug, Clone)]
+pub(crate) struct DescribedConsumer {
+    /// One of Kafka's names of states.
+    pub(crate) state: &'static str,
+    pub(crate) epoch: i32,
+    pub(crate) target_epoch: i32,
+    pub(crate) assignor: &'static str,
+    pub(crate) members: Vec<MemberView>,
+}
+
 /// A group in a list.
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) group: Name,
+    /// The protocol that its members speak, `classic` or `consumer`.
+    pub(crate) kind: &'static str,
     pub(crate) state: &'static str,
     pub(crate) protocol_type: Name,
 }
@@ -81,23 +109,44 @@ pub(crate) struct Listed {
 enum Command {
     Of(Name, Ask),
     List(oneshot::Sender<Vec<Listed>>),
+    /// How many there are, and so many of them.
+    Overview(usize, oneshot::Sender<(usize, Vec<Overview>)>),
     #[cfg(test)]
     Look(Millis, oneshot::Sender<()>),
 }
 
 /// The way to the coordinator; it and the topic begin with the first use.
-pub(crate) struct Groups {
+pub struct Groups {
     begun: OnceCell<Begun>,
+    topics: Topics,
+    metrics: Arc<Metrics>,
 }
 
 struct Begun {
     state: Arc<StateTopic>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<(Arc<Catalog>, Command)>,
 }
 
 impl Groups {
-    pub(crate) fn new() -> Groups {
-        Groups { begun: OnceCell::new() }
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Groups {
+        Groups { begun: OnceCell::new(), topics: Topics::new(), metrics }
+    }
+
+    /// Whether there may be any group: if not, nobody has to make the topic to see that.
+    fn is_used(&self, log: &Log) -> bool {
+        self.begun.initialized() || log.topic(TOPIC).is_some()
+    }
+
+    /// Takes the groups up that there were before a restart, so that the sessions of members that are gone run out.
+    pub(crate) async fn resume(&self, log: &Log) {
+        if self.is_used(log)
+            && let Err(refusal) = self.begun(log).await
+        {
+            tracing::warn!(
+                reason = refusal.message,
+                "the consumer groups cannot be read now, and are with the first request"
+            );
+        }
     }
 
     async fn begun(&self, log: &Log) -> Result<&Begun, Refusal> {
@@ -106,7 +155,9 @@ impl Groups {
             // From an older offset a group reads records again, as after any crash of its own.
             state.go_on_damaged();
             let (commands, asked) = mpsc::channel(GROUP_QUEUE);
-            tokio::spawn(Coordinator::load(Arc::clone(&state)).run(asked));
+            let coordinator =
+                Coordinator::load(Arc::clone(&state), self.topics.catalog(log), Arc::clone(&self.metrics));
+            tokio::spawn(coordinator.run(asked));
             Ok(Begun { state, commands })
         };
         let begun = self.begun.get_or_try_init(begin).await;
@@ -114,7 +165,7 @@ impl Groups {
     }
 
     async fn send(&self, log: &Log, command: Command) -> Result<(), Refusal> {
-        let sent = self.begun(log).await?.commands.send(command).await;
+        let sent = self.begun(log).await?.commands.send((self.topics.catalog(log), command)).await;
         sent.map_err(|_| unavailable("the node shuts down"))
     }
 
@@ -139,6 +190,16 @@ impl Groups {
     pub(crate) async fn list(&self, log: &Log) -> Result<Vec<Listed>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(log, Command::List(reply)).await?;
+        answer.await.map_err(|_| unavailable("the node shuts down"))
+    }
+
+    /// How many groups there are; the first `most` of them with their members, and how far they have read.
+    pub(crate) async fn overview(&self, log: &Log, most: usize) -> Result<(usize, Vec<Overview>), Refusal> {
+        if !self.is_used(log) {
+            return Ok((0, Vec::new()));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(log, Command::Overview(most, reply)).await?;
         answer.await.map_err(|_| unavailable("the node shuts down"))
     }
 

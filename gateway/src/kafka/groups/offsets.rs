@@ -48,7 +48,7 @@ pub(super) fn all(state: &StateTopic, group: &str) -> Vec<(TopicPartition, Commi
 pub(super) fn groups(state: &StateTopic) -> HashSet<Name> {
     let group = |(key, _)| match Key::decode(key)? {
         Key::Offset { group, .. } => Some(group),
-        Key::Group(_) => None,
+        Key::Group(_) | Key::Consumer(..) => None,
     };
     state.scan(&Key::all_offsets()).into_iter().filter_map(group).collect()
 }

@@ -108,6 +108,10 @@ async fn codes(stream: &mut TcpStream, api: &Api) -> Vec<i16> {
         ApiKey::DeleteAcls => {
             ask::<DeleteAclsResponse>(stream, api).await.filter_results.iter().map(|one| one.error_code).collect()
         }
+        ApiKey::ConsumerGroupHeartbeat => vec![ask::<ConsumerGroupHeartbeatResponse>(stream, api).await.error_code],
+        ApiKey::ConsumerGroupDescribe => {
+            ask::<ConsumerGroupDescribeResponse>(stream, api).await.groups.iter().map(|one| one.error_code).collect()
+        }
         ApiKey::AlterClientQuotas => {
             ask::<AlterClientQuotasResponse>(stream, api).await.entries.iter().map(|one| one.error_code).collect()
         }

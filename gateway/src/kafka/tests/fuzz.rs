@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::alter_user_scram_credentials_request::{
     ScramCredentialDeletion, ScramCredentialUpsertion,
 };
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
@@ -88,6 +89,8 @@ fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
         ApiKey::DescribeClientQuotas => check::<DescribeClientQuotasRequest>(api, version, body),
         ApiKey::DescribeUserScramCredentials => check::<DescribeUserScramCredentialsRequest>(api, version, body),
         ApiKey::AlterUserScramCredentials => check::<AlterUserScramCredentialsRequest>(api, version, body),
+        ApiKey::ConsumerGroupHeartbeat => check::<ConsumerGroupHeartbeatRequest>(api, version, body),
+        ApiKey::ConsumerGroupDescribe => check::<ConsumerGroupDescribeRequest>(api, version, body),
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }
 }
@@ -289,6 +292,20 @@ fn valid_of_groups(api: &Api, version: i16) -> Bytes {
             let part = OffsetDeleteRequestPartition::default().with_partition_index(3);
             let topic = OffsetDeleteRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![part; 2]);
             encode(&OffsetDeleteRequest::default().with_group_id(group).with_topics(vec![topic; 2]), version)
+        }
+        ApiKey::ConsumerGroupHeartbeat => {
+            let owned = TopicPartitions::default().with_topic_id(Uuid::new_v4()).with_partitions(vec![1, 2]);
+            let request = ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(group)
+                .with_instance_id(Some(text("one")))
+                .with_subscribed_topic_names(Some(vec![topic_name("t"); 2]))
+                .with_topic_partitions(Some(vec![owned; 2]));
+            let by_regex =
+                |request: ConsumerGroupHeartbeatRequest| request.with_subscribed_topic_regex(Some(text("a.*")));
+            encode(&if version >= 1 { by_regex(request) } else { request }, version)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            encode(&ConsumerGroupDescribeRequest::default().with_group_ids(vec![group; 2]), version)
         }
         _ => super::fuzz_admin::valid(api, version),
     }

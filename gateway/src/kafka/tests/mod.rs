@@ -4,6 +4,7 @@ mod acls;
 mod admin;
 mod cold;
 mod compaction;
+mod consumer_groups;
 mod denied;
 mod door;
 mod fuzz;
@@ -21,7 +22,7 @@ use forebay_disk::Log;
 use tokio_util::sync::CancellationToken;
 
 use super::session::Session;
-use super::{KafkaDoor, MAX_CONNECTIONS, Shared};
+use super::{Groups, KafkaDoor, MAX_CONNECTIONS, Shared};
 use crate::config::{Config, Sources};
 use crate::metrics::Metrics;
 use crate::reader::Reader;
@@ -30,9 +31,11 @@ use crate::security::Security;
 /// A door on a log that tells clients to connect to `address`.
 fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
     let config = Arc::new(Config::load(&Sources::default()).unwrap());
+    let metrics = Arc::new(Metrics::new());
     Arc::new(KafkaDoor {
         reader,
-        metrics: Arc::new(Metrics::new()),
+        groups: Arc::new(Groups::new(metrics.clone())),
+        metrics,
         security: Arc::new(Security::new(log.clone(), Arc::clone(&config))),
         tls: None,
         log,
