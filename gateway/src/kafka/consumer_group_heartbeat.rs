@@ -60,12 +60,10 @@ pub(crate) async fn handle(
     client: Client,
     request: ConsumerGroupHeartbeatRequest,
 ) -> ConsumerGroupHeartbeatResponse {
-    let answer = match check(version, &request) {
-        Ok(()) => match allow(session, &request) {
-            Ok(()) => ask(shared, client, request).await,
-            Err(denied) => Err(denied.into()),
-        },
-        Err(why) => Err(Refusal::new(ResponseError::InvalidRequest, why)),
+    let answer = match (allow(session, &request), check(version, &request)) {
+        (Err(denied), _) => Err(denied.into()),
+        (Ok(()), Err(why)) => Err(Refusal::new(ResponseError::InvalidRequest, why)),
+        (Ok(()), Ok(())) => ask(shared, client, request).await,
     };
     match answer {
         Ok(beat) => accepted(beat),

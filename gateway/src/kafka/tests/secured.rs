@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{KafkaDoor, MAX_CONNECTIONS, serve};
+use super::super::{Groups, KafkaDoor, MAX_CONNECTIONS, serve};
 use super::door::{answer, frame};
 use crate::client::kafka::{Bootstrap, Client, ClientSecurity};
 use crate::config::{Config, Sources};
@@ -81,6 +81,7 @@ impl Secured {
         let door = KafkaDoor {
             log: log.clone(),
             reader: Reader::new(None),
+            groups: Arc::new(Groups::new(Arc::clone(&metrics))),
             metrics: Arc::clone(&metrics),
             security: Arc::clone(&security),
             tls: crate::node::tls::load(&config).unwrap().kafka.map(|tls| Arc::new(ArcSwap::from_pointee(tls))),
