@@ -10,8 +10,8 @@ import paho.mqtt.client as paho
 from deltalake import DeltaTable
 
 from gateway import Gateway
-from test_kafka import java_classpath
 from test_mqtt import Client, log_values
+from tools import java_classpath
 
 HERE = pathlib.Path(__file__).parent
 DELTA = [("io.delta", "delta-spark_2.13", "4.0.0")]
