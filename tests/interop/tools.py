@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 
+DELTA = [("io.delta", "delta-spark_2.13", "4.0.0")]
 KAFKA = [("org.apache.kafka", "kafka_2.13", "4.0.0"), ("org.apache.kafka", "kafka-tools", "4.0.0")]
 
 
@@ -35,8 +36,8 @@ def run(words, **settings):
     return done.stdout
 
 
-def java_classpath(name, artifacts):
-    """The jars of Maven artifacts and what they need."""
+def jars(name, artifacts):
+    """The jars of Maven artifacts and of what they need."""
 
     def fetch(target):
         dependencies = "".join(
@@ -50,4 +51,9 @@ def java_classpath(name, artifacts):
             )
             run(["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={target}"], cwd=project, timeout=900)
 
-    return f"{once(name, fetch)}/*"
+    return sorted(once(name, fetch).glob("*.jar"))
+
+
+def java_classpath(name, artifacts):
+    """The same as Java's option -cp takes it."""
+    return f"{jars(name, artifacts)[0].parent}/*"
