@@ -46,7 +46,7 @@ class KafkaPythonSuite(unittest.TestCase):
             "KAFKA_PYTHON_OUTCOMES": str(path),
         }
         pytest = [sys.executable, "-m", "pytest", "-p", "kafka_python_broker", "-p", "no:cacheprovider", "-q", "--tb=short", "--show-capture=no"]
-        place = ["--rootdir", str(suite), "-c", str(suite / "pyproject.toml"), "--timeout=90", str(suite / "test" / "integration")]
+        place = ["--rootdir", str(suite), "-c", str(suite / "pyproject.toml"), "--timeout=90", "--timeout-method=signal", str(suite / "test" / "integration")]
         try:
             tools.run([*pytest, *place], env=environment, cwd=suite, timeout=540)
             said = ""
