@@ -45,6 +45,8 @@ class AioKafka(unittest.IsolatedAsyncioTestCase):
         cls.gateway.stop()
 
     async def asyncSetUp(self):
+        # The debug mode of this kind of test tells of every slow step of a client that is none of ours.
+        asyncio.get_running_loop().set_debug(False)
         self.admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await self.admin.start()
         self.addAsyncCleanup(self.admin.close)

@@ -53,6 +53,12 @@ class JavaTools(unittest.TestCase):
         lines = self.java(OFFSETS, "--topic", topic, "--time", time).split()
         return {int(line.split(":")[1]): int(line.split(":")[2]) for line in lines}
 
+    def perf(self, topic, count):
+        """Records of 1 KiB from an idempotent producer."""
+        props = ("--producer-props", f"bootstrap.servers={self.bootstrap}", "acks=all", "linger.ms=5")
+        load = ("--topic", topic, "--num-records", str(count), "--record-size", "1024", "--throughput", "-1")
+        return self.java(TOOLS + "ProducerPerformance", *load, *props, server=False)
+
     def verifiable_producer(self, topic, count, *more):
         out = self.java(TOOLS + "VerifiableProducer", "--topic", topic, "--max-messages", str(count), *more)
         sent = events(out, "producer_send_success")
@@ -125,9 +131,7 @@ class JavaTools(unittest.TestCase):
 
     def test_performance_tools(self):
         topic = self.topic(4)
-        props = ("--producer-props", f"bootstrap.servers={self.bootstrap}", "acks=all", "linger.ms=5")
-        load = ("--topic", topic, "--num-records", "20000", "--record-size", "1024", "--throughput", "-1")
-        produced = self.java(TOOLS + "ProducerPerformance", *load, *props, server=False)
+        produced = self.perf(topic, 20000)
         self.assertIn("20000 records sent", produced)
         self.assertIn("99th", produced)
         consumed = self.java(TOOLS + "ConsumerPerformance", "--topic", topic, "--messages", "20000", "--timeout", "30000", "--hide-header")
@@ -192,9 +196,7 @@ class JavaTools(unittest.TestCase):
 
     def test_offsets_show_the_border_of_hot_and_cold(self):
         topic = self.topic(1)
-        props = ("--producer-props", f"bootstrap.servers={self.bootstrap}", "acks=all")
-        load = ("--topic", topic, "--num-records", "4000", "--record-size", "1024", "--throughput", "-1")
-        self.java(TOOLS + "ProducerPerformance", *load, *props, server=False)
+        self.perf(topic, 4000)
         self.assertEqual(self.offsets(topic, "earliest"), {0: 0})
         self.assertEqual(self.offsets(topic, "latest"), {0: 4000})
 
@@ -240,7 +242,7 @@ class JavaTools(unittest.TestCase):
     def test_active_producers_are_described(self):
         self.gateway.needs(self, 61)
         topic = self.topic(1)
-        self.verifiable_producer(topic, 100)
+        self.perf(topic, 100)
         said = self.java(TOOLS + "TransactionsCommand", "describe-producers", "--topic", topic, "--partition", "0")
         head, row = (line.split() for line in said.strip().splitlines()[-2:])
         producer = dict(zip(head, row))
