@@ -55,6 +55,8 @@ class Broker:
 
     def close(self):
         self.gateway.stop()
+        if self.ssl_dir:
+            shutil.rmtree(self.ssl_dir)
 
     def get_topic_names(self):
         with kafka.KafkaAdminClient(**self._enrich_client_params({})) as admin:

@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import re
 import subprocess
 import tempfile
 import unittest
@@ -276,8 +277,8 @@ class JavaTools(unittest.TestCase):
         self.assertRegex(cluster, "Cluster ID: \\S{22}")
         said = self.java(TOOLS + "BrokerApiVersionsCommand")
         self.assertIn("Fetch(1): ", said)
-        keys = {int(line.split("(")[1].split(")")[0]) for line in said.splitlines() if "(" in line and "UNSUPPORTED" not in line and line.startswith("\t")}
-        self.assertEqual(keys, self.gateway.served())
+        listed = re.findall(r"^\t\w+\((\d+)\): (?!UNSUPPORTED)", said, re.MULTILINE)
+        self.assertEqual({int(key) for key in listed}, self.gateway.served())
 
 
 if __name__ == "__main__":

@@ -22,8 +22,14 @@ NEEDED = ("spark-sql-kafka", "spark-token-provider-kafka", "kafka-clients", "com
 def submit(program, *arguments):
     jars = [*tools.jars("spark-kafka", CONNECTOR), *tools.jars("delta", tools.DELTA)]
     jars = [str(jar) for jar in jars if jar.name.startswith(NEEDED)]
-    spark = [pathlib.Path(pyspark.__file__).parent / "bin" / "spark-submit", "--jars", ",".join(jars), "--conf", "spark.ui.enabled=false", "--conf", "spark.log.level=ERROR"]
-    spark += ["--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=2", "--conf", "spark.databricks.delta.snapshotPartitions=1"]
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.log.level": "ERROR",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "1",
+    }
+    spark = [pathlib.Path(pyspark.__file__).parent / "bin" / "spark-submit", "--master", "local[2]", "--jars", ",".join(jars)]
+    spark += [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     return tools.run([*spark, program, *arguments], env=environment, timeout=300)
 
