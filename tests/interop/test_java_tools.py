@@ -240,7 +240,7 @@ class JavaTools(unittest.TestCase):
     def test_records_are_deleted(self):
         self.gateway.needs(self, 21)
         topic = self.topic(2)
-        self.verifiable_producer(topic, 200)
+        self.verifiable_producer(topic, 200, "--repeating-keys", "50")
         ends = self.offsets(topic, "latest")
         with tempfile.NamedTemporaryFile("w", suffix=".json") as wanted:
             places = [{"topic": topic, "partition": 0, "offset": 30}, {"topic": topic, "partition": 1, "offset": -1}]
