@@ -172,29 +172,37 @@ class Session:
 
     def measured(self, run, words):
         """Runs the generator and adds what the broker spent on it."""
-        begin, busy, cpu, own = time.monotonic(), machine.busy_seconds(), run.cpu_seconds(), children_cpu()
-        report = self.bench(words)
-        cpu, own = run.cpu_seconds() - cpu, children_cpu() - own
-        others = max(machine.busy_seconds() - busy - cpu - own, 0) / (time.monotonic() - begin)
-        resident, peak = run.memory()
+        report, costs = self.watched(run, lambda: self.bench(words))
         millions = max(report["acked"], 1) / 1e6
         latency = report["ack_latency_seconds"] or {}
         return {
             "command": "forebay bench " + without_ports(words),
-            "ready_seconds": run.ready_seconds,
-            "idle_bytes": run.idle_bytes,
-            "resident_bytes": resident,
-            "peak_bytes": peak,
-            "cpu_per_million": cpu / millions,
-            "generator_cpu_per_million": own / millions,
-            "cpu_seconds": cpu,
-            "others_cores": others,
+            **costs,
+            "cpu_per_million": costs["cpu_seconds"] / millions,
+            "generator_cpu_per_million": costs["generator_cpu_seconds"] / millions,
             "acked": report["acked"],
             "rate": report["target_messages_per_second"],
             "messages_per_second": report["messages_per_second"],
             "megabytes_per_second": report["megabytes_per_second"],
             **{f"{name}_seconds": value for name, value in latency.items()},
             **{f"late_{name}_seconds": value for name, value in (report["sent_late_by_seconds"] or {}).items()},
+        }
+
+    def watched(self, run, load):
+        """What `load` returns, and what broker, generator and others spent meanwhile."""
+        begin, busy, cpu, own = time.monotonic(), machine.busy_seconds(), run.cpu_seconds(), children_cpu()
+        report = load()
+        cpu, own = run.cpu_seconds() - cpu, children_cpu() - own
+        others = max(machine.busy_seconds() - busy - cpu - own, 0) / (time.monotonic() - begin)
+        resident, peak = run.memory()
+        return report, {
+            "ready_seconds": run.ready_seconds,
+            "idle_bytes": run.idle_bytes,
+            "resident_bytes": resident,
+            "peak_bytes": peak,
+            "cpu_seconds": cpu,
+            "generator_cpu_seconds": own,
+            "others_cores": others,
         }
 
     def bench(self, words):

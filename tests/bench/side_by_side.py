@@ -110,8 +110,17 @@ def measure(options):
         "durability": {b.name: {"plain": b.durability, "kept": b.durability_kept or b.durability} for b in everyone},
         "results": session.results,
     }
-    (cache / "results").mkdir(exist_ok=True)
-    path = cache / "results" / now.strftime("%Y%m%d-%H%M%S.json")
+    path = perform(session, data, now.strftime("%Y%m%d-%H%M%S.json"), progress)
+    say(f"raw results: {path}")
+    if tables.others(session.results) > tables.QUIET:
+        say("warning: other programs were at work meanwhile; rates and latencies are worse than on a quiet machine")
+    return data
+
+
+def perform(session, data, name, tell):
+    """Does the plan of `session`, keeping `data` in a file after every step; `tell` puts a step's figures into words. Returns the file."""
+    (install.cache_dir() / "results").mkdir(exist_ok=True)
+    path = install.cache_dir() / "results" / name
     begin, steps, broken = time.monotonic(), list(session.plan()), set()
     for count, step in enumerate(steps, 1):
         if step.broker in broken:
@@ -121,25 +130,20 @@ def measure(options):
         if "was not ready" in result.get("error", ""):
             broken.add(step.broker)
         left = (time.monotonic() - begin) / count * (len(steps) - count)
-        say(progress(count, len(steps), step, result, time.monotonic() - started, left))
+        figures = f"failed: {result['error']}" if "error" in result else tell(result)
+        took = time.monotonic() - started
+        say(f"[{count}/{len(steps)}] {step.scenario} {step.round}, {step.row}: {figures} ({took:.0f} s, {left / 60:.0f} min left)")
         path.write_text(json.dumps(data, indent=1))
-    say(f"raw results: {path}")
-    if tables.others(session.results) > tables.QUIET:
-        say("warning: other programs were at work meanwhile; rates and latencies are worse than on a quiet machine")
-    return data
+    return path
 
 
-def progress(count, total, step, result, took, left):
-    """One line on what a step gave."""
-    if "error" in result:
-        figures = f"failed: {result['error']}"
-    elif "messages_per_second" in result:
-        figures = f"{result['messages_per_second']:,.0f} messages/s, {result['megabytes_per_second']:,.0f} MB/s"
-        figures += f", p50 {result.get('p50_seconds', 0) * 1e3:.2f} ms, p99 {result.get('p99_seconds', 0) * 1e3:.1f} ms"
-        figures += f", broker {result['cpu_per_million']:.2f} CPU s per million, peak {result['peak_bytes'] / 1e6:.0f} MB"
-    else:
-        figures = f"{result['megabytes_per_second']:,.0f} MB/s"
-    return f"[{count}/{total}] {step.scenario} {step.round}, {step.row}: {figures} ({took:.0f} s, {left / 60:.0f} min left)"
+def progress(result):
+    """What a step gave, in words."""
+    if "messages_per_second" not in result:
+        return f"{result['megabytes_per_second']:,.0f} MB/s"
+    figures = f"{result['messages_per_second']:,.0f} messages/s, {result['megabytes_per_second']:,.0f} MB/s"
+    figures += f", p50 {result.get('p50_seconds', 0) * 1e3:.2f} ms, p99 {result.get('p99_seconds', 0) * 1e3:.1f} ms"
+    return figures + f", broker {result['cpu_per_million']:.2f} CPU s per million, peak {result['peak_bytes'] / 1e6:.0f} MB"
 
 
 def self_test():

@@ -201,16 +201,28 @@ def start_and_memory(data):
 
 def head(data):
     """The machine and how the figures were made."""
-    m, o = data["machine"], data["options"]
-    noise = others(data["results"])
+    o = data["options"]
+    return (
+        f"{place(data)} {o['rounds']} rounds of {o['seconds']} s a run, "
+        f"generator on the same machine, threads: {o['threads']}, {'pinned to the last core' if o['pin'] else 'not pinned'}. {HOW_TO_READ}"
+    )
+
+
+HOW_TO_READ = (
+    "Cells show the median, with the lowest and the highest run in brackets; ratios are medians over the pairs of neighbouring runs. "
+    "CPU is user and system time."
+)
+
+
+def place(data):
+    """Where and when, and whether the machine was quiet."""
+    m, noise = data["machine"], others(data["results"])
     noisy = ", so rates and latencies are worse than on a quiet machine" if noise > QUIET else ""
     kind = "virtual machine" if m["virtual"] else "machine"
     return (
         f"Taken on {data['date']} on a {kind} with {m['cores']} cores ({m['cpu']}), {m['memory_gib']} GiB of memory, Linux {m['kernel']}, "
         f"{m['filesystem']}; one bare fdatasync after an append of 4 KiB takes {m['fdatasync_seconds'] * 1e3:.2f} ms (median); "
-        f"other programs and the kernel's own threads kept {noise:.1f} cores busy meanwhile{noisy}. {o['rounds']} rounds of {o['seconds']} s a run, "
-        f"generator on the same machine, threads: {o['threads']}, {'pinned to the last core' if o['pin'] else 'not pinned'}. Cells show the median, with the "
-        "lowest and the highest run in brackets; ratios are medians over the pairs of neighbouring runs. CPU is user and system time."
+        f"other programs and the kernel's own threads kept {noise:.1f} cores busy meanwhile{noisy}."
     )
 
 
@@ -219,9 +231,9 @@ def others(results):
     return statistics.median([r["others_cores"] for r in results if "others_cores" in r] or [0.0])
 
 
-def replace_between(text, tables):
+def replace_between(text, tables, begin=BEGIN, end=END):
     """`text` with `tables` between the markers."""
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"no {BEGIN} ... {END} to write between")
-    before, rest = text.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{rest.split(END, 1)[1]}"
+    if begin not in text or end not in text:
+        raise ValueError(f"no {begin} ... {end} to write between")
+    before, rest = text.split(begin, 1)
+    return f"{before}{begin}\n\n{tables}\n{end}{rest.split(end, 1)[1]}"

@@ -5,6 +5,8 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -63,6 +65,19 @@ class Gateway:
     def host_port(self, listener):
         host, port = self.addresses[listener].rsplit(":", 1)
         return host, int(port)
+
+    def served(self):
+        """The keys of the APIs that the Kafka listener advertises (ApiVersions v0)."""
+        with socket.create_connection(self.host_port("kafka"), 10) as stream, stream.makefile("rb") as answers:
+            stream.sendall(struct.pack(">ihhih", 10, 18, 0, 1, -1))
+            answer = answers.read(struct.unpack(">i", answers.read(4))[0])
+        count = struct.unpack(">i", answer[6:10])[0]
+        return {key for key, _, _ in struct.iter_unpack(">hhh", answer[10 : 10 + 6 * count])}
+
+    def needs(self, test, *keys):
+        """Skips `test` unless the node serves the APIs of these keys."""
+        if not self.served().issuperset(keys):
+            test.skipTest(f"APIs {keys} are not served")
 
     def get(self, path):
         with urllib.request.urlopen(f"http://{self.addresses['http']}{path}", timeout=30) as answer:

@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
-# Runs real clients against a real node: paho, mosquitto, kcat, librdkafka, kafka-python, Kafka's own dump tool, and
-# readers of the lake (deltalake, pyarrow, DuckDB, Spark). Installs what is missing: Debian packages as root, Python
-# packages into a virtual environment outside the tree. Takes the binary that `cargo test --workspace` built.
+# Runs real clients against a real node: paho, mosquitto, kcat, librdkafka, kafka-python (with its own test suite), aiokafka,
+# KafkaJS, Kafka's Java tools, Spark on topics, and readers of the lake (deltalake, pyarrow, DuckDB, Spark). Installs what is
+# missing: Debian packages as root; Python packages, jars from Maven and npm's packages into a folder outside the tree.
+# Takes the binary that `cargo test --workspace` built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
 export FOREBAY_BIN=${FOREBAY_BIN:-$(realpath "$target")/debug/forebay}
 tools=${FOREBAY_INTEROP_DIR:-${TMPDIR:-/tmp}/forebay-interop}
+export FOREBAY_INTEROP_DIR=$tools
 mkdir -p "$tools"
 
 [ -x "$FOREBAY_BIN" ] || { echo "$FOREBAY_BIN is missing: run cargo test --workspace first"; exit 1; }
 
 missing=()
-for tool in kcat mosquitto_pub; do command -v $tool >/dev/null || missing+=($tool); done
+command -v kcat >/dev/null || missing+=(kcat)
+command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+command -v npm >/dev/null || missing+=(nodejs npm)
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq kcat mosquitto-clients >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 fi
 
 venv=$tools/venv

@@ -13,7 +13,7 @@ import confluent_kafka.admin
 import kafka
 
 from gateway import Gateway, eventually
-from test_kafka import KAFKA, java_classpath
+from tools import KAFKA, java_classpath
 
 PARTITIONS = 8
 TOOLS = "org.apache.kafka.tools."

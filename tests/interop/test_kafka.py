@@ -6,6 +6,7 @@ import sys
 import unittest
 
 from gateway import Gateway
+from tools import KAFKA, java_classpath
 
 HERE = pathlib.Path(__file__).parent
 
@@ -53,32 +54,6 @@ class Kafka(unittest.TestCase):
         self.assertEqual(sanity.returncode, 0, sanity.stderr)
         self.assertNotIn("Mismatches", sanity.stdout)
         self.assertIn("passed sanity check", sanity.stdout)
-
-
-KAFKA = [("org.apache.kafka", "kafka_2.13", "4.0.0"), ("org.apache.kafka", "kafka-tools", "4.0.0")]
-
-
-def java_classpath(name, artifacts):
-    """The jars of Maven artifacts and what they need, fetched once."""
-    import os
-    import tempfile
-
-    root = pathlib.Path(os.environ.get("FOREBAY_INTEROP_DIR", pathlib.Path(tempfile.gettempdir()) / "forebay-interop"))
-    folder = root / name
-    if not any(folder.glob("*.jar")):
-        dependencies = "".join(
-            f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
-            for group, artifact, version in artifacts
-        )
-        with tempfile.TemporaryDirectory() as project:
-            (pathlib.Path(project) / "pom.xml").write_text(
-                '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>forebay</groupId>'
-                f"<artifactId>interop</artifactId><version>1</version><dependencies>{dependencies}</dependencies></project>"
-            )
-            subprocess.run(
-                ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder}"], cwd=project, check=True, timeout=900
-            )
-    return f"{folder}/*"
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ import paho.mqtt.client as paho
 from deltalake import DeltaTable
 
 from gateway import Gateway
-from test_kafka import java_classpath
 from test_mqtt import Client, log_values
+from tools import DELTA, jars
 
 HERE = pathlib.Path(__file__).parent
-DELTA = [("io.delta", "delta-spark_2.13", "4.0.0")]
 
 
 class Lake(unittest.TestCase):
@@ -60,8 +59,7 @@ class Lake(unittest.TestCase):
         self.assertEqual([row["_value"] for row in broken], [b"\xff not json"] * 6)
 
     def test_spark_reads_the_table(self):
-        jars = java_classpath("delta", DELTA)
-        wanted = [str(jar) for jar in pathlib.Path(jars[:-2]).glob("*.jar") if jar.name.startswith(("delta-s", "antlr4-runtime"))]
+        wanted = [str(jar) for jar in jars("delta", DELTA) if jar.name.startswith(("delta-s", "antlr4-runtime"))]
         self.assertTrue(wanted, "no Delta jars")
         from pyspark.sql import SparkSession
 
