@@ -22,7 +22,12 @@ pub struct Compacted {
 impl<T> Partition<T> {
     /// The work that puts a compacted segment into its place. Refused when a segment that it replaces is there no more:
     /// retention was faster.
-    pub(super) fn compact(&self, compacted: Compacted, token: T, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
+    pub(super) fn compact(
+        &self,
+        compacted: Box<Compacted>,
+        token: T,
+        effects: &mut Vec<Effect<T>>,
+    ) -> Option<Persist<T>> {
         if self.place_of(&compacted).is_none() {
             let gone = AppendError::Invalid("the segments that were compacted are not there any more");
             effects.push(Effect::Done(token, Outcome::Refused(gone)));

@@ -109,7 +109,7 @@ pub enum Event<T> {
     /// Records below this are to go.
     SetLogStart(Offset, T),
     /// Put a compacted segment into its place.
-    Compact(Compacted, T),
+    Compact(Box<Compacted>, T),
     /// Records below this are compacted.
     SetCompacted(Offset, T),
     /// Tell which idempotent producers are remembered.
@@ -168,7 +168,7 @@ pub enum Work {
     /// Replace the partition's saved starts.
     Starts(Starts),
     /// Put a compacted segment into the place of those that it was made of.
-    Compact(Compacted),
+    Compact(Box<Compacted>),
 }
 
 /// Batches for the active segment.
@@ -234,5 +234,5 @@ pub(super) enum Change {
         producers: Changed,
     },
     Starts(Starts),
-    Compacted(Compacted),
+    Compacted(Box<Compacted>),
 }

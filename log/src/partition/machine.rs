@@ -51,7 +51,7 @@ pub(super) enum Control<T> {
     Roll(T),
     Tiered(Offset, T),
     LogStart(Offset, T),
-    Compact(Compacted, T),
+    Compact(Box<Compacted>, T),
     Cleaned(Offset, T),
 }
 

@@ -54,7 +54,7 @@ async fn of_each_key_the_last_value_stays_and_offsets_do_not_move() {
         }
     }
     assert!(read.len() < 40, "{} records stay of 60", read.len());
-    let last = |key: &str| read.iter().filter(|(_, k, _)| k == key).next_back().cloned();
+    let last = |key: &str| read.iter().rfind(|(_, k, _)| k == key).cloned();
     assert_eq!(last("a"), Some((57, "a".to_owned(), Some("a19".to_owned()))));
     assert_eq!(last("b"), Some((58, "b".to_owned(), Some("b19".to_owned()))));
     assert_eq!(last("c").and_then(|(_, _, value)| value), None);

@@ -122,7 +122,7 @@ fn ask(partition: &Partition, what: Ask) -> Result<(), AppendError> {
 impl Ask {
     pub(crate) fn event(self, token: Token) -> Event<Token> {
         match self {
-            Ask::Compact(compacted) => Event::Compact(compacted, token),
+            Ask::Compact(compacted) => Event::Compact(Box::new(compacted), token),
             Ask::SetCompacted(end) => Event::SetCompacted(end, token),
         }
     }
