@@ -12,10 +12,10 @@ mkdir -p "$tools"
 [ -x "$FOREBAY_BIN" ] || { echo "$FOREBAY_BIN is missing: run cargo test --workspace first"; exit 1; }
 
 missing=()
-for tool in kcat mosquitto_pub; do command -v $tool >/dev/null || missing+=($tool); done
+for tool in kcat mosquitto_pub openssl; do command -v $tool >/dev/null || missing+=($tool); done
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq kcat mosquitto-clients >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq kcat mosquitto-clients openssl >/dev/null
 fi
 
 venv=$tools/venv
