@@ -16,6 +16,7 @@ mkdir -p "$tools"
 missing=()
 command -v kcat >/dev/null || missing+=(kcat)
 command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+command -v openssl >/dev/null || missing+=(openssl)
 command -v npm >/dev/null || missing+=(nodejs npm)
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq

@@ -66,8 +66,8 @@ pub(crate) const FAILED_LOGIN_DELAY: Duration = Duration::from_millis(100);
 pub(crate) const MAX_LOGIN_BYTES: usize = 16 << 10;
 /// A TLS handshake must begin within this time, and be over within as much again.
 pub(crate) const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-/// TLS handshakes at once; further ones wait for their turn.
-pub(crate) const MAX_TLS_HANDSHAKES: usize = 256;
+/// TLS handshakes at once, each of which may gather some 64 KiB; further ones wait for their turn.
+pub(crate) const MAX_TLS_HANDSHAKES: usize = 1024;
 /// Once its length has come, the rest of a request must come within this time.
 pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client must take its answers within this time and the one that [`MIN_WRITE_RATE`] gives their size.
