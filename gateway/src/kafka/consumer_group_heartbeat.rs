@@ -1,4 +1,4 @@
-//! ConsumerGroupHeartbeat (68), v0-1: a consumer joins its group, stays in it, leaves it, and learns what it is to read (KIP-848).
+//! ConsumerGroupHeartbeat (68), v0-1: a consumer joins, stays, leaves, and learns what it is to read (KIP-848).
 
 use forebay_log::group::consumer::{Beat, Heartbeat, Partition, TopicId};
 use forebay_log::group::{Limits, Name};

@@ -48,6 +48,7 @@ pub(super) async fn run(group: &str, args: &Args) -> anyhow::Result<()> {
         membership,
         consumer,
         interrupted,
+        joined: false,
         out: io::BufWriter::new(io::stdout()),
         committed: BTreeMap::new(),
         beat_at: now,
@@ -68,6 +69,8 @@ struct Member {
     membership: Membership,
     consumer: Consumer,
     interrupted: watch::Receiver<bool>,
+    /// It has its share, and keeps it while the connection is lost: what is printed and not committed yet must not come again.
+    joined: bool,
     out: io::BufWriter<io::Stdout>,
     /// As far as is committed.
     committed: BTreeMap<i32, Offset>,
@@ -82,12 +85,18 @@ impl Member {
         loop {
             let error = match self.round(args).await {
                 Ok(End::Done) => return Ok(()),
-                Ok(End::Rejoin) => continue,
+                Ok(End::Rejoin) => {
+                    self.joined = false;
+                    continue;
+                }
                 Err(error) => error,
             };
             match error.downcast_ref::<Refused>().map(|refused| (refused.code, refused.is_retriable())) {
-                Some((code, _)) if rejoins(code) => {}
-                Some((code, _)) if forgotten(code) => self.membership.id.clear(),
+                Some((code, _)) if rejoins(code) => self.joined = false,
+                Some((code, _)) if forgotten(code) => {
+                    self.joined = false;
+                    self.membership.id.clear();
+                }
                 Some((_, false)) => return Err(error),
                 // Output that cannot be written is nothing that passes; lost connections are.
                 _ if error.downcast_ref::<Unwritten>().is_some() || self.well_at.elapsed() > PATIENCE => {
@@ -103,6 +112,16 @@ impl Member {
 
     /// One generation: joins, reads what is its share, until the group rebalances or all is done.
     async fn round(&mut self, args: &Args) -> anyhow::Result<End> {
+        if !self.joined
+            && let Some(end) = self.join(args).await?
+        {
+            return Ok(end);
+        }
+        self.read(args).await
+    }
+
+    /// Gets its share; or the end, if that is asked for meanwhile.
+    async fn join(&mut self, args: &Args) -> anyhow::Result<Option<End>> {
         let mut interrupted = self.interrupted.clone();
         let joining = async {
             let joined = self.client.join(&mut self.membership, &args.topic).await?;
@@ -113,11 +132,16 @@ impl Member {
             // The others may take long, and this member is none yet.
             _ = interrupted.wait_for(|interrupted| *interrupted) => {
                 self.connect_again(args).await;
-                return Ok(End::Done);
+                return Ok(Some(End::Done));
             }
         };
         self.take(share, args).await?;
+        self.joined = true;
         self.beat_at = Instant::now() + HEARTBEAT;
+        Ok(None)
+    }
+
+    async fn read(&mut self, args: &Args) -> anyhow::Result<End> {
         loop {
             self.well_at = Instant::now();
             let done = self.consumer.left == Some(0) || *self.interrupted.borrow();
@@ -200,12 +224,17 @@ impl Member {
         Ok(())
     }
 
+    /// Connects again, and learns who leads what. If it fails, so does the next call.
     async fn connect_again(&mut self, args: &Args) {
         tokio::time::sleep(PAUSE).await;
-        if let Ok(bootstrap) = args.bootstrap.read()
-            && let Ok(client) = Client::connect(&bootstrap).await
-        {
-            self.client = client;
+        let Ok(bootstrap) = args.bootstrap.read() else { return };
+        let Ok(client) = Client::connect(&bootstrap).await else { return };
+        self.client = client;
+        let Ok(topic) = self.client.topic(&args.topic, false).await else { return };
+        for part in topic.partitions {
+            if let Some(at) = self.consumer.positions.get_mut(&part.index) {
+                at.leader = part.leader;
+            }
         }
     }
 

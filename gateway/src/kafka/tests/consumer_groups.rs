@@ -1,4 +1,4 @@
-//! Groups of the consumer protocol over a real log: what they are after a restart, beside classic ones, and when they are removed.
+//! Groups of the consumer protocol over a real log: after a restart, beside classic ones, and when they are removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

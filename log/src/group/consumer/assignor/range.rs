@@ -1,4 +1,4 @@
-//! `range`: of each topic a run of neighbours for each of its readers; the first ones get one more where it does not come out even.
+//! `range`: of each topic a run of neighbours for each reader; the first ones get one more where it does not come out even.
 
 use super::super::topics::{Partition, Partitions, Shape};
 use super::{Candidate, readers};

@@ -97,7 +97,10 @@ proptest! {
     }
 
     #[test]
-    fn range_gives_runs_of_neighbours_in_the_order_of_the_members(counts in prop::collection::vec(0..10i32, 4), past in members()) {
+    fn range_gives_runs_of_neighbours_in_the_order_of_the_members(
+        counts in prop::collection::vec(0..10i32, 4),
+        past in members(),
+    ) {
         let topics = shapes(&counts);
         let past: Vec<_> = past.iter().map(|(reads, had)| (reads.clone(), partitions(had))).collect();
         let assigned = assign(Assignor::Range, &topics, &past);
