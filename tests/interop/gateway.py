@@ -74,11 +74,6 @@ class Gateway:
         count = struct.unpack(">i", answer[6:10])[0]
         return {key for key, _, _ in struct.iter_unpack(">hhh", answer[10 : 10 + 6 * count])}
 
-    def needs(self, test, *keys):
-        """Skips `test` unless the node serves the APIs of these keys."""
-        if not self.served().issuperset(keys):
-            test.skipTest(f"APIs {keys} are not served")
-
     def get(self, path):
         with urllib.request.urlopen(f"http://{self.addresses['http']}{path}", timeout=30) as answer:
             return json.loads(answer.read())

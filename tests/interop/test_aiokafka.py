@@ -231,7 +231,6 @@ class AioKafka(unittest.IsolatedAsyncioTestCase):
         return {entry[0]: entry[1] for entry in entries}
 
     async def test_admin_replaces_configs(self):
-        self.gateway.needs(self, 33)
         topic = await self.topic(**{"retention.ms": "3600000"})
         change = ConfigResource(ConfigResourceType.TOPIC, topic, {"segment.bytes": "1048576"})
         answers = await self.admin.alter_configs([change])
@@ -241,7 +240,6 @@ class AioKafka(unittest.IsolatedAsyncioTestCase):
         self.assertNotEqual(configs["retention.ms"], "3600000", "what AlterConfigs does not name goes back to the default")
 
     async def test_admin_adds_partitions(self):
-        self.gateway.needs(self, 37)
         topic = await self.topic(2)
         await self.admin.create_partitions({topic: NewPartitions(5)})
         self.assertEqual(len((await self.admin.describe_topics([topic]))[0]["partitions"]), 5)
@@ -249,7 +247,6 @@ class AioKafka(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(len(await self.read(await self.consumer(topic), 50)), 50)
 
     async def test_admin_deletes_records(self):
-        self.gateway.needs(self, 21)
         topic = await self.topic(1)
         await self.fill(topic, 100, partition=0)
         place = TopicPartition(topic, 0)

@@ -88,7 +88,6 @@ class JavaTools(unittest.TestCase):
         self.assertNotIn(topic, self.java(TOPICS, "--list").split())
 
     def test_partitions_are_added(self):
-        self.gateway.needs(self, 37)
         topic = self.topic(2)
         self.verifiable_producer(topic, 20)
         self.java(TOPICS, "--alter", "--topic", topic, "--partitions", "5")
@@ -184,7 +183,6 @@ class JavaTools(unittest.TestCase):
         self.assertEqual(last, self.offsets(topic, "latest"))
 
     def test_verifiable_consumer_of_the_new_group_protocol(self):
-        self.gateway.needs(self, 68, 69)
         topic, group = self.topic(4), name("kip848")
         self.verifiable_producer(topic, 500, "--repeating-keys", "50")
         words = ("--topic", topic, "--group-id", group, "--group-protocol", "consumer", "--max-messages", "500", "--verbose")
@@ -238,7 +236,6 @@ class JavaTools(unittest.TestCase):
         self.assertEqual(self.offsets(topic, "latest"), {0: 12001})
 
     def test_records_are_deleted(self):
-        self.gateway.needs(self, 21)
         topic = self.topic(2)
         self.verifiable_producer(topic, 200, "--repeating-keys", "50")
         ends = self.offsets(topic, "latest")
@@ -252,7 +249,6 @@ class JavaTools(unittest.TestCase):
         self.assertEqual(self.offsets(topic, "latest"), ends)
 
     def test_log_dirs_tell_sizes(self):
-        self.gateway.needs(self, 35)
         topic = self.topic(2)
         self.verifiable_producer(topic, 500)
         said = self.java(TOOLS + "LogDirsCommand", "--describe", "--topic-list", topic)
@@ -264,7 +260,6 @@ class JavaTools(unittest.TestCase):
         self.assertGreater(sum(sizes.values()), 1000)
 
     def test_active_producers_are_described(self):
-        self.gateway.needs(self, 61)
         topic = self.topic(1)
         self.perf(topic, 100)
         said = self.java(TOOLS + "TransactionsCommand", "describe-producers", "--topic", topic, "--partition", "0")

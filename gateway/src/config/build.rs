@@ -278,7 +278,7 @@ impl Settings {
         }
     }
 
-    fn integer(&self, section: &str, name: &str) -> i64 {
+    pub(super) fn integer(&self, section: &str, name: &str) -> i64 {
         match self.get(section, name) {
             Some(Value::Integer(number)) => number,
             _ => 0,

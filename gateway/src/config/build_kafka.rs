@@ -1,5 +1,7 @@
 //! `[kafka]` and `[users]` from checked settings, and the rules between their keys and others.
 
+use forebay_log::group::Limits;
+
 use super::error::{Origin, Problem};
 use super::kafka::{ClientAuth, KafkaConfig, SaslMechanism, SecurityProtocol};
 use super::settings::Settings;
@@ -18,7 +20,18 @@ impl Settings {
         };
         let users = text("super.users");
         let users = users.split(';').map(str::trim).filter(|user| !user.is_empty());
+        let number = |name| self.integer(SECTION, name);
+        let groups = Limits {
+            min_session_timeout: number("group.min.session.timeout.ms"),
+            max_session_timeout: number("group.max.session.timeout.ms"),
+            max_size: usize::try_from(number("group.max.size")).unwrap_or(usize::MAX),
+            initial_rebalance_delay: number("group.initial.rebalance.delay.ms"),
+            consumer_session_timeout: number("group.consumer.session.timeout.ms"),
+            consumer_heartbeat_interval: number("group.consumer.heartbeat.interval.ms"),
+        };
         KafkaConfig {
+            auto_create_topics_enable: self.bool(SECTION, "auto.create.topics.enable"),
+            groups,
             security_protocol: SecurityProtocol::from_name(&text("security.protocol")).unwrap_or_default(),
             sasl_enabled_mechanisms: mechanisms,
             ssl_client_auth: ClientAuth::from_name(&text("ssl.client.auth")),
@@ -38,6 +51,21 @@ impl Settings {
                 help: Some(help.to_owned()),
             });
         };
+        let groups = &config.kafka.groups;
+        if groups.min_session_timeout > groups.max_session_timeout {
+            refuse(
+                "group.min.session.timeout.ms",
+                "more than group.max.session.timeout.ms: no session would do",
+                "set it to less",
+            );
+        }
+        if groups.consumer_heartbeat_interval >= groups.consumer_session_timeout {
+            refuse(
+                "group.consumer.heartbeat.interval.ms",
+                "not less than group.consumer.session.timeout.ms: every member would be given up",
+                "set it to a third of that",
+            );
+        }
         if protocol.is_tls() && config.tls.certfile.is_none() {
             refuse("security.protocol", "TLS needs a certificate", "set tls.certfile and tls.keyfile");
         }

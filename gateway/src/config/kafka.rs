@@ -1,13 +1,15 @@
-//! The security of the Kafka port: `[kafka]` and `[users]`, with Kafka's names.
+//! The Kafka port: `[kafka]` and `[users]`, with Kafka's names.
 
 use std::fmt;
 use std::path::PathBuf;
+
+use forebay_log::group::Limits;
 
 use super::value::read_secret_file;
 use crate::security::scram::ScramMechanism;
 
 /// `[kafka]`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct KafkaConfig {
     /// `security.protocol`
     pub security_protocol: SecurityProtocol,
@@ -21,6 +23,10 @@ pub struct KafkaConfig {
     pub super_users: Vec<String>,
     /// `allow.everyone.if.no.acl.found`
     pub allow_everyone_if_no_acl_found: bool,
+    /// `auto.create.topics.enable`
+    pub auto_create_topics_enable: bool,
+    /// `group.*`
+    pub groups: Limits,
 }
 
 impl KafkaConfig {

@@ -1,7 +1,7 @@
 //! ConsumerGroupHeartbeat (68), v0-1: a consumer joins, stays, leaves, and learns what it is to read (KIP-848).
 
+use forebay_log::group::Name;
 use forebay_log::group::consumer::{Beat, Heartbeat, Partition, TopicId};
-use forebay_log::group::{Limits, Name};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
@@ -66,7 +66,7 @@ pub(crate) async fn handle(
         (Ok(()), Ok(())) => ask(shared, client, request).await,
     };
     match answer {
-        Ok(beat) => accepted(beat),
+        Ok(beat) => accepted(shared, beat),
         Err(Refusal { code, message }) => ConsumerGroupHeartbeatResponse::default()
             .with_error_code(code)
             .with_error_message(message.map(StrBytes::from_string)),
@@ -143,8 +143,8 @@ fn check(version: i16, request: &ConsumerGroupHeartbeatRequest) -> Result<(), &'
     wrong.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, why)| Err(why))
 }
 
-fn accepted(beat: Beat) -> ConsumerGroupHeartbeatResponse {
-    let interval = Limits::default().consumer_heartbeat_interval;
+fn accepted(shared: &Shared, beat: Beat) -> ConsumerGroupHeartbeatResponse {
+    let interval = shared.groups.limits.consumer_heartbeat_interval;
     ConsumerGroupHeartbeatResponse::default()
         .with_member_id(Some(text(&beat.id)))
         .with_member_epoch(beat.epoch)

@@ -117,7 +117,7 @@ fn broker_configs(shared: &Shared) -> Vec<DescribeConfigsResourceResult> {
     let topic_default = |name: &str| defaults.config.get(name).unwrap_or_default();
     let facts = [
         ("advertised.listeners", format!("{}://{host}:{port}", door.config.kafka.security_protocol.name()), STRING),
-        ("auto.create.topics.enable", "true".to_owned(), BOOLEAN),
+        ("auto.create.topics.enable", door.config.kafka.auto_create_topics_enable.to_string(), BOOLEAN),
         ("broker.id", shared.node_id().to_string(), INT),
         ("node.id", shared.node_id().to_string(), INT),
         ("compression.type", topic_default("compression.type"), STRING),

@@ -104,7 +104,7 @@ async fn find(
     if create && log.topic(name).is_none() && !session.allows(Operation::Create, ResourceType::Cluster, CLUSTER_NAME) {
         session.topic(Operation::Create, name)?;
     }
-    find_or_create(&shared.door, name, create).await
+    find_or_create(&shared.door, name, create && shared.door.config.kafka.auto_create_topics_enable).await
 }
 
 async fn one_topic(

@@ -152,7 +152,7 @@ impl Node {
             services.clone(),
         )
         .await?;
-        let groups = Arc::new(Groups::new(metrics.clone()));
+        let groups = Arc::new(Groups::new(metrics.clone(), config.kafka.groups));
         let gateway = Arc::new(Gateway {
             config: config.clone(),
             log: log.clone(),

@@ -64,9 +64,14 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(super) fn load(state: Arc<StateTopic>, catalog: Arc<Catalog>, metrics: Arc<Metrics>) -> Coordinator {
+    pub(super) fn load(
+        state: Arc<StateTopic>,
+        catalog: Arc<Catalog>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Coordinator {
         let mut coordinator = Coordinator {
-            limits: Limits::default(),
+            limits,
             catalog,
             groups: HashMap::new(),
             entered: 0,

@@ -14,7 +14,7 @@ use forebay_disk::Log;
 use forebay_log::Millis;
 use forebay_log::group::classic::{Join, Joined, Leaver, MemberRecord, Sync, Synced};
 use forebay_log::group::consumer::{Beat, Catalog, Heartbeat, MemberView};
-use forebay_log::group::{GroupError, Name};
+use forebay_log::group::{GroupError, Limits, Name};
 use kafka_protocol::ResponseError;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
@@ -120,6 +120,8 @@ pub struct Groups {
     begun: OnceCell<Begun>,
     topics: Topics,
     metrics: Arc<Metrics>,
+    /// What the configuration allows.
+    pub(crate) limits: Limits,
 }
 
 struct Begun {
@@ -128,8 +130,8 @@ struct Begun {
 }
 
 impl Groups {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Groups {
-        Groups { begun: OnceCell::new(), topics: Topics::new(), metrics }
+    pub(crate) fn new(metrics: Arc<Metrics>, limits: Limits) -> Groups {
+        Groups { begun: OnceCell::new(), topics: Topics::new(), metrics, limits }
     }
 
     /// Whether there may be any group: if not, nobody has to make the topic to see that.
@@ -156,7 +158,7 @@ impl Groups {
             state.go_on_damaged();
             let (commands, asked) = mpsc::channel(GROUP_QUEUE);
             let coordinator =
-                Coordinator::load(Arc::clone(&state), self.topics.catalog(log), Arc::clone(&self.metrics));
+                Coordinator::load(Arc::clone(&state), self.topics.catalog(log), Arc::clone(&self.metrics), self.limits);
             tokio::spawn(coordinator.run(asked));
             Ok(Begun { state, commands })
         };

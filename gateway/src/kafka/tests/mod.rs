@@ -34,7 +34,7 @@ fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
     let metrics = Arc::new(Metrics::new());
     Arc::new(KafkaDoor {
         reader,
-        groups: Arc::new(Groups::new(metrics.clone())),
+        groups: Arc::new(Groups::new(metrics.clone(), config.kafka.groups)),
         metrics,
         security: Arc::new(Security::new(log.clone(), Arc::clone(&config))),
         tls: None,

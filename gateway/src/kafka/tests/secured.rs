@@ -81,7 +81,7 @@ impl Secured {
         let door = KafkaDoor {
             log: log.clone(),
             reader: Reader::new(None),
-            groups: Arc::new(Groups::new(Arc::clone(&metrics))),
+            groups: Arc::new(Groups::new(Arc::clone(&metrics), config.kafka.groups)),
             metrics: Arc::clone(&metrics),
             security: Arc::clone(&security),
             tls: crate::node::tls::load(&config).unwrap().kafka.map(|tls| Arc::new(ArcSwap::from_pointee(tls))),
