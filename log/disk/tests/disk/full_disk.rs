@@ -36,7 +36,7 @@ async fn appends_are_refused_metadata_and_internal_topics_go_on_and_all_resumes_
     let files = SimFiles::new(1);
     let log = open(&files);
     let topic = log.create_topic("t", 1, uncompressed()).await.unwrap();
-    let state = log.create_topic("_state", 1, TopicConfig::internal()).await.unwrap();
+    let state = log.create_topic("_alert_state", 1, TopicConfig::internal()).await.unwrap();
     let partition = Arc::clone(&topic.partitions[0]);
     files.set_faults(Faults { capacity: Some(10 * MIB), ..Faults::default() });
     let big = "x".repeat(300_000);
@@ -73,7 +73,7 @@ async fn appends_are_refused_metadata_and_internal_topics_go_on_and_all_resumes_
         kept,
         "all but the one below the log start"
     );
-    assert_eq!(values(&log.topic("_state").unwrap().partitions[0]), ["state"]);
+    assert_eq!(values(&log.topic("_alert_state").unwrap().partitions[0]), ["state"]);
     assert!(log.topic("more").is_some());
 }
 
@@ -83,7 +83,7 @@ async fn another_program_that_fills_the_disk_does_not_get_the_reserve() {
     let log = open(&files);
     let topic = log.create_topic("t", 1, uncompressed()).await.unwrap();
     let state = log.create_topic(
-        "_state",
+        "_alert_state",
         1,
         TopicConfig { compression_type: CompressionType::None, ..TopicConfig::internal() },
     );
