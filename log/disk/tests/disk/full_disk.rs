@@ -21,6 +21,11 @@ fn uncompressed() -> TopicConfig {
     TopicConfig { compression_type: CompressionType::None, remote_storage_enable: false, ..TopicConfig::default() }
 }
 
+/// For records without keys.
+fn internal() -> TopicConfig {
+    TopicConfig { compact: false, ..TopicConfig::internal() }
+}
+
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if condition() {
@@ -36,7 +41,7 @@ async fn appends_are_refused_metadata_and_internal_topics_go_on_and_all_resumes_
     let files = SimFiles::new(1);
     let log = open(&files);
     let topic = log.create_topic("t", 1, uncompressed()).await.unwrap();
-    let state = log.create_topic("_alert_state", 1, TopicConfig::internal()).await.unwrap();
+    let state = log.create_topic("_alert_state", 1, internal()).await.unwrap();
     let partition = Arc::clone(&topic.partitions[0]);
     files.set_faults(Faults { capacity: Some(10 * MIB), ..Faults::default() });
     let big = "x".repeat(300_000);
@@ -82,11 +87,8 @@ async fn another_program_that_fills_the_disk_does_not_get_the_reserve() {
     let files = SimFiles::new(3);
     let log = open(&files);
     let topic = log.create_topic("t", 1, uncompressed()).await.unwrap();
-    let state = log.create_topic(
-        "_alert_state",
-        1,
-        TopicConfig { compression_type: CompressionType::None, ..TopicConfig::internal() },
-    );
+    let state =
+        log.create_topic("_alert_state", 1, TopicConfig { compression_type: CompressionType::None, ..internal() });
     let state = state.await.unwrap();
     files.set_faults(Faults { capacity: Some(12 * MIB), ..Faults::default() });
     let big = "x".repeat(300_000);
