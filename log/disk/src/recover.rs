@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay_log::partition::{EpochCache, Producers, Restored, Segment, Starts, believable};
-use forebay_log::record::Batches;
+use forebay_log::record::BatchHeader;
 use forebay_log::segment::{FileKind, Indexes, Scan, ScanProblem, TimeIndex, parse_file_name, scan};
 use forebay_log::{Millis, Offset};
 use tracing::{error, warn};
@@ -24,8 +24,11 @@ use crate::swap;
 
 /// How long after a write its producer may still repeat it, not knowing that it was stored; clients give up sooner.
 pub(crate) const PRODUCER_MEMORY_MS: i64 = 15 * 60_000;
-/// How much of a closed segment is read for what producers wrote last.
-const PRODUCER_MEMORY_BYTES: u64 = 4 << 20;
+/// How far back closed segments are read for what producers wrote last, in entries of their indexes: at least as many batches, or
+/// 4 MiB of smaller ones. A producer sends no more than five ahead of its answers.
+const PRODUCER_MEMORY_ENTRIES: usize = 1024;
+/// Bytes read at once meanwhile: the headers of several small batches, or of one large one.
+const PRODUCER_MEMORY_READ: usize = 8 << 10;
 
 /// What recovery needs to know of a partition.
 pub(crate) struct Recovery<'a> {
@@ -61,9 +64,7 @@ impl Recovery<'_> {
             known.push(meta);
         }
         let mut producers = Producers::default();
-        if let (Some(closed), Some(meta)) = (segments.last(), known.last()) {
-            self.remember(closed, meta, &mut producers)?;
-        }
+        self.remember(&segments, &known, &mut producers)?;
         let floor = self.point.max(starts.log_start).max(starts.tiered);
         let mut log_end = floor;
         if let Some(&base) = bases.last() {
@@ -232,22 +233,19 @@ impl Recovery<'_> {
         })
     }
 
-    /// What producers wrote at the end of a closed segment, when it is so recent that they may still repeat it.
-    fn remember(&self, closed: &SegmentFile, meta: &Segment, producers: &mut Producers) -> io::Result<()> {
-        if meta.appended.0 + PRODUCER_MEMORY_MS < self.now.0 {
-            return Ok(());
-        }
-        let from = closed.position_before_end(PRODUCER_MEMORY_BYTES)?;
-        let mut tail = vec![0; usize::try_from(meta.bytes.saturating_sub(from)).unwrap_or(0)];
-        let read = read_full(closed.file()?.as_ref(), from, &mut tail)?;
-        tail.truncate(read);
-        for batch in Batches::new(tail.into()) {
-            let Ok((header, batch)) = batch else { break };
-            if header.check_crc(&batch).is_ok() {
-                producers.restore(&header);
+    /// What producers wrote at the end of the closed segments, when it is so recent that they may still repeat it.
+    fn remember(&self, closed: &[Arc<SegmentFile>], metas: &[Segment], producers: &mut Producers) -> io::Result<()> {
+        let mut left = PRODUCER_MEMORY_ENTRIES;
+        let mut from = Vec::new();
+        for (segment, meta) in closed.iter().zip(metas).rev() {
+            if left == 0 || meta.appended.0 + PRODUCER_MEMORY_MS < self.now.0 {
+                break;
             }
+            let (position, entries) = segment.position_before_entries(left)?;
+            left = left.saturating_sub(entries.max(1));
+            from.push((segment, position, meta.bytes));
         }
-        Ok(())
+        from.into_iter().rev().try_for_each(|(segment, position, end)| headers(segment, position, end, producers))
     }
 
     fn report(&self, base: Offset, scanned: &Scan) {
@@ -276,6 +274,26 @@ impl Recovery<'_> {
         let segment = SegmentFile::active(Arc::clone(self.files), self.dir, base, 0, file, indexes);
         Ok((Arc::new(segment), meta))
     }
+}
+
+/// Takes in the headers of the batches from `position` on. They were checked when they were written or at this start.
+fn headers(segment: &SegmentFile, mut position: u64, end: u64, producers: &mut Producers) -> io::Result<()> {
+    let file = segment.file()?;
+    let mut window = vec![0; PRODUCER_MEMORY_READ];
+    while position < end {
+        let read = read_full(file.as_ref(), position, &mut window)?;
+        let mut at = 0;
+        while let Some(Ok(header)) = window.get(at..read).map(BatchHeader::parse) {
+            producers.restore(&header);
+            at += header.size;
+        }
+        if at == 0 {
+            // Damage, which was reported.
+            return Ok(());
+        }
+        position += at as u64;
+    }
+    Ok(())
 }
 
 /// The offset after the last good batch in front of `position`.

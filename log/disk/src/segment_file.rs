@@ -220,13 +220,13 @@ impl SegmentFile {
         Ok(good)
     }
 
-    /// Where a batch begins, as near as the index tells to `bytes` before the end.
-    pub(crate) fn position_before_end(&self, bytes: u64) -> io::Result<u64> {
-        let limit = self.readable().saturating_sub(bytes);
+    /// Where a batch begins, so many entries of the index before the end, and how many entries there are from there on.
+    pub(crate) fn position_before_entries(&self, entries: usize) -> io::Result<(u64, usize)> {
         self.with_indexes(|offsets, _| {
-            let entries = offsets.entries();
-            let after = entries.partition_point(|entry| u64::from(entry.position) <= limit);
-            after.checked_sub(1).and_then(|last| entries.get(last)).map_or(0, |entry| u64::from(entry.position))
+            let all = offsets.entries();
+            let skipped = all.len().saturating_sub(entries);
+            let position = skipped.checked_sub(1).and_then(|last| all.get(last)).map_or(0, |e| u64::from(e.position));
+            (position, all.len() - skipped)
         })
     }
 

@@ -2,4 +2,5 @@
 
 mod compaction;
 mod files;
+mod producers;
 mod simulation;
