@@ -6,10 +6,12 @@ import pathlib
 import re
 import subprocess
 import tempfile
+import time
 import unittest
 import uuid
 
 import tools
+from confluent_kafka import Producer
 from gateway import Gateway, eventually
 
 TOOLS = "org.apache.kafka.tools."
@@ -114,6 +116,35 @@ class JavaTools(unittest.TestCase):
             self.java(CONFIGS, "--alter", *entity, "--add-config", "retention.ms=never")
         node = self.gateway.get("/api/v1/status")["node"]
         self.assertIn("configs", self.java(CONFIGS, "--describe", "--entity-type", "brokers", "--entity-name", str(node), "--all"))
+
+    def seconds_to_send(self, client_id, topic, records=30):
+        """How long 30 records of 10 KB take a client of this id, and the longest throttle that it was told of in ms."""
+        throttles = [0]
+        settings = {"bootstrap.servers": self.bootstrap, "client.id": client_id, "batch.num.messages": 1, "linger.ms": 0}
+        producer = Producer({**settings, "throttle_cb": lambda event: throttles.append(int(event.throttle_time * 1000))})
+        began = time.monotonic()
+        for _ in range(records):
+            producer.produce(topic, b"x" * 10_000)
+        self.assertEqual(producer.flush(60), 0)
+        return time.monotonic() - began, max(throttles)
+
+    def test_a_client_over_its_quota_is_slowed_down(self):
+        topic = self.topic(1)
+        entity = ("--entity-type", "clients", "--entity-name", "greedy")
+        self.java(CONFIGS, "--alter", *entity, "--add-config", "producer_byte_rate=100000,consumer_byte_rate=200000")
+        described = self.java(CONFIGS, "--describe", *entity)
+        self.assertIn("producer_byte_rate=100000", described)
+        self.assertIn("consumer_byte_rate=200000", described)
+        # 300 KB, of which the first second's worth goes at once.
+        seconds, throttle = self.seconds_to_send("greedy", topic)
+        self.assertGreater(seconds, 1.5)
+        self.assertGreater(throttle, 0)
+        self.assertEqual(self.seconds_to_send("modest", topic)[1], 0)
+        self.java(CONFIGS, "--alter", *entity, "--delete-config", "producer_byte_rate,consumer_byte_rate")
+        self.assertNotIn("byte_rate", self.java(CONFIGS, "--describe", *entity))
+        self.assertEqual(self.seconds_to_send("greedy", topic)[1], 0)
+        with self.assertRaisesRegex(AssertionError, "(?i)request_percentage"):
+            self.java(CONFIGS, "--alter", *entity, "--add-config", "request_percentage=50")
 
     def test_console_producer_and_consumer(self):
         topic = self.topic(1)
