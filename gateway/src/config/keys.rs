@@ -123,7 +123,7 @@ pub(super) const KEYS: &[Key] = &[
     key(TOPIC_DEFAULTS, "remote.storage.enable", Kind::Bool, "true", "offload closed segments to the lake"),
     key(TOPIC_DEFAULTS, "compression.type",
         Kind::Choice(&["none", "uncompressed", "gzip", "snappy", "lz4", "zstd", "producer"]), "zstd",
-        "what gathered batches are compressed with; batches of Kafka producers stay as sent"),
+        "what gathered batches are compressed with; those of Kafka producers only where a topic sets its own"),
     key(TOPIC_DEFAULTS, "max.message.bytes", size(1024, limits::MAX_BATCH_BYTES as i64), "1048588", "largest record batch, as stored"),
     key(TOPIC_DEFAULTS, "cleanup.policy", Kind::Choice(&["delete", "compact", "compact,delete"]), "delete",
         "what happens to old records; compact keeps each key's last value, and the topic out of the lake"),

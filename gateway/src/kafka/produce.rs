@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_disk::{AppendData, Appended, Partition, Ticket, Topic};
 use forebay_log::limits::BATCH_HEADER_BYTES;
-use forebay_log::record::{BatchHeader, BatchProblem, Compression};
+use forebay_log::record::{BatchHeader, BatchProblem, Compression, Retained, recompress};
+use forebay_log::topic::CompressionType;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::{ProduceRequest, TopicProduceData};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, ProduceResponse, TopicProduceResponse};
@@ -83,6 +84,8 @@ struct Rules {
     version: i16,
     /// Every in-sync replica must have it.
     all: bool,
+    /// `compression.type` of topics that do not set their own.
+    default_codec: CompressionType,
     deadline: Instant,
 }
 
@@ -96,7 +99,8 @@ pub(crate) async fn submit(shared: &Shared, caller: &Caller, version: i16, reque
     let wait = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(MAX_PRODUCE_WAIT);
     let deadline = Instant::now() + wait;
     let refused = refuse_request(&request);
-    let rules = Rules { version, all: request.acks == ALL, deadline };
+    let default_codec = shared.door.config.topic_defaults.config.compression_type;
+    let rules = Rules { version, all: request.acks == ALL, default_codec, deadline };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut bytes = 0;
     for data in request.topic_data {
@@ -156,6 +160,7 @@ async fn append(
     let partition = partition(topic, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let records = records.unwrap_or_default();
     check_batch(&records, rules.version)?;
+    let records = recompressed(topic, rules.default_codec, records)?;
     let data = AppendData::Batches(records);
     let submit =
         async { if rules.all { partition.submit(data).await } else { partition.submit_to_leader(data).await } };
@@ -185,6 +190,23 @@ fn check_batch(records: &Bytes, version: i16) -> Result<(), Refusal> {
         return Err(Refusal::new(ResponseError::InvalidRecord, "transactions are not served"));
     }
     Ok(())
+}
+
+/// The batch in the codec that its topic asks for. The node's default is for records that are gathered here: what a producer
+/// has compressed, or not, stays as it is, unless the topic itself says otherwise.
+fn recompressed(topic: &Topic, default: CompressionType, records: Bytes) -> Result<Bytes, Refusal> {
+    let wanted = topic.config().compression_type;
+    let Some(codec) = wanted.codec().filter(|_| wanted != default) else { return Ok(records) };
+    let header = BatchHeader::parse(&records).map_err(batch_refusal)?;
+    if header.compression().map_err(batch_refusal)? == codec {
+        return Ok(records);
+    }
+    header.check_crc(&records).map_err(batch_refusal)?;
+    match recompress(&header, &records, codec).map_err(batch_refusal)? {
+        Retained::Batch(batch) => Ok(batch),
+        // Larger than any batch may be: it stays as it came.
+        Retained::TooLarge => Ok(records),
+    }
 }
 
 fn batch_refusal(problem: BatchProblem) -> Refusal {

@@ -11,7 +11,7 @@ use crate::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS
 use crate::record::{
     BatchBuilder, BatchHeader, BatchProblem, Batches, Compression, RecordChunk, validate, validate_records,
 };
-use crate::topic::{CompressionType, TopicConfig};
+use crate::topic::TopicConfig;
 use crate::units::{Epoch, Millis, Offset};
 
 /// Bytes in front of a batch that the checksum does not cover and the log writes: base offset, length, leader epoch.
@@ -90,14 +90,8 @@ fn refusal(problem: BatchProblem) -> AppendError {
 }
 
 fn codec(config: &TopicConfig) -> Compression {
-    match config.compression_type {
-        CompressionType::Gzip => Compression::Gzip,
-        CompressionType::Snappy => Compression::Snappy,
-        CompressionType::Lz4 => Compression::Lz4,
-        CompressionType::Zstd => Compression::Zstd,
-        // Gathered records came without a codec of their own.
-        CompressionType::None | CompressionType::Producer => Compression::None,
-    }
+    // Gathered records came without a codec of their own.
+    config.compression_type.codec().unwrap_or(Compression::None)
 }
 
 /// What building looks at besides the appends.

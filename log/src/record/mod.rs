@@ -16,7 +16,7 @@ pub use builder::BatchBuilder;
 pub use chunk::RecordChunk;
 pub use compression::Compression;
 pub use reader::{Headers, Record, RecordHeader, RecordReader, RecordRef};
-pub use retain::{Retained, empty_batch, retain};
+pub use retain::{Retained, empty_batch, recompress, retain};
 pub use validate::{NO_KEY, validate, validate_records};
 
 #[cfg(test)]

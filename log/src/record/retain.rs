@@ -26,6 +26,24 @@ pub fn retain(
     keep: &[bool],
     horizon: Option<Millis>,
 ) -> Result<Retained, BatchProblem> {
+    rewrite(header, batch, |n| keep.get(n) == Some(&true), horizon, header.compression()?)
+}
+
+/// The batch with all of its records, compressed by another codec.
+///
+/// # Errors
+/// A batch that cannot be decoded.
+pub fn recompress(header: &BatchHeader, batch: &Bytes, codec: Compression) -> Result<Retained, BatchProblem> {
+    rewrite(header, batch, |_| true, None, codec)
+}
+
+fn rewrite(
+    header: &BatchHeader,
+    batch: &Bytes,
+    keep: impl Fn(usize) -> bool,
+    horizon: Option<Millis>,
+    codec: Compression,
+) -> Result<Retained, BatchProblem> {
     let mut header = *header;
     let mut raw = vec![0; BATCH_HEADER_BYTES];
     let mut body = Vec::new();
@@ -33,10 +51,11 @@ pub fn retain(
     let base = horizon.unwrap_or(header.base_timestamp);
     let (mut count, mut max_timestamp) = (0, Millis(i64::MIN));
     let mut records = RecordReader::new(&header, batch)?;
-    let mut keep = keep.iter();
+    let mut n = 0;
     while let Some(record) = records.next_ref() {
         let record = record?;
-        if keep.next() != Some(&true) {
+        n += 1;
+        if !keep(n - 1) {
             continue;
         }
         body.clear();
@@ -52,7 +71,6 @@ pub fn retain(
         count += 1;
         max_timestamp = max_timestamp.max(record.timestamp);
     }
-    let codec = header.compression()?;
     let packed = codec.compress_behind(BATCH_HEADER_BYTES, &raw[BATCH_HEADER_BYTES..]);
     let (codec, mut bytes) = match packed {
         Some(packed) if packed.len() < raw.len() => (codec, packed),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::record::Compression;
+
 /// Kafka's `compression.type`: what gathered batches are compressed with; `Producer` keeps what came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompressionType {
@@ -27,6 +29,19 @@ impl CompressionType {
     pub(super) fn named(name: &str) -> Option<CompressionType> {
         let name = if name == "none" { "uncompressed" } else { name };
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(codec, _)| *codec)
+    }
+
+    /// The codec itself; `None` where what came is kept.
+    #[must_use]
+    pub fn codec(self) -> Option<Compression> {
+        match self {
+            CompressionType::None => Some(Compression::None),
+            CompressionType::Gzip => Some(Compression::Gzip),
+            CompressionType::Snappy => Some(Compression::Snappy),
+            CompressionType::Lz4 => Some(Compression::Lz4),
+            CompressionType::Zstd => Some(Compression::Zstd),
+            CompressionType::Producer => None,
+        }
     }
 
     pub(super) fn name(self) -> &'static str {

@@ -231,3 +231,32 @@ async fn append_time_and_in_sync_replicas_are_what_the_topic_says() {
     }
     assert!(BatchHeader::parse(&keyed(None, None, 3)).is_ok_and(|header| header.producer_id == 3));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topics_own_codec_holds_for_producers_batches_too() {
+    let door = open().await;
+    let mut client = door.client().await;
+    let value = "again and ".repeat(200);
+    for (name, codec, stored) in [
+        ("squeezed", Some("gzip"), Compression::Gzip),
+        ("plain", None, Compression::None),
+        ("kept", Some("producer"), Compression::None),
+    ] {
+        let configs: Vec<_> =
+            codec.map(|codec| ("compression.type".to_owned(), codec.to_owned())).into_iter().collect();
+        client.create_topic(name, Some(1), None, &configs).await.unwrap();
+        let mut stream = door.raw().await;
+        for _ in 0..2 {
+            let produced = ask(&mut stream, &produce(name, 0, -1, keyed(Some("k"), Some(&value), 9)), 9).await;
+            let part = &produced.responses[0].partition_responses[0];
+            assert_eq!((part.error_code, part.base_offset), (0, 0), "{name}: a repeat is known again");
+        }
+        let leader = client.topic(name, false).await.unwrap().partitions[0].leader;
+        let fetched = client.fetch(leader, name, &[(0, Offset(0))], 1 << 20, Duration::ZERO).await.unwrap();
+        let (header, batch) = Batches::new(fetched[0].batches.clone()).next().unwrap().unwrap();
+        header.check_crc(&batch).unwrap();
+        assert_eq!((header.compression().unwrap(), header.producer_id), (stored, 9), "{name}");
+        let record = forebay_log::record::RecordReader::new(&header, &batch).unwrap().next().unwrap().unwrap();
+        assert_eq!((record.value.as_deref(), record.timestamp), (Some(value.as_bytes()), Millis(1000)), "{name}");
+    }
+}
