@@ -12,6 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::super::topics::topic_name;
 use super::admin::{ask, keyed};
 use super::door::{open, produce};
+use super::secured::{SASL, Secured};
 
 fn text(s: &str) -> StrBytes {
     StrBytes::from_string(s.to_owned())
@@ -80,4 +81,16 @@ async fn quotas_are_described_and_wrong_ones_refused() {
         let code = ask(&mut stream, &alter(key, Some(rate)), 1).await.entries[0].error_code;
         assert_eq!(code, ResponseError::InvalidRequest.code(), "{key} {rate}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_hold_after_a_restart() {
+    let mut door = Secured::open(SASL).await;
+    let mut stream = door.raw_of("admin", "admin-secret").await;
+    assert_eq!(ask(&mut stream, &alter("producer_byte_rate", Some(100.0)), 1).await.entries[0].error_code, 0);
+    door.restart().await;
+    door.log_in("PLAIN", "admin", "admin-secret").await.unwrap().create_topic("t", Some(1), None, &[]).await.unwrap();
+    let mut stream = door.raw_of("alice", "alice-secret").await;
+    let request = produce("t", 0, -1, keyed(None, Some(&"x".repeat(1000)), -1));
+    assert!(ask(&mut stream, &request, 9).await.throttle_time_ms > 1000);
 }
