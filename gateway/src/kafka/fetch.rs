@@ -21,6 +21,7 @@ use super::api::Api;
 use super::dispatch::Caller;
 use super::errors::Refusal;
 use super::fetch_cold::{ColdReads, ColdTarget};
+use super::fetch_compacted::read_records;
 use super::fetch_response::{Frame, PartitionAnswer, TopicAnswer};
 use super::guard::{Field, INT8, INT32, INT64, Kind, Struct, Tag, UUID};
 use super::limits::{
@@ -320,7 +321,7 @@ fn read_one(
     if from >= marks.high_watermark || (take == 0 && !first) {
         return Ok((answer(marks, Bytes::new()), false));
     }
-    let fetched = match partition.read(from, take.max(1)) {
+    let fetched = match read_records(partition, from, take.max(1)) {
         // It has just left the local log.
         Err(ReadError::Tiered { .. }) => return Ok((answer(marks, Bytes::new()), true)),
         read => read?,

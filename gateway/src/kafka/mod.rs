@@ -30,6 +30,7 @@ mod dispatch;
 mod errors;
 mod fetch;
 mod fetch_cold;
+mod fetch_compacted;
 mod fetch_response;
 mod fetch_session;
 mod find_coordinator;

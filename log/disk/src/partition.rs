@@ -90,6 +90,10 @@ impl Partition {
     pub fn watch(&self) -> watch::Receiver<Watermarks> {
         self.shared.marks.subscribe()
     }
+    /// Whether there may be batches without records, which compaction leaves where others were.
+    pub fn may_have_empty_batches(&self) -> bool {
+        self.config.load().compact || self.shared.compacted.load(Ordering::Acquire) > 0
+    }
     /// Why the partition takes no writes, when it does not.
     pub fn offline(&self) -> Option<String> {
         self.shared.offline.load().as_deref().cloned()

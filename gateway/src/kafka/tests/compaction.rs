@@ -42,6 +42,7 @@ async fn of_each_key_the_last_value_stays_and_offsets_do_not_move() {
             let fetched = client.fetch(1, "limits", &[(0, next)], 1 << 20, Duration::ZERO).await.unwrap();
             for batch in Batches::new(fetched[0].batches.clone()) {
                 let (header, batch) = batch.unwrap();
+                assert!(header.record_count > 0, "librdkafka cannot read a batch without records");
                 for record in RecordReader::new(&header, &batch).unwrap().map(Result::unwrap) {
                     let value = record.value.map(|v| String::from_utf8_lossy(&v).split(' ').next().unwrap().to_owned());
                     read.push((record.offset.0, String::from_utf8_lossy(&record.key.unwrap()).into_owned(), value));
