@@ -300,7 +300,9 @@ class ConsumerGroups(unittest.TestCase):
         command = ["java", "-Xmx256m", "-cp", java_classpath("kafka", KAFKA), TOOLS + "consumer.ConsoleConsumer"]
         command += ["--bootstrap-server", self.bootstrap, "--topic", topic, "--group", group, "--from-beginning"]
         command += ["--consumer-property", "group.protocol=consumer", *args]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
+        return process
 
     def test_javas_console_consumers_share_a_topic(self):
         topic, group = self.topic(), name("java")
@@ -333,7 +335,8 @@ class ConsumerGroups(unittest.TestCase):
 
         eventually(taken_over, 90)
         consumers[1].send_signal(signal.SIGINT)
-        out += consumers[1].communicate(timeout=30)[0].splitlines()
+        # Kafka's client gives its own goodbye 30 s.
+        out += consumers[1].communicate(timeout=90)[0].splitlines()
         # What the killed one had printed and not committed comes once more.
         self.assertEqual(set(out), {f"reading {n}" for n in range(500)})
         self.assertGreaterEqual(len(out), 1000)
