@@ -12,14 +12,15 @@ const MAX_LINES_WITH_TESTS: usize = 560;
 const ARROWS: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("log/disk", &["forebay-log"]),
+    ("cluster", &["forebay-log", "forebay-disk"]),
     ("tiering", &["forebay-log"]),
     ("sinks", &["forebay-log", "forebay-tiering"]),
-    ("gateway", &["forebay-log", "forebay-disk", "forebay-tiering", "forebay-sinks"]),
+    ("gateway", &["forebay-log", "forebay-disk", "forebay-cluster", "forebay-tiering", "forebay-sinks"]),
     ("examples", &[]),
 ];
 
 /// Folders of product code, whose modules ARCHITECTURE.md names.
-const PRODUCT: &[&str] = &["log/src", "log/disk/src", "tiering/src", "sinks/src", "gateway/src"];
+const PRODUCT: &[&str] = &["log/src", "log/disk/src", "cluster/src", "tiering/src", "sinks/src", "gateway/src"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()

@@ -1,0 +1,4 @@
+//! Nodes among each other: the links between them, and the quorum that keeps the cluster's metadata.
+
+pub mod link;
+pub mod quorum;
