@@ -146,7 +146,7 @@ fn route(timestamp: Option<&'static str>) -> Box<dyn FnMut()> {
 fn gather() -> Box<dyn FnMut()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let files = Arc::new(SimFiles::new(1));
-    let log = Log::open(files, LogOptions { shards: 1, fsync: false }).expect("an empty directory");
+    let log = Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).expect("an empty directory");
     runtime.block_on(log.create_topic("readings", 8, TopicConfig::default())).expect("a new topic");
     let (router, messages) = (Arc::new(router(Some("/ts"))), messages());
     Box::new(move || {

@@ -8,12 +8,12 @@ mod readings;
 use std::hint::black_box;
 
 use bytes::Bytes;
-use forebay_log::partition::{Append, AppendData, Effect, EpochCache, Event, Partition, Persist, Restored};
-use forebay_log::partition::{Producers, Starts};
+use forebay_log::partition::{Append, AppendData, Effect, EpochCache, Event, Leadership, Partition, Persist};
+use forebay_log::partition::{Producers, Restored, Starts};
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::{BatchBuilder, BatchHeader, Compression, RecordChunk, RecordReader};
 use forebay_log::topic::CompressionType;
-use forebay_log::{Epoch, Millis, Offset, TopicConfig};
+use forebay_log::{Epoch, Millis, Offset, PartitionEpoch, TopicConfig};
 use pieces::Piece;
 
 /// Readings of one batch: what a busy group commit gathers for a partition.
@@ -111,17 +111,22 @@ fn append() -> Box<dyn FnMut()> {
     let restored = Restored {
         segments: Vec::new(),
         log_end: Offset(0),
+        high_watermark: Offset(0),
         starts: Starts::default(),
         epochs: EpochCache::default(),
         producers: Producers::default(),
     };
     let now = Millis(1_767_225_600_000);
     let mut partition: Partition<usize> = Partition::new(config, now, restored);
+    let alone =
+        Leadership { epoch: Epoch(0), partition_epoch: PartitionEpoch(0), followers: Vec::new(), in_sync: Vec::new() };
+    partition.handle(now, Event::Lead(alone), &mut Vec::new());
     let payloads = readings::payloads(BATCH);
     let mut effects = Vec::new();
     Box::new(move || {
         let parts = payloads.chunks(BATCH / 10).enumerate();
-        let appends = parts.map(|(token, part)| Append { data: AppendData::Chunk(chunk(part)), token }).collect();
+        let appends =
+            parts.map(|(token, part)| Append { data: AppendData::Chunk(chunk(part)), all: true, token }).collect();
         partition.handle(now, Event::Append(appends), &mut effects);
         let mut answered = 0;
         while !effects.is_empty() {

@@ -21,6 +21,12 @@ pub enum AppendError {
     NotLeader,
     #[error("not enough in-sync replicas")]
     NotEnoughReplicas,
+    /// It is in the log, but was replicated less often than `min.insync.replicas` asks for.
+    #[error("not enough in-sync replicas when the records were to be acknowledged; they may still be kept")]
+    NotEnoughReplicasAfterAppend,
+    /// What a follower received is not from the leader of the epoch that it follows.
+    #[error("another leader epoch")]
+    FencedLeaderEpoch,
     /// An idempotent producer's batch does not follow its last one: one in between was lost (KIP-98).
     #[error("the producer's sequence numbers have a gap here")]
     OutOfOrderSequence,

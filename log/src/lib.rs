@@ -13,4 +13,4 @@ pub mod units;
 
 pub use error::{AppendError, ReadError};
 pub use topic::TopicConfig;
-pub use units::{Epoch, Millis, Offset};
+pub use units::{Epoch, Incarnation, Millis, NodeId, Offset, PartitionEpoch};

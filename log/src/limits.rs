@@ -56,6 +56,9 @@ pub const MAX_CLOCK_LEAD_MS: i64 = 24 * 60 * 60_000;
 /// How often the recovery points are written when they have moved, in milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 
+/// Default `replica.lag.time.max.ms`: how long a follower may be behind and stay in sync, in milliseconds.
+pub const REPLICA_LAG_TIME_MAX_MS: i64 = 10_000;
+
 /// How often partitions are looked at for compaction, in milliseconds.
 pub const CLEANER_INTERVAL_MS: u64 = 1000;
 /// Most bytes that the keys of one compaction pass take (Kafka's `log.cleaner.dedupe.buffer.size`); what has no room waits for

@@ -30,6 +30,18 @@ unit!(
     Epoch, i32
 );
 unit!(
+    /// Number of a node in its cluster.
+    NodeId, i32
+);
+unit!(
+    /// Raised at each change of a partition's replicas, in-sync replicas or leader (KIP-497).
+    PartitionEpoch, i32
+);
+unit!(
+    /// Which start of a node this is: raised each time that its process registers with the controller.
+    Incarnation, u64
+);
+unit!(
     /// Milliseconds since 1970-01-01T00:00:00Z.
     Millis, i64
 );

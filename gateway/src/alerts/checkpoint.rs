@@ -193,7 +193,7 @@ mod tests {
     async fn a_checkpoint_of_many_parts_is_replaced_as_a_whole_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = RealFiles::open(folder.path()).expect("a directory");
-        let log = Log::open(files, LogOptions { shards: 1, fsync: false }).expect("a log");
+        let log = Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).expect("a log");
         let state = StateTopic::open(&log, "_alert_state").await.expect("a state topic");
         let open = || Checkpoints::new(state.clone(), "readings", "id", 3);
         assert!(open().load().is_none());

@@ -161,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let open = || {
             let files = RealFiles::open(folder.path()).expect("a directory");
-            Log::open(files, LogOptions { shards: 1, fsync: false }).expect("a log")
+            Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).expect("a log")
         };
         let log = open();
         drop(Journal::open(&log).await.expect("made at the first start"));

@@ -53,7 +53,7 @@ impl Rig {
     pub(super) async fn open(folder: &Path) -> Log {
         eventually("the log opening", async || {
             let files = RealFiles::open(folder.join("data")).ok()?;
-            Log::open(files, LogOptions { shards: 1, fsync: false }).ok()
+            Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).ok()
         })
         .await
     }

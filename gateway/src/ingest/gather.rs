@@ -319,7 +319,8 @@ mod tests {
         };
         let router = Router::new(&[route]).unwrap_or_else(|error| panic!("{error}"));
         let files = RealFiles::open(dir.path()).unwrap_or_else(|error| panic!("{error}"));
-        let log = Log::open(files, LogOptions { shards: 2, fsync: false }).unwrap_or_else(|error| panic!("{error}"));
+        let log = Log::open(files, LogOptions { shards: 2, fsync: false, alone: true })
+            .unwrap_or_else(|error| panic!("{error}"));
         let made = log.create_topic("readings", partitions, config).await;
         assert!(made.is_ok());
         (log.clone(), Gather::new(log, Arc::new(router)))

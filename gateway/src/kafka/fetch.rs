@@ -360,7 +360,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn records_that_come_after_no_memory_was_taken_for_them_are_left_for_the_next_look() {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: false }).unwrap();
+        let log = Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: false, alone: true })
+            .unwrap();
         let topic = log.create_topic("readings", 1, TopicConfig::default()).await.unwrap();
         let shared = shared(log, crate::reader::Reader::new(None));
         let asked = FetchPartition::default().with_partition_max_bytes(1 << 20);

@@ -118,7 +118,7 @@ impl Node {
 
         let certificates = config.clone();
         let tls = tokio::task::spawn_blocking(move || tls::load(&certificates));
-        let options = LogOptions { shards: shards(), fsync: config.durability.fsync };
+        let options = LogOptions { shards: shards(), fsync: config.durability.fsync, alone: true };
         let node_id = config.node.id;
         let log = tokio::task::spawn_blocking(move || Log::open_as(node_id, files, options))
             .await?

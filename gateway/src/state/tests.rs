@@ -22,7 +22,7 @@ async fn open_log(dir: &TempDir) -> Log {
             opened => break opened.unwrap_or_else(|error| panic!("{error}")),
         }
     };
-    let options = LogOptions { shards: 1, fsync: false };
+    let options = LogOptions { shards: 1, fsync: false, alone: true };
     Log::open(files, options).unwrap_or_else(|error| panic!("{error}"))
 }
 

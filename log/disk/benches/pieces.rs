@@ -49,7 +49,7 @@ fn chunk(payloads: &[String]) -> RecordChunk {
 
 fn open(files: Arc<dyn Files>, segment_bytes: u64) -> (Runtime, Arc<Partition>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let log = Log::open(files, LogOptions { shards: 1, fsync: true }).expect("an empty directory");
+    let log = Log::open(files, LogOptions { shards: 1, fsync: true, alone: true }).expect("an empty directory");
     let config = TopicConfig {
         compression_type: CompressionType::None,
         segment_bytes,

@@ -195,6 +195,21 @@ impl Engine {
                     driver.machine.handle(now, event, &mut driver.effects);
                     driver.store.shared().publish(&driver.machine);
                 }
+                Effect::Truncate(cut) => {
+                    more = true;
+                    let event = match driver.store.truncate(&cut, now) {
+                        Ok(restored) => Event::Truncated(Box::new(restored)),
+                        Err(cause) => {
+                            let shared = driver.store.shared();
+                            error!(topic = %shared.topic, partition = shared.index, to = %cut.to, %cause,
+                                "partition is offline: its log cannot be cut to its leader's; retried each second");
+                            Event::TruncateFailed(fault(&self.space, &cause))
+                        }
+                    };
+                    driver.machine.handle(now, event, &mut driver.effects);
+                    driver.store.shared().publish(&driver.machine);
+                }
+                Effect::ProposeIsr(change) => driver.store.shared().propose_isr(change),
                 Effect::Delete(bases) => driver.store.delete(&bases),
                 Effect::Stamp(stamps) => driver.store.stamp(&stamps),
                 Effect::Watermarks(marks) => driver.store.shared().publish_marks(marks),

@@ -82,7 +82,9 @@ impl Work {
         let mut points = Points::new();
         for topic in self.care.topics.load().values() {
             for partition in &topic.partitions {
-                let point = if synced { partition.watermarks().log_end } else { active_base(partition) };
+                // Not beyond the high watermark: what lies above may have to be cut, and would be missed then.
+                let high_watermark = partition.watermarks().high_watermark;
+                let point = if synced { high_watermark } else { active_base(partition).min(high_watermark) };
                 points.insert((topic.id, partition.index()), point);
             }
         }

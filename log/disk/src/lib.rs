@@ -19,6 +19,7 @@ mod pool;
 mod read;
 mod real;
 mod recover;
+mod replica;
 mod sealed;
 mod segment_file;
 mod shard;
@@ -32,6 +33,7 @@ mod swap;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod truncate;
 mod unopened;
 
 pub use chain::Chain;
@@ -40,5 +42,6 @@ pub use forebay_log::partition::{ActiveProducer, AppendData, Appended, ClosedSeg
 pub use log::{Log, LogError, LogOptions};
 pub use partition::{Fetched, Partition, Ticket};
 pub use real::RealFiles;
+pub use replica::{IsrProposal, Observer};
 pub use stats::LogStats;
 pub use topic::{NewTopic, Topic};

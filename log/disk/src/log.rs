@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use forebay_log::TopicConfig;
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::cleaner::Cleaner;
 use crate::engine::Engine;
@@ -22,7 +22,9 @@ use crate::meta::Metadata;
 use crate::open::identify;
 use crate::points;
 use crate::pool::SyncPool;
+use crate::replica::IsrProposal;
 use crate::shard::{Mailboxes, Request, Shard};
+use crate::shared::Outbox;
 use crate::space::Space;
 use crate::stats::{LogStats, Stats};
 use crate::topic::{NewTopic, Topic};
@@ -35,6 +37,8 @@ pub struct LogOptions {
     pub shards: usize,
     /// fdatasync before an append completes; `false` leaves it to the page cache.
     pub fsync: bool,
+    /// Every partition is led here, from the start on; `false` leaves that to a controller ([`crate::Partition::lead`]).
+    pub alone: bool,
 }
 
 /// Why the log could not be opened, or a topic not be made.
@@ -85,6 +89,8 @@ pub(crate) struct Inner {
     pub(crate) unopened: Arc<UnopenedList>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) changed: watch::Sender<u64>,
+    pub(crate) outbox: Outbox,
+    proposals: Mutex<Option<mpsc::UnboundedReceiver<IsrProposal>>>,
     pub(crate) next_key: AtomicU64,
     /// The one that changes topics holds this; blocking threads only.
     pub(crate) metadata: Mutex<Metadata>,
@@ -128,6 +134,7 @@ impl Log {
         let cleaned = (Arc::clone(&files), Arc::clone(&topics));
         let care = Care { files: Arc::clone(&files), space: Arc::clone(&space), topics: Arc::clone(&topics) };
         let (changed, _) = watch::channel(0);
+        let (outbox, proposals) = mpsc::unbounded_channel();
         let inner = Inner {
             cluster_id: metadata.cluster_id.clone(),
             files,
@@ -139,6 +146,8 @@ impl Log {
             unopened,
             stats,
             changed,
+            outbox,
+            proposals: Mutex::new(Some(proposals)),
             next_key: AtomicU64::new(0),
             metadata: Mutex::new(metadata.clone()),
             running: Mutex::default(),
@@ -223,6 +232,11 @@ impl Log {
     /// Changes whenever a topic is made, altered or deleted.
     pub fn topics_changed(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
+    }
+
+    /// The changes of in-sync replicas that the controller is to be asked for; for the first who asks.
+    pub fn isr_proposals(&self) -> Option<mpsc::UnboundedReceiver<IsrProposal>> {
+        self.inner.proposals.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether appends are refused now because the disk is full.

@@ -1,7 +1,7 @@
 //! The tokens with which the shards answer requests, and the machine that carries them.
 
 use forebay_log::AppendError;
-use forebay_log::partition::{ActiveProducer, Appended, Outcome, Partition};
+use forebay_log::partition::{ActiveProducer, Appended, Follower, Outcome, Partition};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::chain::Chain;
@@ -21,6 +21,7 @@ pub(crate) enum Token {
     },
     Control(oneshot::Sender<Result<(), AppendError>>),
     Producers(oneshot::Sender<Vec<ActiveProducer>>),
+    Followers(oneshot::Sender<Vec<Follower>>),
 }
 
 impl Token {
@@ -51,9 +52,12 @@ impl Token {
             (Token::Control(reply), Outcome::Applied) => drop(reply.send(Ok(()))),
             (Token::Control(reply), Outcome::Refused(error)) => drop(reply.send(Err(error))),
             (Token::Producers(reply), Outcome::Producers(active)) => drop(reply.send(active)),
+            (Token::Followers(reply), Outcome::Followers(followers)) => drop(reply.send(followers)),
+            // A copy of the leader's batches is durable.
+            (Token::Control(reply), Outcome::Appended(_)) => drop(reply.send(Ok(()))),
             // Its caller hears of it by the drop.
-            (Token::Producers(_), Outcome::Refused(_)) => {}
-            (_, Outcome::Appended(_) | Outcome::Applied | Outcome::Producers(_)) => {
+            (Token::Producers(_) | Token::Followers(_), Outcome::Refused(_)) => {}
+            (_, Outcome::Appended(_) | Outcome::Applied | Outcome::Producers(_) | Outcome::Followers(_)) => {
                 debug_assert!(false, "each request is answered with what it asked for");
             }
         }

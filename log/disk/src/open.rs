@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use forebay_log::partition::Event;
-use forebay_log::{Epoch, Millis, Offset, TopicConfig};
+use forebay_log::partition::{Event, Leadership};
+use forebay_log::{Epoch, Millis, Offset, PartitionEpoch, TopicConfig};
 use uuid::Uuid;
 
 use crate::LogError;
@@ -67,6 +67,8 @@ pub(crate) struct OpenPartition {
     pub(crate) config: Arc<ArcSwap<TopicConfig>>,
     /// Its recovery point.
     pub(crate) point: Offset,
+    /// It leads at once, without a controller that says so.
+    pub(crate) alone: bool,
 }
 
 impl OpenPartition {
@@ -90,7 +92,11 @@ impl OpenPartition {
         let config = Arc::unwrap_or_clone(self.config.load_full());
         let mut machine = Machine::new(config, now, restored);
         // A new epoch at each start: a log that lost its unsynced tail is not taken for the one before (KIP-101).
-        machine.handle(now, Event::BecomeLeader { epoch, followers: Vec::new() }, &mut Vec::new());
+        if self.alone {
+            let (partition_epoch, followers, in_sync) = (PartitionEpoch(0), Vec::new(), Vec::new());
+            let word = Leadership { epoch, partition_epoch, followers, in_sync };
+            machine.handle(now, Event::Lead(word), &mut Vec::new());
+        }
         let active = segments.last().cloned().ok_or_else(|| io::Error::other("recovery made no segment"))?;
         self.shared.segments.store(Arc::new(segments));
         self.shared.publish_marks(machine.watermarks());

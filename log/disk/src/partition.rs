@@ -25,9 +25,6 @@ use crate::shard::{Mailbox, Request, control};
 use crate::shared::Shared;
 use crate::space::Space;
 
-/// Replicas of each partition that are in sync: a node alone has one.
-const IN_SYNC_REPLICAS: u32 = 1;
-
 /// Completes when the append is durable, or refused.
 pub struct Ticket {
     receiver: oneshot::Receiver<Result<Appended, AppendError>>,
@@ -136,16 +133,8 @@ impl Partition {
         submitted.inspect_err(|_| chain.break_off())
     }
 
-    async fn submit_to(
-        &self,
-        chain: Option<Chain>,
-        data: AppendData,
-        all_in_sync: bool,
-    ) -> Result<Ticket, AppendError> {
+    async fn submit_to(&self, chain: Option<Chain>, data: AppendData, all: bool) -> Result<Ticket, AppendError> {
         let config = self.config.load();
-        if all_in_sync && config.min_insync_replicas > IN_SYNC_REPLICAS {
-            return Err(AppendError::NotEnoughReplicas);
-        }
         match &data {
             AppendData::Batches(batches) => check_batches(batches, &config)?,
             AppendData::Chunk(chunk) if config.compact && !chunk.is_keyed() => {
@@ -169,7 +158,7 @@ impl Partition {
             return Err(AppendError::Offline("the topic is deleted".to_owned()));
         }
         let (reply, receiver) = oneshot::channel();
-        let append = Append { data, token: Token::Append { reply, permit: Some(permit), chain } };
+        let append = Append { data, all, token: Token::Append { reply, permit: Some(permit), chain } };
         self.mailbox.send(Request::Event(self.key, Event::Append(vec![append]))).await?;
         Ok(Ticket { receiver })
     }
@@ -189,15 +178,19 @@ impl Partition {
     /// [`ReadError::Tiered`] below the local start; [`ReadError::Corrupt`] when the batch asked for is damaged;
     /// [`ReadError::Offline`] while the partition cannot be opened.
     pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
+        self.read_below(from, max_bytes, self.watermarks().high_watermark)
+    }
+
+    pub(crate) fn read_below(&self, from: Offset, max_bytes: usize, end: Offset) -> Result<Fetched, ReadError> {
         let mut retried = false;
         self.check_open()?;
         loop {
             let watermarks = self.watermarks();
             self.check_range(from, &watermarks)?;
-            if from == watermarks.high_watermark {
+            if from >= end {
                 return Ok(Fetched { batches: Bytes::new(), watermarks });
             }
-            match self.read_local(from, watermarks.high_watermark, max_bytes) {
+            match self.read_local(from, end, max_bytes) {
                 Ok(batches) => return Ok(Fetched { batches, watermarks }),
                 // Retention may have removed the segment meanwhile: the watermarks tell.
                 Err(_) if !retried => retried = true,
@@ -217,7 +210,8 @@ impl Partition {
     }
 
     fn check_range(&self, asked: Offset, marks: &Watermarks) -> Result<(), ReadError> {
-        if asked < marks.log_start || asked > marks.high_watermark {
+        // A new leader may not know yet how far the high watermark was: who has read up to there is not out of range.
+        if asked < marks.log_start || asked > marks.log_end {
             return Err(ReadError::OutOfRange { asked, start: marks.log_start, end: marks.high_watermark });
         }
         if asked < marks.local_start {
@@ -258,10 +252,10 @@ impl Partition {
         Ok(None)
     }
 
-    fn end_of(&self, segment: &SegmentFile, high_watermark: Offset) -> Offset {
-        let closed = self.shared.closed.load();
-        let end = closed.iter().find(|c| c.base_offset == segment.base).map_or(high_watermark, |c| c.end_offset);
-        end.min(high_watermark)
+    fn end_of(&self, segment: &SegmentFile, limit: Offset) -> Offset {
+        let segments = self.shared.segments.load();
+        let next = segments.partition_point(|known| known.base <= segment.base);
+        segments.get(next).map_or(limit, |next| next.base.min(limit))
     }
 
     /// Closed segments wholly below the high watermark, oldest first.

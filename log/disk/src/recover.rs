@@ -95,7 +95,10 @@ impl Recovery<'_> {
             known.push(meta);
         }
         epochs.truncate(log_end);
-        Ok(Recovered { restored: Restored { segments: known, log_end, starts, epochs, producers }, segments })
+        // The recovery point is a high watermark that was durable; below the log start there is nothing to wait for.
+        let high_watermark = floor.min(log_end);
+        let restored = Restored { segments: known, log_end, high_watermark, starts, epochs, producers };
+        Ok(Recovered { restored, segments })
     }
 
     /// Base offsets of the segments, without those that a crash kept from being deleted.

@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use forebay_log::Offset;
-use forebay_log::partition::{ClosedSegment, EpochCache, Watermarks};
+use forebay_log::partition::{ClosedSegment, EpochCache, IsrChange, Watermarks};
 use forebay_log::topic::is_internal;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::machine::Machine;
+use crate::replica::{IsrProposal, Observer};
 use crate::segment_file::SegmentFile;
 use crate::stats::Stats;
+
+/// Where changes of in-sync replicas are proposed: never more than the node has partitions.
+pub(crate) type Outbox = mpsc::UnboundedSender<IsrProposal>;
 
 /// One partition, seen from outside its shard.
 pub(crate) struct Shared {
@@ -31,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) offline: ArcSwapOption<String>,
     /// The topic is deleted.
     pub(crate) removed: AtomicBool,
+    /// Whether this node leads it.
+    pub(crate) leading: AtomicBool,
+    pub(crate) observers: ArcSwap<Vec<Arc<dyn Observer>>>,
+    pub(crate) outbox: Outbox,
     /// Of [`Machine::closed_segments`] when it was last published.
     closed_version: AtomicU64,
     pub(crate) stats: Arc<Stats>,
@@ -39,7 +47,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// A partition that is not opened yet; all that is known of it is its recovery point. Its log start is not known: what
     /// lies below must not be taken for gone, or the lake would delete it.
-    pub(crate) fn new(topic: &str, index: u32, point: Offset, stats: Arc<Stats>) -> Shared {
+    pub(crate) fn new(topic: &str, index: u32, point: Offset, stats: Arc<Stats>, outbox: Outbox) -> Shared {
         let marks = Watermarks { log_start: Offset::ZERO, local_start: point, high_watermark: point, log_end: point };
         Shared {
             topic: topic.to_owned(),
@@ -54,6 +62,9 @@ impl Shared {
             compacted: AtomicI64::new(0),
             offline: ArcSwapOption::empty(),
             removed: AtomicBool::new(false),
+            leading: AtomicBool::new(false),
+            observers: ArcSwap::default(),
+            outbox,
             closed_version: AtomicU64::new(u64::MAX),
             stats,
         }
@@ -62,6 +73,7 @@ impl Shared {
     /// Publishes what the machine now says, apart from the watermarks, which it publishes itself.
     pub(crate) fn publish(&self, machine: &Machine) {
         self.epoch.store(machine.epoch().0, Ordering::Release);
+        self.leading.store(machine.leads(), Ordering::Release);
         if **self.epochs.load() != *machine.epochs() {
             self.epochs.store(Arc::new(machine.epochs().clone()));
         }
@@ -76,11 +88,20 @@ impl Shared {
         }
     }
 
+    pub(crate) fn propose_isr(&self, change: IsrChange) {
+        let proposal = IsrProposal { topic: self.topic.clone(), partition: self.index, change };
+        // Without a controller to ask there are no followers either.
+        let _ = self.outbox.send(proposal);
+    }
+
     pub(crate) fn publish_marks(&self, marks: Watermarks) {
-        self.marks.send_if_modified(|known| {
+        let changed = self.marks.send_if_modified(|known| {
             let changed = *known != marks;
             *known = marks;
             changed
         });
+        if changed {
+            self.observers.load().iter().for_each(|observer| observer.moved(&self.topic, self.index, &marks));
+        }
     }
 }

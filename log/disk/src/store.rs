@@ -4,17 +4,19 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_log::partition::{EpochCache, Placed, Repair, Work, Write};
+use forebay_log::partition::{EpochCache, Placed, Repair, Restored, Truncation, Work, Write};
 use forebay_log::segment::{FileKind, Indexes};
 use forebay_log::{Millis, Offset};
 
 use crate::files::{File, Files, remove_if_there, replace_file};
 use crate::layout::{segment_path, swap_path};
+use crate::recover::Recovered;
 use crate::segment_file::SegmentFile;
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::starts;
 use crate::swap::Swaps;
+use crate::truncate::Cut;
 
 /// A write that is in the file but not durable yet.
 struct Pending {
@@ -135,6 +137,20 @@ impl Store {
         Ok(())
     }
 
+    /// Cuts the log and opens what is left of it; may be done again after a failure.
+    pub(crate) fn truncate(&mut self, cut: &Truncation, now: Millis) -> io::Result<Restored> {
+        self.swaps.finish(self.files.as_ref(), &self.dir);
+        let high_watermark = self.shared.marks.borrow().high_watermark;
+        let (space, stats) = (self.space.as_ref(), self.shared.stats.as_ref());
+        let segments = self.shared.segments.load_full();
+        let (files, dir) = (&self.files, self.dir.as_path());
+        let run = Cut { files, dir, space, stats, segments: &segments, high_watermark, now }.run(cut);
+        let Recovered { restored, segments } = run?;
+        self.active = segments.last().cloned().ok_or_else(|| io::Error::other("recovery made no segment"))?;
+        self.shared.segments.store(Arc::new(segments));
+        Ok(restored)
+    }
+
     /// Sets when the segments' files were modified: what a restart takes for their times of append.
     pub(crate) fn stamp(&self, stamps: &[(Offset, Millis)]) {
         for &(base, appended) in stamps {
@@ -195,6 +211,6 @@ pub(crate) fn remove_segment(files: &dyn Files, dir: &std::path::Path, base: Off
 /// Kafka's name for the file of leader epochs.
 pub(crate) const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
 
-fn save_epochs(files: &dyn Files, dir: &std::path::Path, epochs: &EpochCache) -> io::Result<()> {
+pub(crate) fn save_epochs(files: &dyn Files, dir: &std::path::Path, epochs: &EpochCache) -> io::Result<()> {
     replace_file(files, &dir.join(EPOCHS_FILE), epochs.to_text().as_bytes())
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::event::{Append, AppendData, Appended, Effect, Outcome, Placed};
+use super::event::{Ack, Append, AppendData, Appended, Effect, Outcome, Placed};
 use super::producers::{Changed, Producers, Verdict};
 use crate::error::AppendError;
 use crate::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS, MAX_BATCH_BYTES};
@@ -23,7 +23,7 @@ pub(super) struct Built<T> {
     pub(super) slices: Vec<Bytes>,
     pub(super) headers: Vec<BatchHeader>,
     pub(super) bytes: u64,
-    pub(super) acks: Vec<(T, Appended)>,
+    pub(super) acks: Vec<Ack<T>>,
 }
 
 impl<T> Built<T> {
@@ -112,17 +112,17 @@ pub(super) fn build_next<T>(
     queue: &mut VecDeque<Append<T>>,
     rules: &Rules<'_>,
     base: Offset,
-    repeats: &mut Vec<(T, Appended)>,
+    repeats: &mut Vec<Ack<T>>,
     effects: &mut Vec<Effect<T>>,
 ) -> Option<Built<T>> {
     loop {
-        let Append { data, token } = queue.pop_front()?;
+        let Append { data, all, token } = queue.pop_front()?;
         let built = match data {
-            AppendData::Chunk(chunk) => gather(chunk, token, queue, rules, base),
+            AppendData::Chunk(chunk) => gather(chunk, all, token, queue, rules, base),
             AppendData::Batches(batches) => match judge(&batches, rules) {
-                Ok(Verdict::Store) => place(&batches, token, base, rules),
-                Ok(Verdict::Duplicate(first)) => {
-                    repeats.push((token, first));
+                Ok(Verdict::Store) => place(&batches, all, token, base, rules),
+                Ok(Verdict::Duplicate(at)) => {
+                    repeats.push(Ack { token, at, all });
                     continue;
                 }
                 Ok(Verdict::Refuse(error)) | Err(error) => Err((vec![token], error)),
@@ -147,6 +147,7 @@ type Refused<T> = (Vec<T>, AppendError);
 
 fn gather<T>(
     first: RecordChunk,
+    all: bool,
     token: T,
     queue: &mut VecDeque<Append<T>>,
     rules: &Rules<'_>,
@@ -163,21 +164,19 @@ fn gather<T>(
     let limit = GATHER_BATCH_BYTES.min(config.max_message_bytes);
     let mut builder = BatchBuilder::new(codec(config));
     let mut acks = Vec::new();
-    let mut add = |builder: &mut BatchBuilder, chunk: &RecordChunk, token: T| {
+    let mut add = |builder: &mut BatchBuilder, chunk: &RecordChunk, all: bool, token: T| {
         let base_offset = base.plus(builder.push_chunk(chunk) as i64);
-        acks.push((
-            token,
-            Appended { base_offset, last_offset: base_offset.plus(chunk.len() as i64 - 1), append_time },
-        ));
+        let at = Appended { base_offset, last_offset: base_offset.plus(chunk.len() as i64 - 1), append_time };
+        acks.push(Ack { token, at, all });
     };
-    add(&mut builder, &first, token);
+    add(&mut builder, &first, all, token);
     while let Some(Append { data: AppendData::Chunk(chunk), .. }) = queue.front()
         && !chunk.is_empty()
         && builder.bytes() + chunk.bytes() + BATCH_HEADER_BYTES <= limit
         && builder.len() + chunk.len() <= GATHER_BATCH_RECORDS
     {
-        if let Some(Append { data: AppendData::Chunk(chunk), token }) = queue.pop_front() {
-            add(&mut builder, &chunk, token);
+        if let Some(Append { data: AppendData::Chunk(chunk), all, token }) = queue.pop_front() {
+            add(&mut builder, &chunk, all, token);
         }
     }
     if let Some(time) = append_time {
@@ -191,11 +190,11 @@ fn gather<T>(
         Ok(header) => AppendError::TooLarge { bytes: header.size, limit: config.max_message_bytes },
         Err(problem) => refusal(problem),
     };
-    Err((acks.into_iter().map(|(token, _)| token).collect(), error))
+    Err((acks.into_iter().map(|ack| ack.token).collect(), error))
 }
 
 /// Gives a producer's batches their offsets; all but the first 16 bytes of each is shared with what came.
-fn place<T>(batches: &Bytes, token: T, base: Offset, rules: &Rules<'_>) -> Result<Built<T>, Refused<T>> {
+fn place<T>(batches: &Bytes, all: bool, token: T, base: Offset, rules: &Rules<'_>) -> Result<Built<T>, Refused<T>> {
     let &Rules { epoch, append_time, .. } = rules;
     let mut built = Built { slices: Vec::new(), headers: Vec::new(), bytes: 0, acks: Vec::new() };
     let mut next = base;
@@ -227,6 +226,7 @@ fn place<T>(batches: &Bytes, token: T, base: Offset, rules: &Rules<'_>) -> Resul
     if built.headers.is_empty() {
         return Err((vec![token], AppendError::Invalid("no batch")));
     }
-    built.acks.push((token, Appended { base_offset: base, last_offset: next.plus(-1), append_time }));
+    let at = Appended { base_offset: base, last_offset: next.plus(-1), append_time };
+    built.acks.push(Ack { token, at, all });
     Ok(built)
 }

@@ -4,15 +4,15 @@ use bytes::Bytes;
 
 use super::compacted::Compacted;
 use super::epochs::EpochCache;
+use super::follower::{Copied, Truncation};
+use super::leader::{Follower, IsrChange, Leadership};
+use super::machine::Restored;
 use super::producers::{ActiveProducer, Changed};
 use super::segments::{Segment, Starts};
 use crate::error::AppendError;
 use crate::record::{BatchHeader, RecordChunk};
 use crate::topic::TopicConfig;
-use crate::units::{Epoch, Millis, Offset};
-
-/// The node id of a follower.
-pub type ReplicaId = i32;
+use crate::units::{Epoch, Incarnation, Millis, NodeId, Offset, PartitionEpoch};
 
 /// What is appended.
 #[derive(Debug)]
@@ -47,7 +47,17 @@ pub struct Appended {
 #[derive(Debug)]
 pub struct Append<T> {
     pub data: AppendData,
+    /// Answered when every in-sync replica has it, and enough of them are (`min.insync.replicas`); else when this one has.
+    pub all: bool,
     pub token: T,
+}
+
+/// An append that is to be answered.
+#[derive(Debug)]
+pub(super) struct Ack<T> {
+    pub(super) token: T,
+    pub(super) at: Appended,
+    pub(super) all: bool,
 }
 
 /// The offsets of a partition that readers see.
@@ -114,25 +124,39 @@ pub enum Event<T> {
     SetCompacted(Offset, T),
     /// Tell which idempotent producers are remembered.
     DescribeProducers(T),
-    /// This node leads from `epoch` on, with these followers in sync.
-    BecomeLeader {
-        epoch: Epoch,
-        followers: Vec<ReplicaId>,
-    },
-    /// A follower has everything below `end` durably.
+    /// This node leads, as the controller says; also when only the in-sync replicas have changed.
+    Lead(Leadership),
+    /// Another node leads from this epoch on, or none. Answered when nothing of before is under way any more.
+    Follow(Epoch, T),
+    /// A follower of this leader epoch has everything below `end` durably.
     Replicated {
-        replica: ReplicaId,
+        epoch: Epoch,
+        replica: NodeId,
+        /// What an earlier start of that node had told does not count any more.
+        incarnation: Incarnation,
         end: Offset,
     },
+    /// The controller has not taken the change of the in-sync replicas that was proposed at this partition epoch.
+    IsrRefused(PartitionEpoch),
+    /// Tell how far the followers are.
+    DescribeFollowers(T),
+    /// Batches of the leader, for a follower.
+    Copy(Copied<T>),
+    /// Cut the log back to where it agrees with the leader's.
+    Truncate(Truncation, T),
+    /// The log is cut, and this is what is there now.
+    Truncated(Box<Restored>),
+    TruncateFailed(Fault),
 }
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Appended(Appended),
-    /// A roll, tiered end or log start that was asked for holds durably.
+    /// What was asked for holds durably.
     Applied,
     Producers(Vec<ActiveProducer>),
+    Followers(Vec<Follower>),
     Refused(AppendError),
 }
 
@@ -144,6 +168,10 @@ pub enum Effect<T> {
     Persist(Persist<T>),
     /// Bring the disk back to what was durable before a failed write.
     Repair(Repair),
+    /// Cut the log, and recover what is left of it.
+    Truncate(Truncation),
+    /// Ask the controller for other in-sync replicas.
+    ProposeIsr(IsrChange),
     /// Remove the segments with these base offsets: no reader may see them any more.
     Delete(Vec<Offset>),
     /// Remember these times of append with the segments of these base offsets; a hint for after a restart.
@@ -211,7 +239,7 @@ pub struct Repair {
 pub struct Durable<T> {
     pub(super) change: Change,
     /// Appends that this work holds.
-    pub(super) acks: Vec<(T, Appended)>,
+    pub(super) acks: Vec<Ack<T>>,
     /// Requests that hold once it is durable.
     pub(super) applied: Vec<T>,
 }
@@ -219,7 +247,7 @@ pub struct Durable<T> {
 impl<T> Durable<T> {
     /// Whom the appends in this work are to be answered.
     pub fn tokens_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.acks.iter_mut().map(|(token, _)| token)
+        self.acks.iter_mut().map(|ack| &mut ack.token)
     }
 }
 

@@ -1,18 +1,21 @@
 //! The machine itself: events in, effects out, state moved only by durable work.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::ages::Step;
 use super::commit::Built;
 use super::compacted::Compacted;
 use super::epochs::EpochCache;
-use super::event::{Append, Appended, Change, Durable, Effect, Event, Fault, Outcome, Repair, ReplicaId, Watermarks};
+use super::event::{Ack, Append, Change, Durable, Effect, Event, Fault, Outcome, Repair, Watermarks};
+use super::follower::{Copied, LeaderMarks, Truncation};
+use super::leader::Leading;
 use super::producers::Producers;
 use super::retention::{self, Hold};
+use super::role::Role;
 use super::segments::{ClosedSegment, Segment, Starts};
 use crate::error::AppendError;
-use crate::limits::CLOCK_SETTLE_MS;
+use crate::limits::{CLOCK_SETTLE_MS, REPLICA_LAG_TIME_MAX_MS};
 use crate::topic::TopicConfig;
 use crate::units::{Epoch, Millis, Offset};
 
@@ -26,6 +29,8 @@ pub struct Restored {
     pub segments: Vec<Segment>,
     /// The next offset to be written.
     pub log_end: Offset,
+    /// Records below are known to be on every in-sync replica: what a leader may show before it has heard from the others.
+    pub high_watermark: Offset,
     pub starts: Starts,
     pub epochs: EpochCache,
     pub producers: Producers,
@@ -38,12 +43,21 @@ pub(super) enum State {
     Busy,
     /// A repair is outstanding.
     Repairing(Repair),
-    /// A repair failed; nothing is accepted until one succeeds.
+    /// The log is being cut.
+    Truncating(Truncation),
+    /// A repair or a cut failed; nothing is accepted until one succeeds.
     Broken {
-        repair: Repair,
+        mend: Mend,
         fault: Fault,
         retry_at: Millis,
     },
+}
+
+/// What puts the disk right.
+#[derive(Debug, Clone)]
+pub(super) enum Mend {
+    Repair(Repair),
+    Truncation(Truncation),
 }
 
 #[derive(Debug)]
@@ -53,6 +67,23 @@ pub(super) enum Control<T> {
     LogStart(Offset, T),
     Compact(Box<Compacted>, T),
     Cleaned(Offset, T),
+    Truncate(Truncation, T),
+    /// Answered as soon as nothing of before is under way.
+    Settled(T),
+}
+
+impl<T> Control<T> {
+    pub(super) fn into_token(self) -> T {
+        match self {
+            Control::Roll(token)
+            | Control::Tiered(_, token)
+            | Control::LogStart(_, token)
+            | Control::Compact(_, token)
+            | Control::Cleaned(_, token)
+            | Control::Truncate(_, token)
+            | Control::Settled(token) => token,
+        }
+    }
 }
 
 /// One partition. See the module for how it is driven.
@@ -67,14 +98,21 @@ pub struct Partition<T> {
     /// Our own durable end.
     pub(super) log_end: Offset,
     pub(super) high_watermark: Offset,
-    /// Durable end of each in-sync follower.
-    pub(super) followers: BTreeMap<ReplicaId, Offset>,
+    pub(super) role: Role,
+    /// How long a follower may be behind and stay in sync, in milliseconds (`replica.lag.time.max.ms`).
+    pub(super) max_lag_ms: i64,
+    /// What the leader has told last, for a follower.
+    pub(super) leader_marks: LeaderMarks,
+    /// Batches of the leader, for a follower.
+    pub(super) copies: VecDeque<Copied<T>>,
+    /// Who waits for the log to be cut.
+    pub(super) cut_token: Option<T>,
     pub(super) queue: VecDeque<Append<T>>,
     /// Built for the log end, but it did not fit into the segment of the last write.
     pub(super) carried: Option<Built<T>>,
     pub(super) controls: VecDeque<Control<T>>,
     /// Durable here, waiting for followers.
-    pub(super) unreplicated: VecDeque<(T, Appended)>,
+    pub(super) unreplicated: VecDeque<Ack<T>>,
     /// A tick has asked for rolls and retention; cleared by a failure, so that a full disk is not asked in a circle.
     pub(super) maintain: bool,
     /// No maintenance before this: the last one failed.
@@ -93,10 +131,10 @@ pub struct Partition<T> {
 }
 
 impl<T> Partition<T> {
-    /// A machine on what recovery found. All of it is readable.
+    /// A machine on what recovery found. Until it is told to lead it takes no appends.
     #[must_use]
     pub fn new(config: TopicConfig, now: Millis, restored: Restored) -> Partition<T> {
-        let Restored { mut segments, log_end, starts, epochs, producers } = restored;
+        let Restored { mut segments, log_end, high_watermark, starts, epochs, producers } = restored;
         if segments.is_empty() {
             segments.push(Segment::empty(log_end, now));
         }
@@ -108,8 +146,12 @@ impl<T> Partition<T> {
             segments,
             starts,
             log_end,
-            high_watermark: log_end,
-            followers: BTreeMap::new(),
+            high_watermark: high_watermark.min(log_end),
+            role: Role::Follower,
+            max_lag_ms: REPLICA_LAG_TIME_MAX_MS,
+            leader_marks: LeaderMarks::default(),
+            copies: VecDeque::new(),
+            cut_token: None,
             queue: VecDeque::new(),
             carried: None,
             controls: VecDeque::new(),
@@ -144,6 +186,12 @@ impl<T> Partition<T> {
     #[must_use]
     pub fn epochs(&self) -> &EpochCache {
         &self.epochs
+    }
+
+    /// Whether this replica leads.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
     }
 
     /// Closed segments wholly below the high watermark, oldest first.
@@ -194,19 +242,25 @@ impl<T> Partition<T> {
 
     /// The config as retention is to see it.
     pub(super) fn retention(&self) -> Cow<'_, TopicConfig> {
-        if !self.hold_local {
+        // Where the whole log starts is the leader's to say.
+        let follows = matches!(self.role, Role::Follower) && self.config.delete;
+        if !self.hold_local && !follows {
             return Cow::Borrowed(&self.config);
         }
-        let never =
-            TopicConfig { local_retention_ms: Some(i64::MAX), local_retention_bytes: None, ..self.config.clone() };
-        Cow::Owned(never)
+        let mut config = self.config.clone();
+        config.delete &= !follows;
+        if self.hold_local {
+            config.local_retention_ms = Some(i64::MAX);
+            config.local_retention_bytes = None;
+        }
+        Cow::Owned(config)
     }
 
     /// Takes one event and pushes what is to be done, in order.
     pub fn handle(&mut self, now: Millis, event: Event<T>, effects: &mut Vec<Effect<T>>) {
         match event {
             Event::Append(appends) => self.accept(appends, effects),
-            Event::Persisted(then) => self.persisted(then, effects),
+            Event::Persisted(then) => self.persisted(now, then, effects),
             Event::PersistFailed(then, fault) => self.persist_failed(now, then, &fault, effects),
             Event::Repaired => {
                 self.state = State::Idle;
@@ -230,34 +284,52 @@ impl<T> Partition<T> {
             Event::DescribeProducers(token) => {
                 effects.push(Effect::Done(token, Outcome::Producers(self.producers.active())));
             }
-            Event::BecomeLeader { epoch, followers } => {
-                self.epoch = self.epoch.max(epoch);
-                self.followers = followers.into_iter().map(|id| (id, Offset::ZERO)).collect();
-                self.advance(effects);
+            Event::DescribeFollowers(token) => {
+                let followers = self.role.leading().map(Leading::describe).unwrap_or_default();
+                effects.push(Effect::Done(token, Outcome::Followers(followers)));
             }
-            Event::Replicated { replica, end } => {
-                if let Some(known) = self.followers.get_mut(&replica) {
-                    *known = end.max(*known);
+            Event::Lead(word) => self.lead(now, &word, effects),
+            Event::Follow(epoch, token) => self.follow(epoch, token, effects),
+            Event::Replicated { epoch, replica, incarnation, end } => {
+                let log_end = self.log_end;
+                if let Some(leading) = self.role.leading_mut().filter(|_| epoch == self.epoch) {
+                    leading.replicated_to((replica, incarnation), end, log_end, now);
+                    self.advance(effects);
                 }
-                self.advance(effects);
             }
+            Event::IsrRefused(at) => {
+                if let Some(leading) = self.role.leading_mut() {
+                    leading.refused(at, now);
+                }
+            }
+            Event::Copy(copied) => self.copy(copied, effects),
+            Event::Truncate(cut, token) => self.controls.push_back(Control::Truncate(cut, token)),
+            Event::Truncated(restored) => self.truncated(*restored, effects),
+            Event::TruncateFailed(fault) => self.truncate_failed(now, fault, effects),
         }
+        self.propose_isr(now, effects);
         self.next_work(now, effects);
     }
 
     fn accept(&mut self, appends: Vec<Append<T>>, effects: &mut Vec<Effect<T>>) {
-        if let State::Broken { fault, .. } = &self.state {
-            let error = match fault {
-                Fault::DiskFull => AppendError::DiskFull,
-                Fault::Io(what) => AppendError::Offline(what.clone()),
-            };
-            effects.extend(appends.into_iter().map(|a| Effect::Done(a.token, Outcome::Refused(error.clone()))));
-        } else {
-            self.queue.extend(appends);
+        let Some(leading) = self.role.leading() else {
+            let refused = |append: Append<T>| Effect::Done(append.token, Outcome::Refused(AppendError::NotLeader));
+            return effects.extend(appends.into_iter().map(refused));
+        };
+        let few = leading.in_sync_count() < self.config.min_insync_replicas as usize;
+        let refusal = self.refusal();
+        for append in appends {
+            match &refusal {
+                Some(error) => effects.push(Effect::Done(append.token, Outcome::Refused(error.clone()))),
+                None if few && append.all => {
+                    effects.push(Effect::Done(append.token, Outcome::Refused(AppendError::NotEnoughReplicas)));
+                }
+                None => self.queue.push_back(append),
+            }
         }
     }
 
-    fn persisted(&mut self, then: Durable<T>, effects: &mut Vec<Effect<T>>) {
+    fn persisted(&mut self, now: Millis, then: Durable<T>, effects: &mut Vec<Effect<T>>) {
         let Durable { change, acks, applied } = then;
         self.state = State::Idle;
         let mut gone = Vec::new();
@@ -281,29 +353,15 @@ impl<T> Partition<T> {
             }
             Change::Compacted(compacted) => self.compacted(&compacted),
         }
-        self.unreplicated.extend(acks);
+        if let Some(leading) = self.role.leading_mut() {
+            leading.grown(self.log_end, now);
+        }
+        self.durable(acks, effects);
         self.advance(effects);
         if !gone.is_empty() {
             effects.push(Effect::Delete(gone));
         }
         effects.extend(applied.into_iter().map(|token| Effect::Done(token, Outcome::Applied)));
-    }
-
-    /// Moves the high watermark to what every in-sync replica holds, and answers what that covers.
-    pub(super) fn advance(&mut self, effects: &mut Vec<Effect<T>>) {
-        let everywhere = self.followers.values().copied().fold(self.log_end, Offset::min);
-        let before = self.high_watermark;
-        self.high_watermark = before.max(everywhere);
-        let newest_closed = self.segments.iter().rev().nth(1).map(|s| s.end_offset);
-        if newest_closed.is_some_and(|end| before < end && end <= self.high_watermark) {
-            self.closed_version += 1;
-        }
-        effects.push(Effect::Watermarks(self.watermarks()));
-        while self.unreplicated.front().is_some_and(|(_, a)| a.last_offset < self.high_watermark) {
-            if let Some((token, appended)) = self.unreplicated.pop_front() {
-                effects.push(Effect::Done(token, Outcome::Appended(appended)));
-            }
-        }
     }
 
     /// Segments that the saved starts have let go: below the log start, or cold.
@@ -316,65 +374,15 @@ impl<T> Partition<T> {
         self.segments.drain(..gone).map(|s| s.base_offset).collect()
     }
 
-    /// Refuses all that waits behind the failed work: an append must not overtake an earlier one of the same device that
-    /// was refused. What the work itself held is refused when the repair has made sure that it is gone.
-    fn persist_failed(&mut self, now: Millis, then: Durable<T>, fault: &Fault, effects: &mut Vec<Effect<T>>) {
-        let Durable { change, acks, applied } = then;
-        self.maintain = false;
-        self.rest_until = Millis(now.0 + REPAIR_RETRY_MS);
-        self.doubtful.extend(acks.into_iter().map(|(token, _)| (token, fault.refusal())));
-        effects.extend(applied.into_iter().map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
-        self.state = match change {
-            Change::Starts(_) | Change::Compacted(_) => State::Idle,
-            Change::Written { rolled, active, .. } => {
-                self.refuse_waiting(fault, effects);
-                let durable = self.active();
-                let repair = Repair {
-                    segment: durable.base_offset,
-                    len: durable.bytes,
-                    remove: rolled.then_some(active.base_offset),
-                };
-                effects.push(Effect::Repair(repair));
-                State::Repairing(repair)
-            }
-        };
-    }
-
-    fn repair_failed(&mut self, now: Millis, fault: Fault, effects: &mut Vec<Effect<T>>) {
-        self.refuse_waiting(&fault, effects);
-        if let State::Repairing(repair) = self.state {
-            self.state = State::Broken { repair, fault, retry_at: Millis(now.0 + REPAIR_RETRY_MS) };
-        }
-    }
-
-    fn refuse_waiting(&mut self, fault: &Fault, effects: &mut Vec<Effect<T>>) {
-        let carried = self.carried.take().into_iter().flat_map(|built| built.acks).map(|(token, _)| token);
-        let controls = self.controls.drain(..).map(|control| match control {
-            Control::Roll(token)
-            | Control::Tiered(_, token)
-            | Control::LogStart(_, token)
-            | Control::Compact(_, token)
-            | Control::Cleaned(_, token) => token,
-        });
-        let tokens = carried.chain(self.queue.drain(..).map(|append| append.token)).chain(controls);
-        effects.extend(tokens.map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
-    }
-
-    fn retry(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) {
-        if let State::Broken { repair, retry_at, .. } = self.state
-            && now >= retry_at
-        {
-            self.state = State::Repairing(repair);
-            effects.push(Effect::Repair(repair));
-        }
-    }
-
     /// Waits that end at a time of the clock, after it was set by `by` milliseconds.
     pub(super) fn shift_waits(&mut self, by: i64) {
         let moved = |at: Millis| Millis(at.0.saturating_add(by));
         self.rest_until = moved(self.rest_until);
         if let State::Broken { retry_at, .. } = &mut self.state {
             *retry_at = moved(*retry_at);
+        }
+        if let Some(leading) = self.role.leading_mut() {
+            leading.shift(by);
         }
     }
 

@@ -6,19 +6,25 @@
 //! it back with [`Event::Persisted`] after the sync, or with [`Event::PersistFailed`], so no driver can answer earlier.
 //! The machine's own state moves only then, so a failed write has nothing to undo in memory.
 //!
-//! Replication is designed in (KIP-101, KIP-966): every batch carries the leader epoch, [`EpochCache`] answers where an
-//! epoch ended, and the high watermark is the least durable end among the in-sync replicas; with no followers
-//! that is our own.
+//! A partition leads or follows, as the controller says ([`Event::Lead`], [`Event::Follow`]). Every batch carries the epoch of
+//! the leader that wrote it, [`EpochCache`] answers where an epoch ended (KIP-101, KIP-279), and the high watermark is the
+//! least durable end among the in-sync replicas; with no followers that is our own. A follower stores its leader's
+//! batches where that one has them, and cuts its log to where the two agree before it goes on.
 
 mod ages;
 mod commit;
 mod compacted;
 mod epochs;
 mod event;
+mod failure;
+mod follower;
+mod leader;
 mod machine;
 mod producers;
 mod retention;
+mod role;
 mod segments;
+mod watermark;
 mod work;
 
 pub use ages::believable;
@@ -26,9 +32,11 @@ pub use commit::check_batches;
 pub use compacted::Compacted;
 pub use epochs::EpochCache;
 pub use event::{
-    Append, AppendData, Appended, Durable, Effect, Event, Fault, Outcome, Persist, Placed, Repair, ReplicaId,
-    Watermarks, Work, Write,
+    Append, AppendData, Appended, Durable, Effect, Event, Fault, Outcome, Persist, Placed, Repair, Watermarks, Work,
+    Write,
 };
+pub use follower::{Anew, Copied, LeaderMarks, Truncation, agreement, check_copy};
+pub use leader::{Follower, IsrChange, Leadership};
 pub use machine::{Partition, REPAIR_RETRY_MS, Restored};
 pub use producers::{ActiveProducer, Producers};
 pub use segments::{ClosedSegment, ColdSegment, Segment, Starts};

@@ -6,7 +6,7 @@ use super::*;
 use crate::error::AppendError;
 use crate::record::{Batches, RecordChunk, RecordReader};
 use crate::topic::TopicConfig;
-use crate::units::{Epoch, Millis, Offset};
+use crate::units::{Epoch, Incarnation, Millis, NodeId, Offset, PartitionEpoch};
 
 mod ages;
 mod timestamps;
@@ -22,7 +22,22 @@ fn chunk(token: Token, count: usize) -> RecordChunk {
 }
 
 fn append(token: Token, count: usize) -> Append<Token> {
-    Append { data: AppendData::Chunk(chunk(token, count)), token }
+    Append { data: AppendData::Chunk(chunk(token, count)), all: true, token }
+}
+
+fn lead(epoch: i32, followers: &[i32], in_sync: &[i32]) -> Leadership {
+    let ids = |ids: &[i32]| ids.iter().map(|&id| NodeId(id)).collect();
+    Leadership {
+        epoch: Epoch(epoch),
+        partition_epoch: PartitionEpoch(epoch),
+        followers: ids(followers),
+        in_sync: ids(in_sync),
+    }
+}
+
+fn replicated(epoch: i32, replica: i32, end: i64) -> Event<Token> {
+    let (replica, incarnation) = (NodeId(replica), Incarnation(1));
+    Event::Replicated { epoch: Epoch(epoch), replica, incarnation, end: Offset(end) }
 }
 
 /// A driver with a disk in memory: durable segments by base offset.
@@ -49,12 +64,15 @@ impl Model {
         let restored = Restored {
             segments: Vec::new(),
             log_end: Offset::ZERO,
+            high_watermark: Offset::ZERO,
             starts: Starts::default(),
             epochs: EpochCache::default(),
             producers: Producers::default(),
         };
+        let mut machine = Partition::new(config, now, restored);
+        machine.handle(now, Event::Lead(lead(0, &[], &[])), &mut Vec::new());
         Model {
-            machine: Partition::new(config, now, restored),
+            machine,
             segments: vec![(Offset::ZERO, Vec::new())],
             now,
             log_start: Offset::ZERO,
@@ -93,6 +111,7 @@ impl Model {
                         let event = if self.fails() { broken } else { Event::Repaired };
                         self.machine.handle(self.now, event, &mut effects);
                     }
+                    Effect::Truncate(_) | Effect::ProposeIsr(_) => {}
                     Effect::Stamp(stamps) => self.stamps = stamps,
                     Effect::Delete(bases) => self.segments.retain(|(base, _)| !bases.contains(base)),
                     Effect::Watermarks(marks) => {
@@ -212,7 +231,7 @@ proptest! {
                 Step::Roll => model.event(Event::Roll(0)),
                 Step::LogStart(to) => model.event(Event::SetLogStart(Offset(to), 0)),
                 Step::Tiered(end) => model.event(Event::SetTiered(Offset(end), 0)),
-                Step::Lead(epoch) => model.event(Event::BecomeLeader { epoch: Epoch(epoch), followers: Vec::new() }),
+                Step::Lead(epoch) => model.event(Event::Lead(lead(epoch, &[], &[]))),
             }
         }
         // Whatever is offline comes back once the disk works.
@@ -268,12 +287,12 @@ fn appends_that_wait_for_a_sync_share_the_next_one() {
 #[test]
 fn the_high_watermark_waits_for_the_slowest_in_sync_follower() {
     let mut model = Model::new(config(false));
-    model.event(Event::BecomeLeader { epoch: Epoch(7), followers: vec![2, 3] });
+    model.event(Event::Lead(lead(7, &[2, 3], &[2, 3])));
     model.event(Event::Append(vec![append(1, 3)]));
     assert!(model.outcomes.is_empty(), "durable here is not enough");
-    model.event(Event::Replicated { replica: 2, end: Offset(3) });
+    model.event(replicated(7, 2, 3));
     assert_eq!(model.machine.watermarks().high_watermark, Offset(0));
-    model.event(Event::Replicated { replica: 3, end: Offset(3) });
+    model.event(replicated(7, 3, 3));
     assert_eq!(model.machine.watermarks().high_watermark, Offset(3));
     assert_eq!(model.outcomes.len(), 1);
     assert_eq!(model.machine.epochs().latest(), Some(Epoch(7)), "the epoch is in the batches");
@@ -312,8 +331,11 @@ fn batches_of_a_producer_are_stored_as_they_are_but_for_offset_and_epoch() {
     assert!(matches!(check_batches(&batch.slice(..batch.len() - 1), &limit(10_000)), Err(AppendError::Corrupt(_))));
 
     let mut model = Model::new(config(false));
-    model.event(Event::BecomeLeader { epoch: Epoch(3), followers: Vec::new() });
-    model.event(Event::Append(vec![append(1, 2), Append { data: AppendData::Batches(batch.clone()), token: 2 }]));
+    model.event(Event::Lead(lead(3, &[], &[])));
+    model.event(Event::Append(vec![
+        append(1, 2),
+        Append { data: AppendData::Batches(batch.clone()), all: true, token: 2 },
+    ]));
     assert_eq!(model.records().len(), 6);
     let stored: Vec<_> = Batches::new(model.segments[0].1.clone().into()).map(Result::unwrap).collect();
     let (header, bytes) = &stored[1];
@@ -361,7 +383,7 @@ fn produce(model: &mut Model, batches: &[(Token, i32)]) {
         if let AppendData::Batches(batches) = &data {
             check_batches(batches, &TopicConfig::default()).unwrap();
         }
-        Append { data, token }
+        Append { data, all: true, token }
     };
     model.event(Event::Append(batches.iter().map(append).collect()));
 }

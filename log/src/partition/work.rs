@@ -21,7 +21,7 @@ impl<T> Partition<T> {
                 self.control(now, control, effects)
             } else if self.maintain {
                 self.maintenance(now, effects)
-            } else if self.carried.is_some() || !self.queue.is_empty() {
+            } else if self.carried.is_some() || !self.queue.is_empty() || !self.copies.is_empty() {
                 self.commit(now, effects)
             } else {
                 return;
@@ -33,7 +33,7 @@ impl<T> Partition<T> {
         }
     }
 
-    fn control(&self, now: Millis, control: Control<T>, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
+    fn control(&mut self, now: Millis, control: Control<T>, effects: &mut Vec<Effect<T>>) -> Option<Persist<T>> {
         let mut starts = self.starts.clone();
         let token = match control {
             Control::Roll(token) => {
@@ -47,6 +47,11 @@ impl<T> Partition<T> {
                 token
             }
             Control::Compact(compacted, token) => return self.compact(compacted, token, effects),
+            Control::Settled(token) => token,
+            Control::Truncate(cut, token) => {
+                self.truncate(cut, token, effects);
+                return None;
+            }
             Control::Cleaned(end, token) => {
                 starts.compacted = starts.compacted.max(end.min(self.high_watermark));
                 token
@@ -69,6 +74,9 @@ impl<T> Partition<T> {
         if let Some(persist) = self.settle_ages(now, effects) {
             return Some(persist);
         }
+        if let Some(starts) = self.follow_starts() {
+            return Some(Self::save(starts, Vec::new()));
+        }
         let kept =
             retention::apply(&self.retention(), &self.segments, &self.starts, self.high_watermark, self.hold, now);
         if let Some((starts, _)) = kept {
@@ -76,7 +84,7 @@ impl<T> Partition<T> {
         }
         let active = self.active();
         self.maintain =
-            active.is_aged(&self.config, now) || retention::active_expired(&self.config, &active, self.hold, now);
+            active.is_aged(&self.config, now) || retention::active_expired(&self.retention(), &active, self.hold, now);
         self.maintain.then(|| self.roll(now, Vec::new()))
     }
 
@@ -106,6 +114,7 @@ impl<T> Partition<T> {
         let mut epochs = None;
         let (mut slices, mut batches, mut acks) = (Vec::new(), Vec::new(), Vec::new());
         let (mut changed, mut repeats) = (Changed::default(), Vec::new());
+        let leads = self.role.leading().is_some();
         loop {
             let append_time = (self.config.timestamp_type == TimestampType::LogAppendTime).then_some(now);
             let rules = Rules {
@@ -115,8 +124,11 @@ impl<T> Partition<T> {
                 producers: &self.producers,
                 changed: &changed,
             };
-            let next = self.carried.take();
-            let next = next.or_else(|| build_next(&mut self.queue, &rules, active.end_offset, &mut repeats, effects));
+            let next = match self.carried.take() {
+                Some(carried) => Some(carried),
+                None if leads => build_next(&mut self.queue, &rules, active.end_offset, &mut repeats, effects),
+                None => self.next_copy(active.end_offset, effects),
+            };
             let Some(built) = next else { break };
             if active.must_roll(&self.config, now, built.bytes, built.records()) {
                 if !batches.is_empty() {
@@ -148,7 +160,7 @@ impl<T> Partition<T> {
         }
         let Some(position) = batches.first().map(|first| first.position) else {
             // Nothing but repeats of what is durable.
-            self.unreplicated.extend(repeats);
+            self.durable(repeats, effects);
             self.advance(effects);
             return None;
         };

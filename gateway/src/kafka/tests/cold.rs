@@ -29,7 +29,7 @@ use crate::reader::Reader;
 async fn the_record_with_the_largest_timestamp_is_found_where_only_the_cold_tier_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let files = RealFiles::open(dir.path().join("data")).unwrap();
-    let log = Log::open(files, LogOptions { shards: 1, fsync: false }).unwrap();
+    let log = Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).unwrap();
     let mut config = Config::load(&Sources::default()).unwrap();
     config.object_store.url = format!("file:{}", dir.path().join("lake").display());
     let stop = CancellationToken::new();
@@ -80,7 +80,7 @@ struct Tiers {
 async fn tiers() -> Tiers {
     let dir = tempfile::tempdir().unwrap();
     let files = RealFiles::open(dir.path().join("data")).unwrap();
-    let log = Log::open(files, LogOptions { shards: 1, fsync: false }).unwrap();
+    let log = Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).unwrap();
     let url = format!("file:{}", dir.path().join("lake").display());
     let (store, moods) = MoodyStore::new(&url);
     let stop = CancellationToken::new();

@@ -23,7 +23,7 @@ const GROUP: &str = "billing";
 const TOPIC: &str = "readings";
 
 fn open(folder: &tempfile::TempDir) -> Shared {
-    let options = LogOptions { shards: 1, fsync: true };
+    let options = LogOptions { shards: 1, fsync: true, alone: true };
     super::shared(Log::open(RealFiles::open(folder.path()).unwrap(), options).unwrap(), Reader::new(None))
 }
 
@@ -192,7 +192,7 @@ async fn topics_that_are_made_later_are_shared_out_with_a_later_heartbeat() {
 #[tokio::test]
 async fn what_could_not_be_stored_is_told_to_nobody_and_the_group_goes_on_from_before() {
     let files = SimFiles::new(7);
-    let options = LogOptions { shards: 1, fsync: true };
+    let options = LogOptions { shards: 1, fsync: true, alone: true };
     let shared = super::shared(Log::open(Arc::new(files.clone()), options).unwrap(), Reader::new(None));
     shared.door.log.create_topic(TOPIC, 4, TopicConfig::default()).await.unwrap();
     beat(&shared, GROUP, "a", 0).await.unwrap();

@@ -32,7 +32,8 @@ pub(super) struct Door {
 
 pub(super) async fn open() -> Door {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: true }).unwrap();
+    let log =
+        Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: true, alone: true }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let door = super::door(log, Reader::new(None), address);

@@ -16,7 +16,7 @@ use crate::reader::Reader;
 const GROUP: &str = "billing";
 
 fn open(folder: &tempfile::TempDir) -> Shared {
-    let options = LogOptions { shards: 1, fsync: true };
+    let options = LogOptions { shards: 1, fsync: true, alone: true };
     super::shared(Log::open(RealFiles::open(folder.path()).unwrap(), options).unwrap(), Reader::new(None))
 }
 

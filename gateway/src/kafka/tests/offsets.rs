@@ -11,7 +11,7 @@ const DAY_MS: i64 = 86_400_000;
 const NOW: i64 = 1_700_000_000_000;
 
 fn log(folder: &tempfile::TempDir) -> Log {
-    Log::open(RealFiles::open(folder.path()).unwrap(), LogOptions { shards: 1, fsync: false }).unwrap()
+    Log::open(RealFiles::open(folder.path()).unwrap(), LogOptions { shards: 1, fsync: false, alone: true }).unwrap()
 }
 
 /// Commits offset 5 of partitions 0 up to `partitions` of one topic.

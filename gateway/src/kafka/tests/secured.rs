@@ -70,7 +70,7 @@ impl Secured {
                 opened => break opened.unwrap(),
             }
         };
-        let log = Log::open(files, LogOptions { shards: 1, fsync: false }).unwrap();
+        let log = Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).unwrap();
         let set = self.flags.clone();
         let config = Arc::new(Config::load(&Sources { set, ..Sources::default() }).unwrap());
         let metrics = Arc::new(Metrics::new());

@@ -35,7 +35,8 @@ async fn open_log(folder: &FsPath) -> Log {
             opened => break opened.expect("a data directory"),
         }
     };
-    let log = tokio::task::spawn_blocking(move || Log::open(files, LogOptions { shards: 1, fsync: false }));
+    let log =
+        tokio::task::spawn_blocking(move || Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }));
     log.await.expect("no panic").expect("a log")
 }
 

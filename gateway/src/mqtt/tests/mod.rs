@@ -107,7 +107,7 @@ impl Door {
         config.topic_defaults.num_partitions = 1;
         let config = Arc::new(config);
         let opened = files.files();
-        let options = LogOptions { shards: 1, fsync: true };
+        let options = LogOptions { shards: 1, fsync: true, alone: true };
         let log = tokio::task::spawn_blocking(move || Log::open(opened, options)).await.unwrap().unwrap();
         let shutdown = CancellationToken::new();
         let router = Arc::new(Router::new(&config.routes).unwrap());

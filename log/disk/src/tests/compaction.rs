@@ -84,9 +84,10 @@ impl World {
         let space = Arc::new(Space::with_reserve(Arc::clone(&files), 16 << 10, 2 << 10));
         let point = points::load(files.as_ref()).get(&(ID, 0)).copied().unwrap_or_default();
         let mut engine = Engine::new(SyncPool::inline(), Arc::clone(&space), Arc::default(), true);
-        let shared = Arc::new(Shared::new(TOPIC, 0, point, Arc::default()));
+        let shared = Arc::new(Shared::new(TOPIC, 0, point, Arc::default(), super::outbox()));
         let config = Arc::new(ArcSwap::from_pointee(config()));
-        let open = OpenPartition { files, space: Arc::clone(&space), shared: Arc::clone(&shared), config, point };
+        let open =
+            OpenPartition { files, space: Arc::clone(&space), shared: Arc::clone(&shared), config, point, alone: true };
         engine.add(0, open.run(Millis(self.now)).unwrap());
         Node { engine, shared, space }
     }
@@ -99,7 +100,7 @@ impl World {
         chunk.push(Millis(self.now), Some(&[key as u8]), value.as_deref().map(str::as_bytes), &[]);
         let (reply, mut answer): (_, oneshot::Receiver<Result<Appended, AppendError>>) = oneshot::channel();
         let token = Token::Append { reply, permit: None, chain: None };
-        let append = Append { data: AppendData::Chunk(chunk), token };
+        let append = Append { data: AppendData::Chunk(chunk), all: true, token };
         node.engine.turn(Millis(self.now), vec![(0, Event::Append(vec![append]))]);
         match answer.try_recv() {
             Ok(Ok(appended)) => self.sent.push(Sent { key, value, at: Some(appended.base_offset) }),

@@ -42,7 +42,7 @@ const NUMBERS: [&str; 10] = [
 /// A node's directory with one topic in it, and the id of that topic.
 fn made() -> (SimFiles, String) {
     let files = SimFiles::new(1);
-    let log = Log::open(Arc::new(files.clone()), LogOptions { shards: 1, fsync: true }).unwrap();
+    let log = Log::open(Arc::new(files.clone()), LogOptions { shards: 1, fsync: true, alone: true }).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let topic = runtime.block_on(log.create_topic("t", 1, TopicConfig::default())).unwrap();
     log.shutdown();
@@ -71,7 +71,9 @@ fn a_start_over_files_of_any_content_is_refused_or_goes_on() {
         let body = body(&mut random, lines, &id);
         let text = heading.map_or_else(|| body.clone(), |heading| seal(heading, &body));
         replace_file(&files, Path::new(name), text.as_bytes()).unwrap();
-        let Ok(log) = Log::open(Arc::new(files.clone()), LogOptions { shards: 1, fsync: true }) else { continue };
+        let Ok(log) = Log::open(Arc::new(files.clone()), LogOptions { shards: 1, fsync: true, alone: true }) else {
+            continue;
+        };
         for topic in log.topics().values() {
             for partition in &topic.partitions {
                 let marks = partition.watermarks();

@@ -4,3 +4,8 @@ mod compaction;
 mod files;
 mod producers;
 mod simulation;
+
+/// Where a node alone would propose changes of its in-sync replicas, which it never does.
+fn outbox() -> crate::shared::Outbox {
+    tokio::sync::mpsc::unbounded_channel().0
+}

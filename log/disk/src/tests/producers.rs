@@ -96,10 +96,11 @@ impl World {
         let space = Arc::new(Space::with_reserve(Arc::clone(&files), 16 << 10, 2 << 10));
         let point = points::load(files.as_ref()).get(&(ID, 0)).copied().unwrap_or_default();
         let mut engine = Engine::new(SyncPool::inline(), Arc::clone(&space), Arc::default(), true);
-        let shared = Arc::new(Shared::new(TOPIC, 0, point, Arc::default()));
+        let shared = Arc::new(Shared::new(TOPIC, 0, point, Arc::default(), super::outbox()));
         let config = TopicConfig { segment_bytes: 700, remote_storage_enable: false, ..TopicConfig::default() };
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let open = OpenPartition { files, space: Arc::clone(&space), shared: Arc::clone(&shared), config, point };
+        let open =
+            OpenPartition { files, space: Arc::clone(&space), shared: Arc::clone(&shared), config, point, alone: true };
         engine.add(0, open.run(Millis(self.now)).unwrap());
         Node { engine, shared, space }
     }
@@ -124,7 +125,7 @@ impl World {
             let (reply, answer) = oneshot::channel();
             let token = Token::Append { reply, permit: None, chain: None };
             let data = AppendData::Batches(batch(id, sent.sequence, sent.count));
-            events.push((0, Event::Append(vec![Append { data, token }])));
+            events.push((0, Event::Append(vec![Append { data, all: true, token }])));
             answers.push((sent.sequence, answer));
         }
         node.engine.turn(Millis(self.now), events);

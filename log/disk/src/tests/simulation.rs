@@ -106,9 +106,9 @@ impl World {
         let mut all = Vec::new();
         for index in 0..PARTITIONS {
             let point = known.get(&(ID, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new(TOPIC, index, point, Arc::default()));
+            let shared = Arc::new(Shared::new(TOPIC, index, point, Arc::default(), super::outbox()));
             let (files, space, config) = (Arc::clone(&files), Arc::clone(&space), Arc::clone(&config));
-            let open = OpenPartition { files, space, shared: Arc::clone(&shared), config, point };
+            let open = OpenPartition { files, space, shared: Arc::clone(&shared), config, point, alone: true };
             // A start that fails is tried again, as the keeper does.
             let driver = open.run(Millis(self.now)).or_else(|_| {
                 self.files.set_faults(Faults::default());
@@ -141,6 +141,7 @@ impl World {
             let permit = Arc::clone(admission).try_acquire_owned().unwrap();
             let append = Append {
                 data: AppendData::Chunk(chunk),
+                all: true,
                 token: Token::Append { reply, permit: Some(permit), chain: None },
             };
             events.push((u64::from(index), Event::Append(vec![append])));

@@ -172,7 +172,7 @@ fn lost_metadata_is_an_error_and_not_an_empty_log() {
     {
         damage(&dir.path().join("metadata")).unwrap();
         let files: Arc<dyn Files> = RealFiles::open(dir.path()).unwrap();
-        assert!(Log::open(files, LogOptions { shards: 1, fsync: true }).is_err());
+        assert!(Log::open(files, LogOptions { shards: 1, fsync: true, alone: true }).is_err());
     }
 }
 

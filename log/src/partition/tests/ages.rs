@@ -27,12 +27,14 @@ fn again(mut model: Model, now: Millis) -> Model {
     let restored = Restored {
         segments: machine.segments.clone(),
         log_end: machine.log_end,
+        high_watermark: machine.log_end,
         starts: machine.starts.clone(),
         epochs: machine.epochs.clone(),
         producers: Producers::default(),
     };
     model.now = now;
     model.machine = Partition::new(config(false), now, restored);
+    model.event(Event::Lead(lead(0, &[], &[])));
     model
 }
 

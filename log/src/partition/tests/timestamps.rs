@@ -11,7 +11,7 @@ fn records_get_the_time_of_their_append_whoever_sends_them() {
     let mut builder = BatchBuilder::new(Compression::Lz4);
     builder.push_chunk(&chunk(9, 4));
     let batch = builder.build(Offset(0), Epoch(0)).unwrap();
-    model.event(Event::Append(vec![append(1, 2), Append { data: AppendData::Batches(batch), token: 2 }]));
+    model.event(Event::Append(vec![append(1, 2), Append { data: AppendData::Batches(batch), all: true, token: 2 }]));
     for stored in Batches::new(model.segments[0].1.clone().into()) {
         let (header, bytes) = stored.unwrap();
         validate(&bytes).unwrap();

@@ -14,7 +14,7 @@ pub(crate) fn open(dir: &Path) -> Log {
 
 /// Opens the log on these files, on two shards.
 pub(crate) fn open_on(files: Arc<dyn Files>, fsync: bool) -> Log {
-    Log::open(files, LogOptions { shards: 2, fsync }).unwrap()
+    Log::open(files, LogOptions { shards: 2, fsync, alone: true }).unwrap()
 }
 
 /// A chunk of records with these values.
