@@ -64,8 +64,11 @@ impl From<AppendError> for Refusal {
             AppendError::OutOfOrderSequence => ResponseError::OutOfOrderSequenceNumber,
             AppendError::ProducerFenced => ResponseError::InvalidProducerEpoch,
             AppendError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+            AppendError::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
             // A node that shuts down is no leader any more: the client looks for the next one.
-            AppendError::NotLeader | AppendError::Closed => ResponseError::NotLeaderOrFollower,
+            AppendError::NotLeader | AppendError::FencedLeaderEpoch | AppendError::Closed => {
+                ResponseError::NotLeaderOrFollower
+            }
         };
         Refusal::new(code, error.to_string())
     }

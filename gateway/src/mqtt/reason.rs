@@ -32,7 +32,9 @@ pub(crate) fn of_append_error(error: &AppendError) -> u8 {
         AppendError::Storage(_)
         | AppendError::Offline(_)
         | AppendError::NotLeader
+        | AppendError::FencedLeaderEpoch
         | AppendError::NotEnoughReplicas
+        | AppendError::NotEnoughReplicasAfterAppend
         | AppendError::OutOfOrderSequence
         | AppendError::ProducerFenced
         | AppendError::Closed => IMPLEMENTATION_SPECIFIC,

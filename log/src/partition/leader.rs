@@ -28,8 +28,9 @@ pub struct Leadership {
 pub struct IsrChange {
     pub epoch: Epoch,
     pub partition_epoch: PartitionEpoch,
-    /// Followers that are to be in sync, besides the leader.
-    pub in_sync: Vec<NodeId>,
+    /// Followers that are to be in sync, besides the leader, and which start of each the leader has heard from (KIP-903); 0 where
+    /// it was in sync before and has not been heard from.
+    pub in_sync: Vec<(NodeId, Incarnation)>,
 }
 
 /// A follower as its leader sees it.
@@ -151,6 +152,10 @@ impl Leading {
         (wanted != self.in_sync).then_some(wanted)
     }
 
+    fn incarnation(&self, id: NodeId) -> Incarnation {
+        self.followers.get(&id).map_or(Incarnation(0), |follower| follower.incarnation)
+    }
+
     pub(super) fn refused(&mut self, at: PartitionEpoch, now: Millis) {
         if at == self.partition_epoch && self.proposed.take().is_some() {
             self.propose_after = now.after(PROPOSE_AGAIN_MS);
@@ -182,7 +187,7 @@ impl<T> Partition<T> {
         let (epoch, high_watermark, max_lag) = (self.epoch, self.high_watermark, self.max_lag_ms);
         let Some(leading) = self.role.leading_mut() else { return };
         if let Some(wanted) = leading.due(epoch, high_watermark, max_lag, now) {
-            let in_sync = wanted.iter().copied().collect();
+            let in_sync = wanted.iter().map(|id| (*id, leading.incarnation(*id))).collect();
             effects.push(Effect::ProposeIsr(IsrChange { epoch, partition_epoch: leading.partition_epoch, in_sync }));
             leading.proposed = Some(wanted);
         }
