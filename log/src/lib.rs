@@ -7,6 +7,7 @@ pub mod limits;
 pub mod partition;
 pub mod partitioner;
 pub mod record;
+pub mod replication;
 pub mod segment;
 pub mod topic;
 pub mod units;

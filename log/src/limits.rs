@@ -58,6 +58,10 @@ pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 
 /// Default `replica.lag.time.max.ms`: how long a follower may be behind and stay in sync, in milliseconds.
 pub const REPLICA_LAG_TIME_MAX_MS: i64 = 10_000;
+/// How long a follower waits before it asks again after an answer that did not come or was a refusal, in milliseconds.
+pub const PULL_AGAIN_MS: i64 = 200;
+/// Bytes of a leader's batches that a follower has received and not yet stored; it asks for no more meanwhile.
+pub const PULL_COPYING_BYTES: usize = 16 << 20;
 
 /// How often partitions are looked at for compaction, in milliseconds.
 pub const CLEANER_INTERVAL_MS: u64 = 1000;

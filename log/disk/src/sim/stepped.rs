@@ -52,7 +52,8 @@ impl Log {
         }
         let mailboxes: Mailboxes = mailboxes.into();
         let clock_of_opens = Clock::Stepped(Arc::clone(&clock));
-        let (inner, known) = Inner::open(node_id, Arc::clone(&files), options, space, stats, mailboxes, clock_of_opens)?;
+        let (inner, known) =
+            Inner::open(node_id, Arc::clone(&files), options, space, stats, mailboxes, clock_of_opens)?;
         let topics = Arc::clone(&inner.topics);
         let care = Care { files, space: Arc::clone(&inner.space), topics };
         let keeper = Work::new(care, Arc::clone(&inner.unopened), known);
