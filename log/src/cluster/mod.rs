@@ -5,14 +5,18 @@
 
 pub mod controller;
 pub mod image;
+pub mod invariants;
 pub mod node;
+pub mod placement;
 pub mod record;
 mod shared;
+mod status;
 pub mod topic;
 
-pub use controller::{Refusal, Reply, Request};
+pub use controller::{Controller, Limits, Refusal, Reply, Request};
 pub use image::Image;
 pub use node::{Liveness, Node, Registration};
 pub use record::{LevelRange, PartitionState, Record};
 pub use shared::Shared;
+pub use status::Hosting;
 pub use topic::Topic;
