@@ -1,5 +1,6 @@
 //! The log as a pure core: no tokio, no files, no sockets, no clock, no unseeded randomness.
 
+pub mod cluster;
 pub mod compaction;
 pub mod error;
 pub mod group;
@@ -14,4 +15,4 @@ pub mod units;
 
 pub use error::{AppendError, ReadError};
 pub use topic::TopicConfig;
-pub use units::{Epoch, Incarnation, Millis, NodeId, Offset, PartitionEpoch};
+pub use units::{Epoch, Incarnation, Level, MetadataVersion, Millis, NodeId, Offset, PartitionEpoch};
