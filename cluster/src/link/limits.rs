@@ -103,3 +103,9 @@ impl Default for Options {
         }
     }
 }
+
+impl Options {
+    pub(super) fn max_frame(&self) -> usize {
+        self.max_frame.min(MAX_FRAME_BYTES)
+    }
+}

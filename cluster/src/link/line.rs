@@ -139,7 +139,7 @@ impl Keeper {
                 stop.cancel();
                 (Arc::from("its address has changed"), Next::Dial)
             }
-            Some(Err(_)) => (Arc::from("it is a peer no longer"), Next::Stop),
+            Some(Err(_)) => return Next::Stop,
         };
         debug!(node = self.node, lane = ?self.lane, why = &*why, "link down");
         self.down(false, &why, current);

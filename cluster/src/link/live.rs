@@ -81,7 +81,7 @@ impl Link {
             waiting: Mutex::default(),
             in_flight: Arc::new(Semaphore::new(options.in_flight.max(1))),
             next: AtomicU64::new(1),
-            max_frame: options.max_frame,
+            max_frame: options.max_frame(),
             ended: CancellationToken::new(),
             counters: counters.clone(),
         });

@@ -74,7 +74,7 @@ pub(super) struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(super) fn new(io: R, options: &Options, pulse: Arc<Pulse>, counters: Arc<PeerCounters>) -> Self {
-        let (max_frame, dead_after) = (options.max_frame, options.dead_after);
+        let (max_frame, dead_after) = (options.max_frame(), options.dead_after);
         FrameReader { io, buffer: BytesMut::new(), max_frame, dead_after, pulse, counters }
     }
 

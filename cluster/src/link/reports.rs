@@ -59,7 +59,7 @@ mod tests {
         assert_eq!((at(0, "wrong cluster"), at(1, "wrong cluster"), at(59, "wrong cluster")), (Some(0), None, None));
         assert_eq!(at(2, "wrong node"), Some(0), "another reason does not wait");
         assert_eq!((at(60, "wrong cluster"), at(61, "wrong cluster")), (Some(2), None));
-        let made = (0..10 * MAX_REPORTS).filter_map(|n| at(62, &format!("made up {n}"))).count();
+        let made = (0..10 * MAX_REPORTS).filter_map(|n| at(61, &format!("made up {n}"))).count();
         assert_eq!(made, MAX_REPORTS - 2, "and the log cannot be flooded with new ones");
         assert_eq!(at(200, "later"), Some(0));
     }

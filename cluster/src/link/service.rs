@@ -55,6 +55,7 @@ impl Rest {
 
 /// Handles requests. Those of one connection are begun one by one in the order of their arrival.
 pub trait Service: Send + Sync + 'static {
-    /// Must not block. An answer goes on when the connection that asked for it is lost: it is only not sent.
+    /// Must not block. An answer goes on when the connection that asked for it is lost: it is only not sent. Requests are bounded by
+    /// number and bytes, answers by number: a service that makes large ones bounds their bytes itself.
     fn begin(&self, peer: &Arc<Peer>, request: Request) -> Begun;
 }

@@ -120,7 +120,7 @@ impl Serving {
             header,
             held: Some(held),
             counters: self.counters.clone(),
-            max_body: max_body(self.server.options.max_frame),
+            max_body: max_body(self.server.options.max_frame()),
         };
         if closing {
             reply.error(ErrorBody::new(ErrorClass::NotBegun, 0, "the node shuts down")).await;

@@ -25,9 +25,16 @@ fn any_kinds() -> impl Strategy<Value = Kinds> {
 }
 
 fn any_hello() -> impl Strategy<Value = Hello> {
-    (any::<(u16, u16, i32, u8)>(), any_identity(), any_kinds()).prop_map(|((min, max, meant, lane), identity, kinds)| {
-        Hello { protocol_min: min, protocol_max: max, identity, meant, lane, kinds }
-    })
+    (any::<(u16, u16, i32, u8)>(), any_identity(), any_kinds()).prop_map(
+        |((min, max, meant, lane), identity, kinds)| Hello {
+            protocol_min: min,
+            protocol_max: max,
+            identity,
+            meant,
+            lane,
+            kinds,
+        },
+    )
 }
 
 fn any_refusal() -> impl Strategy<Value = Refusal> {

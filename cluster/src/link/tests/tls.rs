@@ -1,6 +1,6 @@
 //! Mutual TLS: who has a certificate of the cluster's authority, and who has none.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,8 +10,9 @@ use super::*;
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Authority {
+    fn new(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -77,7 +78,7 @@ async fn fails(links: &Links) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_one_authority_have_links_and_others_do_not() {
-    let (ours, others) = (Authority::new(), Authority::new());
+    let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let (server, _) = serve(ours.server("127.0.0.1", &ours)).await;
     let good = links(&server, ours.client(Some(&ours)));
     assert_eq!(echo(&good, Lane::Control, "private").await.unwrap(), "private");
@@ -104,7 +105,7 @@ async fn nodes_of_one_authority_have_links_and_others_do_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_certificates_are_used_for_new_connections() {
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
     let (server, tls) = serve(old.server("127.0.0.1", &old)).await;
     let before = links(&server, old.client(Some(&old)));
     let link = before.link(SERVER, Lane::Control, LONG).await.unwrap();
