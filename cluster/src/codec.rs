@@ -1,4 +1,5 @@
-//! Reads and writes the messages between nodes: big endian, every length checked against what is there and what is allowed.
+//! Reads and writes the messages between nodes: big endian, every length checked against what is there and what is
+//! allowed.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -91,8 +92,8 @@ impl Reader {
         std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| Malformed::NotUtf8)
     }
 
-    /// How many elements follow, as u32. Each takes at least one byte, so a count larger than the rest of the message is an error
-    /// here, before anybody makes room for it.
+    /// How many elements follow, as u32. Each takes at least one byte, so a count larger than the rest of the message
+    /// is an error here, before anybody makes room for it.
     ///
     /// # Errors
     /// They are more than `max` or than the message can hold.

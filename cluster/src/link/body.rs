@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-/// What a frame carries. It is written vectored: `head` and `parts` are not copied into one piece, except when all is small.
+/// What a frame carries. It is written vectored: `head` and `parts` are not copied into one piece, except when all is
+/// small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body {
     pub head: Bytes,

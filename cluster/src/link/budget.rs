@@ -1,4 +1,5 @@
-//! How much of the requests that were read may be handled at a time. Who asks for more waits, and reads nothing meanwhile.
+//! How much of the requests that were read may be handled at a time. Who asks for more waits, and reads nothing
+//! meanwhile.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The handshake's two messages. A later protocol may only add to their ends, so that any release can tell any other what it lacks.
+//! The handshake's two messages. A later protocol may only add to their ends, so that any release can tell any other
+//! what it lacks.
 
 use std::io;
 
@@ -82,8 +83,8 @@ impl Hello {
             return Ok(newest);
         }
         let text = format!(
-            "no protocol version in common: node {} speaks {} to {}, the other one {PROTOCOL_MIN} to {PROTOCOL_MAX}: upgrade the \
-             older of the two, one release at a time",
+            "no protocol version in common: node {} speaks {} to {}, the other one {PROTOCOL_MIN} to {PROTOCOL_MAX}: \
+             upgrade the older of the two, one release at a time",
             self.identity.node, self.protocol_min, self.protocol_max
         );
         Err(Refusal::new(RefusalCode::Protocol, text))

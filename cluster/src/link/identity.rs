@@ -21,8 +21,8 @@ pub enum Lane {
     Control,
     /// Fetches of followers. What must arrive so that others may be answered, so it is apart from those.
     Data,
-    /// Forwarded appends and whatever else is answered only when followers have fetched it. On one lane with the fetches, as many
-    /// of these as may be in flight would keep out the very fetches that they wait for.
+    /// Forwarded appends and whatever else is answered only when followers have fetched it. On one lane with the
+    /// fetches, as many of these as may be in flight would keep out the very fetches that they wait for.
     Forward,
 }
 
@@ -98,8 +98,8 @@ impl Peer {
     }
 }
 
-/// Decides whether a node may have a link, beside its cluster id and the node that it meant, which are checked before. Asked on
-/// both sides, of the other one; must not block.
+/// Decides whether a node may have a link, beside its cluster id and the node that it meant, which are checked before.
+/// Asked on both sides, of the other one; must not block.
 pub trait Admission: Send + Sync + 'static {
     /// # Errors
     /// Why not, and what to do about it.
@@ -118,8 +118,8 @@ pub(super) fn same_cluster(ours: &Identity, theirs: &Identity) -> Result<(), Ref
         return Ok(());
     }
     let text = format!(
-        "node {} belongs to cluster {}, node {} to cluster {}: check the addresses of the cluster's nodes in the config of both; \
-         a node that is to change its cluster starts with an empty data directory",
+        "node {} belongs to cluster {}, node {} to cluster {}: check the addresses of the cluster's nodes in the config of \
+         both; a node that is to change its cluster starts with an empty data directory",
         ours.node, ours.cluster_id, theirs.node, theirs.cluster_id
     );
     Err(Refusal::new(RefusalCode::WrongCluster, text))

@@ -56,8 +56,8 @@ pub struct Options {
     pub max_frame: usize,
     /// Requests of one link that may wait for their answers: the client sends no more, the server reads no more.
     pub in_flight: usize,
-    /// Bytes of requests of one connection that the server handles at a time; it reads no more until some are answered. A single
-    /// request may be larger, it is then alone.
+    /// Bytes of requests of one connection that the server handles at a time; it reads no more until some are answered.
+    /// A single request may be larger, it is then alone.
     pub connection_bytes: usize,
     /// The same for all connections of a lane together.
     pub lane_bytes: usize,

@@ -33,8 +33,9 @@ struct Entry {
 }
 
 impl Links {
-    /// No peers yet. With `tls`, whatever it holds when a connection is made decides which certificate is shown and which ones are
-    /// believed; a peer's must be for the host of its address. `admission` is asked of each node that is connected to.
+    /// No peers yet. With `tls`, whatever it holds when a connection is made decides which certificate is shown and
+    /// which ones are believed; a peer's must be for the host of its address. `admission` is asked of each node that is
+    /// connected to.
     pub fn new(
         local: Arc<Local>,
         tls: Option<Arc<ArcSwap<rustls::ClientConfig>>>,
@@ -49,7 +50,8 @@ impl Links {
         &self.dialler.local
     }
 
-    /// A peer and its address (`host:port`), new or changed. Its control link is dialled at once. Call it inside a tokio runtime.
+    /// A peer and its address (`host:port`), new or changed. Its control link is dialled at once. Call it inside a
+    /// tokio runtime.
     pub fn set_peer(&self, node: NodeId, address: &str) {
         self.peers(|peers| match peers.get(&node) {
             Some(entry) => {
@@ -110,7 +112,8 @@ impl Links {
     /// Sends a request, waiting for a link if need be, and waits for the answer, `timeout` in all.
     ///
     /// # Errors
-    /// As the variants of [`LinkError`] say. A request that was surely not sent when its link broke is sent on the next one.
+    /// As the variants of [`LinkError`] say. A request that was surely not sent when its link broke is sent on the next
+    /// one.
     pub async fn request(
         &self,
         node: NodeId,
@@ -124,8 +127,8 @@ impl Links {
         Box::pin(self.exchange(node, lane, kind, encode, timeout)).await.map(|(_, answer)| answer)
     }
 
-    /// As [`Links::request`], in the newest version that both nodes speak: `encode` makes the body for it. Returns that version, in
-    /// which the answer is, too.
+    /// As [`Links::request`], in the newest version that both nodes speak: `encode` makes the body for it. Returns that
+    /// version, in which the answer is, too.
     ///
     /// # Errors
     /// As [`Links::request`].

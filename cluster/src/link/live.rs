@@ -20,8 +20,8 @@ use super::limits::{Options, QUEUE_SLACK};
 use super::reading::{FrameReader, Loss, Pulse};
 use super::writing::{FrameWriter, Outgoing, Ticket};
 
-/// A link as long as it is up. Requests that are submitted one after the other arrive in that order; with the next link, which is
-/// another `Link`, a new order begins.
+/// A link as long as it is up. Requests that are submitted one after the other arrive in that order; with the next
+/// link, which is another `Link`, a new order begins.
 #[derive(Clone)]
 pub struct Link {
     shared: Arc<Shared>,

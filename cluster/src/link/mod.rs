@@ -1,4 +1,5 @@
-//! The links between nodes: requests and answers over one TCP connection, plain or mutual TLS, for each pair of nodes and lane.
+//! The links between nodes: requests and answers over one TCP connection, plain or mutual TLS, for each pair of nodes
+//! and lane.
 //!
 //! ```text
 //! client                                     server
@@ -7,12 +8,12 @@
 //! frame  {u32 length, u8 type, u16 kind, u16 version, u64 correlation, body}  <->
 //! ```
 //!
-//! The side that needs something dials: [`Links`] keeps a connection to each peer that is set, [`Server`] answers with a
-//! [`Service`]. A link carries requests one way only. Both sides say which kinds of messages they speak in which versions, so that
-//! each sends what the other understands, from one release to the next.
+//! The side that needs something dials: [`Links`] keeps a connection to each peer that is set, [`Server`] answers with
+//! a [`Service`]. A link carries requests one way only. Both sides say which kinds of messages they speak in which
+//! versions, so that each sends what the other understands, from one release to the next.
 //!
-//! A link that is silent is noticed by pings, a process that is gone by its socket ([`PeerState`]). What is not read is not
-//! answered: a server that handles as much as it may stops reading, and says by pongs that it lives.
+//! A link that is silent is noticed by pings, a process that is gone by its socket ([`PeerState`]). What is not read is
+//! not answered: a server that handles as much as it may stops reading, and says by pongs that it lives.
 
 mod body;
 mod budget;

@@ -39,8 +39,8 @@ impl From<Malformed> for Loss {
     }
 }
 
-/// When the writer last got bytes into a socket that had been full: a sign of life, as the other side has taken what was before
-/// them. While a large frame is written no ping gets out, so none is answered.
+/// When the writer last got bytes into a socket that had been full: a sign of life, as the other side has taken what
+/// was before them. While a large frame is written no ping gets out, so none is answered.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,

@@ -41,7 +41,8 @@ struct Door {
 }
 
 impl Server {
-    /// Serves until `shutdown`; then says goodbye on all links and waits, at most the drain timeout, for answers under way.
+    /// Serves until `shutdown`; then says goodbye on all links and waits, at most the drain timeout, for answers under
+    /// way.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let connections = Arc::new(Semaphore::new(self.options.connections.max(1)));
         let drain = self.options.drain_timeout;

@@ -29,8 +29,8 @@ pub struct Request {
 pub enum Begun {
     /// All of it is done by the answer's future, which runs in a task of its own beside others.
     Beside(Answer),
-    /// What must happen in the order of arrival, such as the submitting of an append: the connection begins no other request until
-    /// this is done. What remains, such as the wait for the sync, runs beside others.
+    /// What must happen in the order of arrival, such as the submitting of an append: the connection begins no other
+    /// request until this is done. What remains, such as the wait for the sync, runs beside others.
     InOrder(BoxFuture<Rest>),
 }
 
@@ -55,7 +55,7 @@ impl Rest {
 
 /// Handles requests. Those of one connection are begun one by one in the order of their arrival.
 pub trait Service: Send + Sync + 'static {
-    /// Must not block. An answer goes on when the connection that asked for it is lost: it is only not sent. Requests are bounded by
-    /// number and bytes, answers by number: a service that makes large ones bounds their bytes itself.
+    /// Must not block. An answer goes on when the connection that asked for it is lost: it is only not sent. Requests
+    /// are bounded by number and bytes, answers by number: a service that makes large ones bounds their bytes itself.
     fn begin(&self, peer: &Arc<Peer>, request: Request) -> Begun;
 }

@@ -14,8 +14,9 @@ pub enum PeerState {
     },
     Down {
         since: Instant,
-        /// Its host answers and nobody listens: the process is gone, not just slow or cut off. A process that dies is told first
-        /// with `false`, when its connections end, and with `true` as soon as the first attempt at a new one is refused.
+        /// Its host answers and nobody listens: the process is gone, not just slow or cut off. A process that dies is
+        /// told first with `false`, when its connections end, and with `true` as soon as the first attempt at a new one
+        /// is refused.
         refused: bool,
         /// For a person.
         why: Arc<str>,

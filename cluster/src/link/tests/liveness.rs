@@ -13,7 +13,8 @@ fn is_refused(state: &PeerState) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_was_killed_is_seen_as_gone_and_back_when_it_is_back() {
-    // A runtime of its own: dropping it closes its sockets without a word, as the system does for a process that was killed.
+    // A runtime of its own: dropping it closes its sockets without a word, as the system does for a process that was
+    // killed.
     let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let server = process.spawn(Running::start(quick())).await.unwrap();
     let links = links_to(server.address, quick());
