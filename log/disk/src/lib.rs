@@ -38,7 +38,7 @@ mod truncate;
 mod unopened;
 
 pub use chain::Chain;
-pub use files::{File, Files};
+pub use files::{File, Files, read_bytes, read_file, replace_file};
 pub use forebay_log::partition::{ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Watermarks};
 pub use log::{Log, LogError, LogOptions};
 pub use partition::{Fetched, Partition, Ticket};
