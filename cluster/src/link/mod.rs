@@ -47,6 +47,7 @@ pub use kinds::{Kinds, Versions};
 pub use limits::Options;
 pub use links::Links;
 pub use live::{Link, Pending};
+pub(crate) use reports::Reports;
 pub use server::Server;
 pub use service::{Answer, Begun, BoxFuture, Request, Rest, Service};
 pub use state::PeerState;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::limits::{MAX_REPORTS, REPORT_AGAIN};
 
 #[derive(Debug, Default)]
-pub(super) struct Reports {
+pub(crate) struct Reports {
     told: Mutex<HashMap<String, Told>>,
 }
 
@@ -19,7 +19,7 @@ struct Told {
 
 impl Reports {
     /// Whether this reason may be told now, and if so, how often it was met since it was told last.
-    pub(super) fn admit(&self, reason: &str) -> Option<u64> {
+    pub(crate) fn admit(&self, reason: &str) -> Option<u64> {
         self.admit_at(Instant::now(), reason)
     }
 

@@ -21,7 +21,7 @@ mod read;
 mod real;
 mod recover;
 mod replica;
-mod sealed;
+pub mod sealed;
 mod segment_file;
 mod shard;
 mod shared;
@@ -43,6 +43,6 @@ pub use forebay_log::partition::{ActiveProducer, AppendData, Appended, ClosedSeg
 pub use log::{Log, LogError, LogOptions};
 pub use partition::{Fetched, Partition, Ticket};
 pub use real::RealFiles;
-pub use replica::{IsrProposal, Observer};
+pub use replica::{Copying, IsrProposal, Observer};
 pub use stats::LogStats;
 pub use topic::{NewTopic, Topic};
