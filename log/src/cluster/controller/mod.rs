@@ -32,7 +32,7 @@ pub use request::{
 use self::change::{Change, Elect};
 use self::sessions::Sessions;
 use crate::cluster::image::Image;
-use crate::cluster::record::{PartitionState, Record};
+use crate::cluster::record::{LevelRange, PartitionState, Record};
 use crate::limits;
 use crate::units::{Millis, NodeId};
 
@@ -56,6 +56,8 @@ pub struct Limits {
     pub max_nodes: usize,
     pub max_partitions: usize,
     pub max_settings_bytes: usize,
+    /// What this release supports.
+    pub levels: LevelRange,
 }
 
 impl Default for Limits {
@@ -71,6 +73,7 @@ impl Default for Limits {
             max_nodes: limits::MAX_NODES,
             max_partitions: limits::MAX_CLUSTER_PARTITIONS,
             max_settings_bytes: limits::MAX_SETTINGS_BYTES,
+            levels: LevelRange::OURS,
         }
     }
 }
