@@ -56,10 +56,6 @@ impl<'a> Change<'a> {
     /// The partition's new state; `None` when it is the same.
     pub(super) fn build(self, image: &Image) -> Option<PartitionState> {
         let Change { before, wanted: mut state, elect } = self;
-        if state.isr.is_empty() {
-            // Never without one who has everything: the last ones in sync stay so while they are away.
-            state.isr.clone_from(&before.isr);
-        }
         keep_the_best_in_sync(&mut state.isr, image);
         end_reassignment(&mut state);
         state.leader = choose_leader(&state, elect, image);

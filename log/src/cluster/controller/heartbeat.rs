@@ -45,7 +45,6 @@ impl Controller {
         self.decide(Record::NodeUnfenced { id }, records);
         self.sessions.begin(id, now, applied);
         self.follow_nodes(&[id], records);
-        self.balance_soon(now);
         if self.drain_at.is_some() || self.image.node(id).is_some_and(|node| node.draining) {
             self.drain_at = Some(now);
         }

@@ -79,15 +79,11 @@ impl Controller {
 
     /// Raises the cluster's level to what every node supports, once every node has said what it does.
     pub(super) fn raise_level(&mut self, records: &mut Vec<Record>) {
-        let mut level = self.limits.levels.most;
-        for (_, node) in self.image.nodes() {
-            let Some(registration) = &node.registration else { return };
-            level = level.min(registration.levels.most);
-        }
-        let supported = |level: Level| {
-            self.image.nodes().all(|(_, node)| node.registration.as_ref().is_some_and(|r| r.levels.supports(level)))
-        };
-        if level > self.image.level() && supported(level) {
+        let levels = || self.image.nodes().map(|(_, node)| node.registration.as_ref().map(|node| node.levels));
+        // Who has not registered yet supports nothing.
+        let common = levels().map(|levels| levels.map_or(Level(0), |levels| levels.most)).min();
+        let level = common.unwrap_or_default().min(self.limits.levels.most);
+        if level > self.image.level() && levels().flatten().all(|levels| levels.supports(level)) {
             self.decide(Record::LevelFinalised { level }, records);
         }
     }

@@ -127,9 +127,11 @@ fn the_level_rises_when_all_nodes_support_it() {
     assert_eq!(level(&lab), 1);
     register_at(&mut lab, 3, 2, 2);
     assert_eq!(level(&lab), 2);
-    register_at(&mut lab, 3, 3, 9);
+    for id in 1..=3 {
+        register_at(&mut lab, id, 4, 9);
+    }
     assert_eq!(level(&lab), 3, "no further than this release knows");
-    let older = Register { levels: LevelRange { least: Level(1), most: Level(2) }, ..registration(2, 3) };
+    let older = Register { levels: LevelRange { least: Level(1), most: Level(2) }, ..registration(2, 5) };
     assert!(matches!(register(&mut lab, older), Err(Refusal::UnsupportedLevel { .. })));
 }
 

@@ -106,6 +106,7 @@ fn leaderships_go_back_by_themselves_a_few_at_a_time() {
     lab.pass(limits::BALANCE_AFTER_RETURN_MS, &[1, 2]);
     lab.lose(1);
     lab.start(1, 2);
+    lab.pass(limits::BALANCE_AFTER_RETURN_MS, &[1, 2]);
     for index in 0..5 {
         lab.isr(index, &[2, 1]).unwrap();
     }
