@@ -157,7 +157,7 @@ fn a_drain_ends_after_the_controller_has_moved_and_can_be_taken_back() {
     let image = lab.controller.image().clone();
     lab.controller = Controller::new(image, lab.controller.limits, BTreeSet::new(), lab.now);
     catch_up(&mut lab);
-    lab.pass(1, &[1, 2, 3]);
+    lab.pass(2 * limits::BALANCE_AFTER_RETURN_MS, &[1, 2, 3]);
     assert_eq!(lab.controller.image().hosting(NodeId(1)).leaving, 2);
     drain(&mut lab, 1, false).unwrap();
     catch_up(&mut lab);
