@@ -1,7 +1,7 @@
 //! openraft's network over a [`Transport`], and what the leader learns of its followers from their answers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
@@ -12,11 +12,12 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, RaftNetwork, RaftNetworkFactory};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 use super::frame;
 use super::limits;
-use super::raft::{LogId, SnapshotMeta, Types, Vote};
+use super::raft::{LogId, Metrics, SnapshotMeta, Types, Vote};
 use super::store::LogStore;
 use super::transport::{NodeId, Transport, TransportError};
 use super::wire::{self, Kind};
@@ -27,6 +28,9 @@ pub(super) struct AppendHead {
     pub(super) vote: Vote,
     pub(super) prev: Option<LogId>,
     pub(super) commit: Option<LogId>,
+    /// No majority has answered the leader for the longest election timeout.
+    #[serde(default)]
+    pub(super) deaf: bool,
 }
 
 /// The head of [`Kind::Snapshot`]; the piece is its body.
@@ -51,11 +55,28 @@ pub(super) struct Peers {
     pub(super) transport: Arc<dyn Transport>,
     log: LogStore,
     heard: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
+    patience: Duration,
+    /// This node's term as a leader, and since when.
+    leads: Arc<Mutex<Option<(u64, Instant)>>>,
+    /// openraft's metrics, once it runs.
+    pub(super) metrics: Arc<OnceLock<Receiver<Metrics>>>,
 }
 
 impl Peers {
-    pub(super) fn new(transport: Arc<dyn Transport>, log: LogStore) -> Peers {
-        Peers { transport, log, heard: Arc::default() }
+    /// `patience`: a leader whom no majority has answered for so long is deaf.
+    pub(super) fn new(transport: Arc<dyn Transport>, log: LogStore, patience: Duration) -> Peers {
+        let (heard, leads, metrics) = Default::default();
+        Peers { transport, log, heard, patience, leads, metrics }
+    }
+
+    /// Whether this node, the leader of `term`, sends without being heard.
+    fn is_deaf(&self, term: u64) -> bool {
+        let since = {
+            let mut leads = self.leads.lock().unwrap_or_else(PoisonError::into_inner);
+            leads.filter(|(led, _)| *led == term).unwrap_or_else(|| *leads.insert((term, Instant::now()))).1
+        };
+        let acknowledged = self.metrics.get().and_then(|metrics| metrics.borrow().millis_since_quorum_ack);
+        acknowledged.map_or(since.elapsed(), Duration::from_millis) > self.patience
     }
 
     pub(super) fn heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
@@ -118,7 +139,8 @@ impl RaftNetwork<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, RPCError<NodeId, BasicNode, RaftError<NodeId>>> {
-        let head = AppendHead { vote: rpc.vote, prev: rpc.prev_log_id, commit: rpc.leader_commit };
+        let deaf = self.peers.is_deaf(rpc.vote.leader_id.term);
+        let head = AppendHead { vote: rpc.vote, prev: rpc.prev_log_id, commit: rpc.leader_commit, deaf };
         let mut body = Vec::with_capacity(rpc.entries.iter().map(frame::size).sum());
         let put = rpc.entries.iter().try_for_each(|entry| frame::put_entry(&mut body, entry));
         put.map_err(|what| NetworkError::new(&TransportError { unreachable: false, what }))?;
