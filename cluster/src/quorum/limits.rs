@@ -36,6 +36,8 @@ pub const MAX_MESSAGE: usize = MAX_ENTRY + (64 << 10);
 pub const SNAPSHOT_ENTRIES: u64 = 5000;
 /// A snapshot is taken when the entries in the log have so many bytes.
 pub const SNAPSHOT_BYTES: u64 = 8 << 20;
+/// How often at most openraft is asked to make a log smaller that has too many bytes.
+pub const TRIM_PAUSE: Duration = Duration::from_millis(100);
 /// Entries that stay in the log behind a snapshot, for followers that are a little late.
 pub const KEPT_ENTRIES: u64 = 1000;
 /// A log file that has reached this size is followed by a new one.
