@@ -14,6 +14,8 @@ pub const ELECTION_MAX: Duration = Duration::from_millis(2000);
 pub const HINT_JITTER: Duration = Duration::from_millis(40);
 /// How long one chunk of a snapshot may take, the last one with its installation.
 pub const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a message with a single entry larger than [`MAX_APPEND`] may take.
+pub const LARGE_APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a proposal waits until its outcome counts as unknown.
 pub const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node that was not reached is left alone.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
@@ -14,6 +15,7 @@ use openraft::{BasicNode, RaftNetwork, RaftNetworkFactory};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::frame;
 use super::limits;
@@ -88,7 +90,7 @@ impl RaftNetworkFactory<Types> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, _node: &BasicNode) -> Peer {
-        Peer { target, peers: self.clone() }
+        Peer { target, peers: self.clone(), large: None }
     }
 }
 
@@ -96,7 +98,12 @@ impl RaftNetworkFactory<Types> for Peers {
 pub(super) struct Peer {
     target: NodeId,
     peers: Peers,
+    /// A large append that is on its way, and from where to where it reaches.
+    large: Option<(Span, Carried)>,
 }
+
+type Span = (Vote, Option<LogId>, Option<LogId>);
+type Carried = AbortOnDropHandle<Result<Bytes, TransportError>>;
 
 type RpcError<E> = RPCError<NodeId, BasicNode, RaftError<NodeId, E>>;
 
@@ -109,7 +116,37 @@ impl Peer {
     {
         let network = |what| RPCError::Network(NetworkError::new(&TransportError { unreachable: false, what }));
         let request = wire::request(kind, head, body).map_err(network)?;
-        let answer = self.peers.transport.call(self.target, request, timeout).await.map_err(|error| {
+        Self::read(self.target, self.peers.transport.call(self.target, request, timeout).await)
+    }
+
+    /// openraft waits for an append as long as for a heartbeat and then sends it again. What takes longer on a slow line
+    /// would never be answered in time, so it goes on behind openraft's back, and the next attempt waits for its answer.
+    async fn call_large<A, E>(&mut self, span: Span, head: &AppendHead, body: &[u8]) -> Result<A, RpcError<E>>
+    where
+        A: serde::de::DeserializeOwned,
+        E: std::error::Error + serde::de::DeserializeOwned,
+    {
+        let network = |what| RPCError::Network(NetworkError::new(&TransportError { unreachable: false, what }));
+        if self.large.as_ref().is_none_or(|(on_its_way, _)| *on_its_way != span) {
+            let request = wire::request(Kind::Append, head, body).map_err(network)?;
+            let (transport, target) = (Arc::clone(&self.peers.transport), self.target);
+            let carry = async move { transport.call(target, request, limits::LARGE_APPEND_TIMEOUT).await };
+            self.large = Some((span, AbortOnDropHandle::new(tokio::spawn(carry))));
+        }
+        let Some((_, carried)) = &mut self.large else { return Err(network("nothing was sent".to_owned())) };
+        let answer = carried.await;
+        self.large = None;
+        Self::read(self.target, answer.map_err(|error| network(error.to_string()))?)
+    }
+
+    #[expect(clippy::result_large_err, reason = "the error is openraft's")]
+    fn read<A, E>(target: NodeId, answer: Result<Bytes, TransportError>) -> Result<A, RpcError<E>>
+    where
+        A: serde::de::DeserializeOwned,
+        E: std::error::Error + serde::de::DeserializeOwned,
+    {
+        let network = |what| RPCError::Network(NetworkError::new(&TransportError { unreachable: false, what }));
+        let answer = answer.map_err(|error| {
             if error.unreachable {
                 RPCError::Unreachable(Unreachable::new(&error))
             } else {
@@ -120,7 +157,7 @@ impl Peer {
             Ok(answer) => Ok(answer),
             // A node that has stopped is as good as out of reach.
             Err(RaftError::Fatal(fatal)) => Err(RPCError::Unreachable(Unreachable::new(&fatal))),
-            Err(error) => Err(RPCError::RemoteError(RemoteError::new(self.target, error))),
+            Err(error) => Err(RPCError::RemoteError(RemoteError::new(target, error))),
         }
     }
 
@@ -146,7 +183,11 @@ impl RaftNetwork<Types> for Peer {
         put.map_err(|what| NetworkError::new(&TransportError { unreachable: false, what }))?;
         let upto = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         let (sent, end) = (Instant::now(), self.peers.log.memory().last());
-        let answer = self.call(Kind::Append, &head, &body, option.hard_ttl()).await?;
+        let answer = if body.len() > limits::MAX_APPEND {
+            self.call_large((rpc.vote, rpc.prev_log_id, upto), &head, &body).await?
+        } else {
+            self.call(Kind::Append, &head, &body, option.hard_ttl()).await?
+        };
         self.heard(sent, matches!(answer, AppendEntriesResponse::Success) && upto >= end);
         Ok(answer)
     }

@@ -119,6 +119,16 @@ async fn a_node_that_was_away_for_long_catches_up_by_a_snapshot_in_pieces() {
 }
 
 #[tokio::test]
+async fn a_large_entry_gets_over_a_slow_line() {
+    let cluster = Cluster::open(3, |_| ()).await;
+    let all = cluster.running();
+    *cluster.net.slow.lock().unwrap() = quick().heartbeat * 3;
+    cluster.propose(&all, vec![7; 2 << 20]).await;
+    cluster.propose(&all, "after").await;
+    cluster.converged(2).await;
+}
+
+#[tokio::test]
 async fn a_snapshot_is_taken_when_entries_have_many_bytes() {
     let cluster = Cluster::open(1, |options| options.snapshot_bytes = 100_000).await;
     for i in 0..40_u8 {

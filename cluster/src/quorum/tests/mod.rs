@@ -38,6 +38,8 @@ impl Machine for Recorder {
 struct Net {
     nodes: Mutex<BTreeMap<NodeId, Quorum>>,
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// How long a message of more than half a MiB is on its way.
+    slow: Mutex<Duration>,
 }
 
 impl Net {
@@ -59,6 +61,10 @@ impl Transport for Wire {
             assert!(request.len() <= super::limits::MAX_MESSAGE);
             let there = self.net.nodes.lock().unwrap().get(&to).cloned();
             let there = there.filter(|_| !self.net.is_cut(self.from, to)).ok_or_else(|| error(true))?;
+            if request.len() > 1 << 19 {
+                let slow = *self.net.slow.lock().unwrap();
+                tokio::time::sleep(slow).await;
+            }
             let answer = tokio::time::timeout(timeout, there.serve(request)).await.map_err(|_| error(false))?;
             if self.net.is_cut(to, self.from) { Err(error(false)) } else { Ok(answer) }
         })
