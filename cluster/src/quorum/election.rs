@@ -45,10 +45,14 @@ pub(super) struct Election {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
-    /// When a leader was last heard from.
+    /// When a leader was last heard from that a majority answers.
     at: Option<Instant>,
     /// Since then somebody has said that it is gone.
     gone: bool,
+    /// When any leader was last heard from: openraft's lease runs from here.
+    lease: Option<Instant>,
+    /// Until then a leader that is deaf is not listened to, so that its lease can end.
+    shut: Option<Instant>,
 }
 
 impl Election {
@@ -56,8 +60,19 @@ impl Election {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn heard_from_leader(&self) {
-        *self.seen() = Seen { at: Some(Instant::now()), gone: false };
+    /// `deaf`: it sends, but no majority's answers reach it. Waiting for it would be waiting for ever.
+    pub(super) fn heard_from_leader(&self, deaf: bool) {
+        let (mut seen, now) = (self.seen(), Instant::now());
+        seen.lease = Some(now);
+        if !deaf {
+            *seen = Seen { at: Some(now), gone: false, lease: Some(now), shut: None };
+        }
+    }
+
+    /// Whether a deaf leader is listened to: unless another one is about to be elected. If none can be, because the deaf
+    /// one's log is needed, it has to be heard and answered to lead again.
+    pub(super) fn listens_to_deaf(&self) -> bool {
+        self.seen().shut.is_none_or(|until| until < Instant::now())
     }
 
     pub(super) fn leader_gone(&self) {
@@ -79,13 +94,15 @@ impl Inner {
         if last < self.log.memory().last() || self.leadership().leader == Some(self.options.node) {
             return Would::No;
         }
-        let seen = *self.election.seen();
-        let left = seen.at.map_or(Duration::ZERO, |at| self.options.timings.lease.saturating_sub(at.elapsed()));
-        match (left.is_zero(), seen.gone) {
-            (true, _) => Would::Yes,
-            (false, true) => Would::Later(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-            (false, false) => Would::No,
+        let lease = self.options.timings.lease;
+        let mut seen = self.election.seen();
+        let left = |since: Option<Instant>| since.map_or(Duration::ZERO, |at| lease.saturating_sub(at.elapsed()));
+        if !seen.gone && !left(seen.at).is_zero() {
+            return Would::No;
         }
+        let left = left(seen.lease);
+        seen.shut = Some(Instant::now() + left + lease);
+        if left.is_zero() { Would::Yes } else { Would::Later(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)) }
     }
 
     /// Asks for elections when they are due; for ever.
@@ -105,7 +122,7 @@ impl Inner {
                 due = now + patience;
                 continue;
             }
-            let Seen { at, gone } = *self.election.seen();
+            let Seen { at, gone, .. } = *self.election.seen();
             if hinted {
                 due = now + between(Duration::ZERO, limits::HINT_JITTER);
             } else if let Some(at) = at.filter(|at| !gone && now < *at + patience) {

@@ -14,6 +14,8 @@ pub const ELECTION_MAX: Duration = Duration::from_millis(2000);
 pub const HINT_JITTER: Duration = Duration::from_millis(40);
 /// How long one chunk of a snapshot may take, the last one with its installation.
 pub const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a message with a single entry larger than [`MAX_APPEND`] may take.
+pub const LARGE_APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a proposal waits until its outcome counts as unknown.
 pub const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node that was not reached is left alone.
@@ -36,6 +38,8 @@ pub const MAX_MESSAGE: usize = MAX_ENTRY + (64 << 10);
 pub const SNAPSHOT_ENTRIES: u64 = 5000;
 /// A snapshot is taken when the entries in the log have so many bytes.
 pub const SNAPSHOT_BYTES: u64 = 8 << 20;
+/// How often at most openraft is asked to make a log smaller that has too many bytes.
+pub const TRIM_PAUSE: Duration = Duration::from_millis(100);
 /// Entries that stay in the log behind a snapshot, for followers that are a little late.
 pub const KEPT_ENTRIES: u64 = 1000;
 /// A log file that has reached this size is followed by a new one.

@@ -49,10 +49,11 @@ impl Quorum {
         };
         let read: io::Result<_> = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.into()));
         let (log, machine) = read.map_err(|error| QuorumError::Storage(error.to_string()))?;
-        let peers = Peers::new(transport, log.clone());
+        let peers = Peers::new(transport, log.clone(), options.timings.election_max);
         let raft = Raft::new(options.node, config, peers.clone(), log.clone(), machine).await;
         let raft = raft.map_err(|error| QuorumError::Storage(error.to_string()))?;
         let metrics = raft.metrics();
+        let _ = peers.metrics.set(metrics.clone());
         let election = Election::default();
         let inner = Arc::new(Inner { options, raft, metrics, log, peers, election });
         inner.start().await?;

@@ -22,12 +22,15 @@ impl Quorum {
         let (kind, head, body) = wire::open_request(request)?;
         match kind {
             Kind::Append => {
-                let AppendHead { vote, prev, commit } = parse(head)?;
+                let AppendHead { vote, prev, commit, deaf } = parse(head)?;
+                if deaf && !self.inner.election.listens_to_deaf() {
+                    return Err("the leader is deaf, and another one is to be elected".to_owned());
+                }
                 let entries = frame::take_entries(body)?;
                 let request = AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit };
                 let answer = self.inner.raft.append_entries(request).await;
                 if answer.as_ref().is_ok_and(|answer| !matches!(answer, AppendEntriesResponse::HigherVote(_))) {
-                    self.inner.election.heard_from_leader();
+                    self.inner.election.heard_from_leader(deaf);
                 }
                 Ok(wire::answer(&answer))
             }
@@ -43,7 +46,7 @@ impl Quorum {
                 let request = InstallSnapshotRequest { vote, meta, offset, data: body.to_vec(), done };
                 let answer = self.inner.raft.install_snapshot(request).await;
                 if answer.as_ref().is_ok_and(|answer| answer.vote <= vote) {
-                    self.inner.election.heard_from_leader();
+                    self.inner.election.heard_from_leader(false);
                 }
                 Ok(wire::answer(&answer))
             }

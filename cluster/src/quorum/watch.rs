@@ -6,10 +6,12 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::error::Fatal;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Inner;
 use super::errors::QuorumError;
-use super::raft::{LogId, Metrics};
+use super::limits;
+use super::raft::Metrics;
 use super::status::Leadership;
 
 /// Who leads, by what openraft says; `patience`: a leader whom no majority has answered for so long leads nobody.
@@ -63,22 +65,24 @@ impl Inner {
 
     /// Asks for a snapshot when the entries have too many bytes, and lets go of those that a snapshot covers: openraft
     /// itself counts entries only.
-    async fn keep_log_small(&self, asked: &mut Option<LogId>) {
+    /// It may not happen at once, while a snapshot is being made or a follower is sent those entries: then it is asked for
+    /// again. Metrics change with every tick.
+    async fn keep_log_small(&self, asked: &mut Option<Instant>) {
         let (bytes, first) = {
             let memory = self.log.memory();
             (memory.bytes(), memory.first())
         };
-        if bytes < self.options.snapshot_bytes {
+        if bytes < self.options.snapshot_bytes || asked.is_some_and(|at| at.elapsed() < limits::TRIM_PAUSE) {
             return;
         }
+        *asked = Some(Instant::now());
         let (applied, snapshot) = {
             let metrics = self.metrics.borrow();
             (metrics.last_applied, metrics.snapshot)
         };
         if let Some(covered) = snapshot.filter(|snapshot| first.is_some_and(|first| first.index <= snapshot.index)) {
             let _ = self.raft.trigger().purge_log(covered.index).await;
-        } else if applied > snapshot && *asked != applied {
-            *asked = applied;
+        } else if applied > snapshot {
             let _ = self.raft.trigger().snapshot().await;
         }
     }

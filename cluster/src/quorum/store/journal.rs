@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_disk::{File, Files};
 
 use super::at;
 use super::format::{self, Kind, State};
-use crate::quorum::limits;
 
 /// A file before the one that is written.
 pub(super) struct Older {
@@ -30,6 +30,10 @@ pub(super) struct Journal {
     pub(super) len: u64,
     /// Why nothing can be written any more: the file could not be cut back to its durable length.
     pub(super) broken: Option<String>,
+    /// See [`limits::LOG_FILE_BYTES`].
+    pub(super) file_bytes: u64,
+    /// See [`limits::WRITE_PAUSES`].
+    pub(super) pauses: &'static [Duration],
 }
 
 impl Journal {
@@ -40,10 +44,10 @@ impl Journal {
     /// # Errors
     /// When that does not help: then the frame is not there, unless a cut back failed as well, which ends the journal.
     pub(super) fn write(&mut self, kind: Kind, body: &[u8], state: &State) -> io::Result<()> {
-        if self.len >= limits::LOG_FILE_BYTES {
+        if self.len >= self.file_bytes {
             self.roll(state)?;
         }
-        let mut pauses = limits::WRITE_PAUSES.into_iter();
+        let mut pauses = self.pauses.iter();
         loop {
             let error = match self.try_write(kind, body) {
                 Ok(()) => return Ok(()),
@@ -52,7 +56,7 @@ impl Journal {
             self.cut_back()?;
             let Some(pause) = pauses.next() else { return Err(error) };
             tracing::warn!(%error, "the quorum's log was not written; trying again");
-            std::thread::sleep(pause);
+            std::thread::sleep(*pause);
         }
     }
 

@@ -22,9 +22,13 @@ use crate::quorum::raft::{Entry, LogId, StorageError, Types, Vote};
 #[derive(Clone)]
 pub(in crate::quorum) struct LogStore {
     /// Locked for as long as a write takes, only on threads that may block. Locked before `memory`.
-    journal: Arc<Mutex<Journal>>,
+    pub(super) journal: Arc<Mutex<Journal>>,
     /// Locked for moments.
     memory: Arc<Mutex<Memory>>,
+}
+
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LogStore {
@@ -38,7 +42,7 @@ impl LogStore {
     }
 
     pub(in crate::quorum) fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 
     /// Writes one frame where blocking does no harm, then has memory follow.
@@ -47,7 +51,7 @@ impl LogStore {
         verb: ErrorVerb,
         kind: Kind,
         body: Result<Vec<u8>, String>,
-        then: impl FnOnce(&mut Journal, &mut Memory) + Send + 'static,
+        then: impl FnOnce(&mut Journal, &Mutex<Memory>) + Send + 'static,
     ) -> Result<(), StorageError> {
         let subject = if kind == Kind::Vote { ErrorSubject::Vote } else { ErrorSubject::Logs };
         let store = self.clone();
@@ -59,7 +63,7 @@ impl LogStore {
                 State { vote: memory.vote, purged: memory.purged }
             };
             journal.write(kind, &body, &state)?;
-            then(&mut journal, &mut store.memory());
+            then(&mut journal, &store.memory);
             Ok(())
         };
         let done: io::Result<()> = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into()));
@@ -95,7 +99,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
         let body = serde_json::to_vec(&vote).map_err(|error| error.to_string());
-        self.write(ErrorVerb::Write, Kind::Vote, body, move |_, memory| memory.vote = Some(vote)).await
+        self.write(ErrorVerb::Write, Kind::Vote, body, move |_, memory| lock(memory).vote = Some(vote)).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
@@ -118,9 +122,9 @@ impl RaftLogStorage<Types> for LogStore {
         let mut body = Vec::with_capacity(entries.iter().map(frame::size).sum());
         let put = entries.iter().try_for_each(|entry| frame::put_entry(&mut body, entry));
         let fits = if self.memory().follows(&entries) { put } else { Err("entries with a gap".to_owned()) };
-        let then = move |journal: &mut Journal, memory: &mut Memory| {
+        let then = move |journal: &mut Journal, memory: &Mutex<Memory>| {
             journal.highest = journal.highest.max(entries.last().map(|entry| entry.log_id.index));
-            memory.append(entries);
+            lock(memory).append(entries);
         };
         self.write(ErrorVerb::Write, Kind::Entries, fits.map(|()| body), then).await?;
         callback.log_io_completed(Ok(()));
@@ -129,14 +133,14 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         let body = log_id.index.to_le_bytes().to_vec();
-        let then = move |_: &mut Journal, memory: &mut Memory| memory.truncate(log_id.index);
+        let then = move |_: &mut Journal, memory: &Mutex<Memory>| lock(memory).truncate(log_id.index);
         self.write(ErrorVerb::Delete, Kind::Truncate, Ok(body), then).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
         let body = serde_json::to_vec(&log_id).map_err(|error| error.to_string());
-        let then = move |journal: &mut Journal, memory: &mut Memory| {
-            memory.purge(log_id);
+        let then = move |journal: &mut Journal, memory: &Mutex<Memory>| {
+            lock(memory).purge(log_id);
             journal.remove_purged(log_id.index);
         };
         self.write(ErrorVerb::Delete, Kind::Purge, body, then).await

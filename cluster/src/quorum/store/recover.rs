@@ -12,6 +12,7 @@ use super::journal::{Journal, Older, create};
 use super::memory::Memory;
 use super::{at, damage};
 use crate::quorum::frame;
+use crate::quorum::limits;
 use crate::quorum::raft::Vote;
 
 /// Opens the journal in `folder`, making it if there is none.
@@ -52,7 +53,9 @@ pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> io::Result<(Journa
     // Restored as if it was not elected: a leader that was away has to be elected anew, and a follower has no leader
     // until it hears from one. What was voted stays.
     memory.vote = memory.vote.map(|vote| Vote { committed: false, ..vote });
-    Ok((Journal { files, folder, older, file, number, highest, len, broken: None }, memory))
+    let (file_bytes, pauses) = (limits::LOG_FILE_BYTES, &limits::WRITE_PAUSES);
+    let journal = Journal { files, folder, older, file, number, highest, len, broken: None, file_bytes, pauses };
+    Ok((journal, memory))
 }
 
 /// Makes the folder so that its name outlives a crash.
