@@ -18,6 +18,7 @@ use super::frame::{ErrorBody, ErrorClass, FrameType, Header};
 use super::hello::{self, HandshakeError, Hello, Welcome};
 use super::identity::{Admission, Identity, Lane, Local, NodeId, Peer, meant_node, same_cluster};
 use super::limits::{Options, PROTOCOL_MAX, PROTOCOL_MIN};
+use super::socket;
 
 pub(super) type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
@@ -82,7 +83,7 @@ impl Dialler {
             Err(_) => return Err(DialError::new("no connection in time")),
         };
         let io = |error: io::Error| DialError::from(HandshakeError::Io(error));
-        stream.set_nodelay(true).map_err(io)?;
+        socket::prepare(&stream).map_err(io)?;
         let remote = stream.peer_addr().map_err(io)?;
         let (mut reader, mut writer): (BoxRead, BoxWrite) = match &self.tls {
             Some(tls) => {

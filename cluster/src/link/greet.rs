@@ -18,6 +18,7 @@ use super::hello::{self, HandshakeError, Hello, Welcome};
 use super::identity::{Identity, Lane, Peer, meant_node, same_cluster};
 use super::limits::PROTOCOL_MAX;
 use super::server::Server;
+use super::socket;
 
 /// Longest wait for the end of a connection that was refused, so that the refusal is not lost with it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ const LINGER_BYTES: u64 = 1 << 20;
 
 /// Makes a link of a connection; `None` when it was refused or came to nothing, which was told.
 pub(super) async fn greet(server: &Arc<Server>, stream: TcpStream, address: SocketAddr) -> Option<Dialled> {
-    let result = match stream.set_nodelay(true) {
+    let result = match socket::prepare(&stream) {
         Ok(()) => connect(server, stream, address).await,
         Err(error) => Err(error.into()),
     };

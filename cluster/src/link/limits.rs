@@ -28,6 +28,9 @@ pub const READ_BUFFER_BYTES: usize = 64 << 10;
 pub const WRITE_BATCH_FRAMES: usize = 64;
 /// Bytes of queued frames at which they are written without looking for more.
 pub const WRITE_BATCH_BYTES: usize = 256 << 10;
+/// Bytes that the system may hold of a link and has not sent yet. Without a bound it holds megabytes, which on a slow
+/// path take longer than a silent link lives.
+pub const UNSENT_BYTES: u32 = 256 << 10;
 /// A body of at most this is copied behind its header, so that a small frame is one piece.
 pub const INLINE_BODY_BYTES: usize = 1024;
 /// Answers, pongs and goodbyes that may wait beside the requests in flight.

@@ -118,10 +118,11 @@ impl Keeper {
 
     /// Has a link until it ends.
     async fn keep(&mut self, dialled: Dialled, current: &watch::Sender<Current>) -> Next {
-        let (began, stop) = (Instant::now(), self.stop.child_token());
+        let (began, stop) = (Instant::now(), CancellationToken::new());
+        let removed = stop.clone().drop_guard();
         let incarnation = dialled.peer.identity.incarnation;
         debug!(node = self.node, lane = ?self.lane, incarnation, "link up");
-        let (link, driver) = Link::start(self.dialler.local.clone(), dialled, &self.dialler.options, stop.clone());
+        let (link, driver) = Link::start(self.dialler.local.clone(), dialled, &self.dialler.options, stop);
         // A task of its own: answers may still come while the next link is made.
         tokio::spawn(driver);
         drop(current.send_replace(Ok(link.clone())));
@@ -133,12 +134,12 @@ impl Keeper {
             moved = self.address.changed() => Some(moved),
         };
         let (why, next) = match moved {
-            None if began.elapsed() >= STABLE_LINK => (link.why(), Next::Dial),
-            None => (link.why(), Next::Pause),
-            Some(Ok(())) => {
-                stop.cancel();
-                (Arc::from("its address has changed"), Next::Dial)
+            None => {
+                // Answers may still come.
+                removed.disarm();
+                (link.why(), if began.elapsed() >= STABLE_LINK { Next::Dial } else { Next::Pause })
             }
+            Some(Ok(())) => (Arc::from("its address has changed"), Next::Dial),
             Some(Err(_)) => return Next::Stop,
         };
         debug!(node = self.node, lane = ?self.lane, why = &*why, "link down");

@@ -34,6 +34,7 @@ mod reports;
 mod server;
 mod service;
 mod serving;
+mod socket;
 mod state;
 #[cfg(test)]
 mod tests;

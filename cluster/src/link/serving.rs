@@ -1,10 +1,11 @@
 //! Serves one link: begins its requests in order, answers them in any, reads no more than can be handled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -31,6 +32,14 @@ pub(super) struct Serving {
 }
 
 type Queue = mpsc::Sender<Outgoing>;
+
+/// What the reading side of a connection works with.
+struct Incoming {
+    reader: FrameReader<BoxRead>,
+    queue: Queue,
+    /// When an unasked pong is due. One clock for all waits: a ping behind many short ones waits for their sum.
+    life: Interval,
+}
 
 impl Serving {
     pub(super) fn new(server: Arc<Server>, budget: &Budget, peer: Peer, tracker: TaskTracker) -> Serving {
@@ -66,36 +75,34 @@ impl Serving {
         }
     }
 
-    async fn read(
-        &self,
-        mut reader: FrameReader<BoxRead>,
-        queue: Queue,
-        shutdown: CancellationToken,
-    ) -> Result<(), Loss> {
+    async fn read(&self, reader: FrameReader<BoxRead>, queue: Queue, shutdown: CancellationToken) -> Result<(), Loss> {
+        let mut life = interval(self.server.options.ping_interval.max(Duration::from_millis(1)));
+        life.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut link = Incoming { reader, queue, life };
         let mut closing: Option<Instant> = None;
         loop {
             let (header, length) = tokio::select! {
-                header = reader.header() => header?,
+                header = link.reader.header() => header?,
                 () = shutdown.cancelled(), if closing.is_none() => {
                     closing = Some(Instant::now() + self.server.options.drain_timeout);
                     let code = RefusalCode::ShuttingDown.to_wire();
                     let goodbye = ErrorBody::new(ErrorClass::NotBegun, code, "the node shuts down");
-                    send(&queue, Header::bare(FrameType::Goodbye, 0), goodbye.encode().into(), None).await;
+                    send(&link.queue, Header::bare(FrameType::Goodbye, 0), goodbye.encode().into(), None).await;
                     continue;
                 }
                 () = sleep_until(closing.unwrap_or_else(Instant::now)), if closing.is_some() => return Ok(()),
             };
             match header.frame {
                 FrameType::Request | FrameType::OneWay => {
-                    self.request(&mut reader, &queue, header, length, closing.is_some()).await?;
+                    self.request(&mut link, header, length, closing.is_some()).await?;
                 }
                 FrameType::Ping => {
-                    reader.body(length).await?;
+                    link.reader.body(length).await?;
                     // When the queue is full there is enough to be written that shows life.
-                    let _ = queue.try_send(Outgoing::pong());
+                    let _ = link.queue.try_send(Outgoing::pong());
                 }
                 FrameType::Goodbye => {
-                    return Err(Loss::Goodbye(ErrorBody::decode(reader.body(length).await?)?.text));
+                    return Err(Loss::Goodbye(ErrorBody::decode(link.reader.body(length).await?)?.text));
                 }
                 FrameType::Response | FrameType::Error | FrameType::Pong => {
                     return Err(Loss::Garbage(format!("a client sent a {:?}", header.frame)));
@@ -104,19 +111,12 @@ impl Serving {
         }
     }
 
-    async fn request(
-        &self,
-        reader: &mut FrameReader<BoxRead>,
-        queue: &Queue,
-        header: Header,
-        length: usize,
-        closing: bool,
-    ) -> Result<(), Loss> {
-        let held = self.alive(queue, self.budget.hold(length)).await.map_err(|_| Loss::Stopped)?;
-        let body = reader.body(length).await?;
+    async fn request(&self, link: &mut Incoming, header: Header, length: usize, closing: bool) -> Result<(), Loss> {
+        let held = self.alive(link, self.budget.hold(length)).await.map_err(|_| Loss::Stopped)?;
+        let body = link.reader.body(length).await?;
         add(&self.counters.requests_in, 1);
         let reply = Reply {
-            queue: queue.clone(),
+            queue: link.queue.clone(),
             header,
             held: Some(held),
             counters: self.counters.clone(),
@@ -137,24 +137,21 @@ impl Serving {
         let request = Request { kind, version, body, one_way: header.frame == FrameType::OneWay };
         let answer = match self.server.service.begin(&self.peer, request) {
             Begun::Beside(answer) => answer,
-            Begun::InOrder(begin) => self.alive(queue, begin).await.0,
+            Begun::InOrder(begin) => self.alive(link, begin).await.0,
         };
         self.tracker.spawn(reply.answer(answer));
         Ok(())
     }
 
     /// Waits, and says by unasked pongs that the node lives, as nobody reads the pings meanwhile.
-    async fn alive<T>(&self, queue: &Queue, waited: impl Future<Output = T>) -> T {
+    async fn alive<T>(&self, link: &mut Incoming, waited: impl Future<Output = T>) -> T {
         let mut waited = std::pin::pin!(waited);
-        let mut ticks = interval(self.server.options.ping_interval.max(std::time::Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.reset();
         loop {
             tokio::select! {
                 biased;
                 done = &mut waited => return done,
-                _ = ticks.tick() => {
-                    let _ = queue.try_send(Outgoing::pong());
+                _ = link.life.tick() => {
+                    let _ = link.queue.try_send(Outgoing::pong());
                 }
             }
         }

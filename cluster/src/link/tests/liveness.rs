@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::super::frame::FrameType;
+use super::super::frame::{ErrorBody, ErrorClass, FrameType};
 use super::raw;
 use super::*;
 
@@ -59,6 +59,24 @@ async fn a_server_that_stops_answers_what_it_has_begun_and_nothing_else() {
     let local = Local::new(identity(SERVER), kinds());
     let _next = Running::with(local, everybody(), quick(), None, &server.address.to_string()).await;
     assert_eq!(next.await.unwrap().unwrap(), "next");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_crosses_the_goodbye_is_surely_not_begun() {
+    let server = Running::start(quick()).await;
+    let (mut stream, _) = raw::connect(server.address, &raw::hello().encode()).await;
+    stream.write_all(&raw::frame(FrameType::Request, GATED, 1, b"1234")).await.unwrap();
+    server.recorder.wait_begun(1).await;
+    server.shutdown.cancel();
+    let (header, _) = raw::read_frame(&mut stream).await.unwrap();
+    assert_eq!(header.frame, FrameType::Goodbye);
+    stream.write_all(&raw::frame(FrameType::Request, ECHO, 2, b"late")).await.unwrap();
+    let (header, body) = raw::read_frame(&mut stream).await.unwrap();
+    assert_eq!((header.frame, header.correlation), (FrameType::Error, 2));
+    assert_eq!(ErrorBody::decode(body).unwrap().class, ErrorClass::NotBegun);
+    server.recorder.open();
+    let (header, _) = raw::read_frame(&mut stream).await.unwrap();
+    assert_eq!((header.frame, header.correlation), (FrameType::Response, 1), "what was begun is answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,9 +153,10 @@ async fn all_clients_together_are_held_back_by_the_lanes_bytes() {
     let link = two.link(SERVER, Lane::Forward, LONG).await.unwrap();
     let first = link.submit(GATED, 0, numbered(0, 40_000), LONG).await.unwrap();
     server.recorder.wait_begun(1).await;
-    held_back(&server, &one, 1, 40_000, 2).await;
+    held_back(&server, &one, 3, 40_000, 2).await;
     assert_eq!(first.answer().await.unwrap().len(), 40_000);
-    held_back(&server, &one, 1, 300_000, 3).await;
+    // One that is larger than all there is goes alone.
+    held_back(&server, &one, 1, 300_000, 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

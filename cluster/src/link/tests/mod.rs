@@ -123,8 +123,9 @@ impl Service for TestService {
                 })
             }
             ORDERED => Begun::in_order(async move {
-                // The earlier, the slower to begin: only order keeps them in order.
-                tokio::time::sleep(Duration::from_micros(u64::from(200 - number.min(200)))).await;
+                // The earlier, the slower to begin: only order keeps them in order. Longer ones take long themselves.
+                let micros = u64::from(200 - number.min(200)) + (bytes as u64 - 4) * 1000;
+                tokio::time::sleep(Duration::from_micros(micros)).await;
                 let recorder = begin();
                 Rest::new(async move {
                     recorder.gate.0.acquire().await.unwrap().forget();

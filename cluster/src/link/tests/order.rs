@@ -21,6 +21,23 @@ async fn requests_are_begun_in_order_and_answered_side_by_side() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ping_behind_many_slow_requests_is_not_missed() {
+    let server = Running::start(quick()).await;
+    let links = links_to(server.address, quick());
+    let link = links.link(SERVER, Lane::Forward, LONG).await.unwrap();
+    let mut pending = Vec::new();
+    // Each is begun faster than pings come, all together slower than a silent link lives.
+    for n in 0..50 {
+        pending.push(link.submit(ORDERED, 0, numbered(n, 54), LONG).await.unwrap());
+    }
+    server.recorder.wait_begun(50).await;
+    server.recorder.open();
+    for pending in pending {
+        pending.answer().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_given_up_takes_no_other_with_it() {
     let server = Running::start(quick()).await;
     let links = links_to(server.address, quick());
