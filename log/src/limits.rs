@@ -58,6 +58,10 @@ pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 
 /// Default `replica.lag.time.max.ms`: how long a follower may be behind and stay in sync, in milliseconds.
 pub const REPLICA_LAG_TIME_MAX_MS: i64 = 10_000;
+/// How long a follower waits before it asks again after an answer that did not come or was a refusal, in milliseconds.
+pub const PULL_AGAIN_MS: i64 = 200;
+/// Bytes of a leader's batches that a follower has received and not yet stored; it asks for no more meanwhile.
+pub const PULL_COPYING_BYTES: usize = 16 << 20;
 
 /// How often partitions are looked at for compaction, in milliseconds.
 pub const CLEANER_INTERVAL_MS: u64 = 1000;
@@ -67,9 +71,47 @@ pub const CLEANER_KEYS_BYTES: usize = 16 << 20;
 /// Bytes that compaction reads and writes at once.
 pub const CLEANER_IO_BYTES: usize = 1 << 20;
 
+/// Most nodes of a cluster.
+pub const MAX_NODES: usize = 64;
+/// Most partitions of a cluster.
+pub const MAX_CLUSTER_PARTITIONS: usize = 20_000;
+/// Most replicas of a partition.
+pub const MAX_REPLICAS: usize = 16;
+/// Most bytes of all settings (users, ACLs, quotas, rules) in the cluster's metadata.
+pub const MAX_SETTINGS_BYTES: usize = 32 << 20;
+/// Most bytes of a setting's namespace, and of its key.
+pub const MAX_SETTING_KEY_BYTES: usize = 1024;
+/// Most bytes of the configs of one topic, names and values.
+pub const MAX_TOPIC_CONFIG_BYTES: usize = 32 << 10;
+/// Most bytes of a listener's name, of an address and of a rack in a node's registration.
+pub const MAX_NODE_TEXT_BYTES: usize = 255;
+/// Most addresses of a node.
+pub const MAX_NODE_ADDRESSES: usize = 16;
+/// Most producer ids given out at once.
+pub const MAX_PRODUCER_ID_BLOCK: u32 = 10_000;
+/// How often a node tells the controller that it is there, in milliseconds.
+pub const HEARTBEAT_INTERVAL_MS: i64 = 300;
+/// How long a node may be silent before it is fenced, in milliseconds (Kafka's `broker.session.timeout.ms`, 9000 there).
+pub const SESSION_TIMEOUT_MS: i64 = 3000;
+/// The same for a node whose connections others had refused or reset, in milliseconds.
+pub const SUSPICION_GRACE_MS: i64 = 2 * HEARTBEAT_INTERVAL_MS;
+/// How often leaderships go back to the preferred leaders, in milliseconds (Kafka's `leader.imbalance.check.interval.seconds`).
+pub const BALANCE_INTERVAL_MS: i64 = 300_000;
+/// How soon they do after a node or a preferred leader's replica has come back, in milliseconds.
+pub const BALANCE_AFTER_RETURN_MS: i64 = 10_000;
+/// How long to wait between two steps of balancing or draining when more is to be done, in milliseconds.
+pub const MOVE_INTERVAL_MS: i64 = 1000;
+/// Most leaderships moved in one step.
+pub const LEADERSHIP_MOVES: usize = 200;
+/// Most partitions whose replicas are moved at once to empty nodes.
+pub const DRAIN_MOVES: usize = 16;
+
 const _: () = assert!(MAX_TIMESTAMP_MS <= i64::MAX / 1000);
 const _: () = assert!(GATHER_BATCH_BYTES < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_MESSAGE_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(MIN_TICK_MS < TICK_MS);
 const _: () = assert!(MAX_BATCH_BYTES <= MAX_DECOMPRESSED_BYTES);
 const _: () = assert!(MAX_PENDING_APPEND_BYTES >= MAX_BATCH_BYTES);
+const _: () = assert!(MAX_PARTITIONS_PER_TOPIC as usize <= MAX_CLUSTER_PARTITIONS);
+const _: () = assert!(MAX_REPLICAS <= MAX_NODES);
+const _: () = assert!(SUSPICION_GRACE_MS < SESSION_TIMEOUT_MS && HEARTBEAT_INTERVAL_MS < SUSPICION_GRACE_MS);

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! unit {
     ($(#[$doc:meta])* $name:ident, $inner:ty) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
         pub struct $name(pub $inner);
 
         impl fmt::Debug for $name {
@@ -30,16 +33,26 @@ unit!(
     Epoch, i32
 );
 unit!(
-    /// Number of a node in its cluster.
+    /// The id of a node of the cluster (Kafka's `node.id`), 0 or more.
     NodeId, i32
 );
 unit!(
-    /// Raised at each change of a partition's replicas, in-sync replicas or leader (KIP-497).
+    /// Which change of a partition's state this is, the first being 0 (KIP-497): raised by every one of them, also where the
+    /// leader stays.
     PartitionEpoch, i32
 );
 unit!(
-    /// Which start of a node this is: raised each time that its process registers with the controller.
+    /// Which start of a node's process this is: higher at each registration (Kafka's broker epoch).
     Incarnation, u64
+);
+unit!(
+    /// How many records the cluster's metadata was made of: of two states of one cluster, the higher is the later.
+    MetadataVersion, u64
+);
+unit!(
+    /// What all nodes of a cluster understand of each other (Kafka's `metadata.version`): finalised as one for the cluster,
+    /// raised when every node supports the next, never lowered.
+    Level, u16
 );
 unit!(
     /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -68,6 +81,34 @@ impl Offset {
     #[must_use]
     pub fn next(self) -> Offset {
         self.plus(1)
+    }
+}
+
+impl Epoch {
+    #[must_use]
+    pub fn next(self) -> Epoch {
+        Epoch(self.0.saturating_add(1))
+    }
+}
+
+impl PartitionEpoch {
+    #[must_use]
+    pub fn next(self) -> PartitionEpoch {
+        PartitionEpoch(self.0.saturating_add(1))
+    }
+}
+
+impl Incarnation {
+    #[must_use]
+    pub fn next(self) -> Incarnation {
+        Incarnation(self.0.saturating_add(1))
+    }
+}
+
+impl MetadataVersion {
+    #[must_use]
+    pub fn next(self) -> MetadataVersion {
+        MetadataVersion(self.0.saturating_add(1))
     }
 }
 

@@ -2,7 +2,6 @@
 //! between leaves nothing half.
 
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 
 use base64_url::encode;
@@ -40,12 +39,12 @@ pub(crate) fn kafka_id(id: Uuid) -> String {
 /// system with a journal commits them together.
 pub(crate) fn create<'a>(
     files: &dyn Files,
-    topics: impl Iterator<Item = (&'a str, Uuid, Range<u32>)>,
+    topics: impl Iterator<Item = (&'a str, Uuid, &'a [u32])>,
 ) -> io::Result<()> {
     let mut made = Vec::new();
     for (topic, id, partitions) in topics {
         let text = format!("version: 0\ntopic_id: {}\n", kafka_id(id));
-        for partition in partitions {
+        for &partition in partitions {
             let dir = partition_dir(topic, partition);
             // Left by a creation that did not come to its end: the topic was never there.
             remove_dir_if_there(files, &dir)?;
@@ -62,16 +61,16 @@ pub(crate) fn create<'a>(
     files.sync_dir(Path::new(LOG_DIR))
 }
 
-/// Takes the directories of a deleted topic out of the way, then removes them.
-pub(crate) fn delete(files: &dyn Files, topic: &str, id: Uuid, partitions: u32) -> io::Result<()> {
-    for partition in 0..partitions {
+/// Takes the directories of deleted partitions out of the way, then removes them.
+pub(crate) fn delete(files: &dyn Files, topic: &str, id: Uuid, partitions: &[u32]) -> io::Result<()> {
+    for &partition in partitions {
         match files.rename(&partition_dir(topic, partition), &deleted_dir(id, partition)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }
     }
     files.sync_dir(Path::new(LOG_DIR))?;
-    for partition in 0..partitions {
+    for &partition in partitions {
         remove_dir_if_there(files, &deleted_dir(id, partition))?;
     }
     files.sync_dir(Path::new(LOG_DIR))

@@ -33,7 +33,8 @@ pub(crate) struct Care {
     pub(crate) topics: Arc<ArcSwap<Topics>>,
 }
 
-struct Work {
+/// What the keeper does, without its thread.
+pub(crate) struct Work {
     care: Care,
     unopened: Arc<UnopenedList>,
     written: Mutex<Points>,
@@ -43,7 +44,7 @@ struct Work {
 
 impl Keeper {
     pub(crate) fn start(care: Care, unopened: Arc<UnopenedList>, known: Points, fsync: bool) -> io::Result<Keeper> {
-        let work = Arc::new(Work { care, unopened, written: Mutex::new(known), points_failed: AtomicBool::new(false) });
+        let work = Arc::new(Work::new(care, unopened, known));
         let (stop, stopped) = sync_channel(1);
         let thread = thread::Builder::new().name("forebay-keeper".to_owned()).spawn({
             let work = Arc::clone(&work);
@@ -63,6 +64,17 @@ impl Keeper {
 }
 
 impl Work {
+    pub(crate) fn new(care: Care, unopened: Arc<UnopenedList>, known: Points) -> Work {
+        Work { care, unopened, written: Mutex::new(known), points_failed: AtomicBool::new(false) }
+    }
+
+    /// One round, the recovery points included.
+    pub(crate) fn keep(&self, fsync: bool) {
+        self.care.space.probe();
+        self.unopened.retry();
+        self.checkpoint(fsync);
+    }
+
     fn run(&self, stopped: &Receiver<()>, fsync: bool) {
         let interval = Duration::from_millis(CHECKPOINT_INTERVAL_MS);
         let mut last = Instant::now();

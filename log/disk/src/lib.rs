@@ -6,6 +6,7 @@ mod clock;
 mod dirs;
 mod engine;
 mod files;
+mod hosting;
 mod keeper;
 mod layout;
 mod lifecycle;

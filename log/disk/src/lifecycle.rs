@@ -37,14 +37,14 @@ impl Inner {
     /// A topic with handles to its partitions, which are still to be opened.
     pub(crate) fn prepare(&self, name: &str, meta: &TopicMeta, known: &Points) -> Result<Prepared, LogError> {
         let config = Arc::new(ArcSwap::from_pointee(meta.config.clone()));
-        self.grow(Topic { name: name.to_owned(), id: meta.id, partitions: Vec::new(), config }, meta.partitions, known)
+        self.grow(Topic { name: name.to_owned(), id: meta.id, partitions: Vec::new(), config }, &meta.partitions, known)
     }
 
-    /// The topic with handles to so many partitions; those that it had stay what they are.
-    fn grow(&self, topic: Topic, count: u32, known: &Points) -> Result<Prepared, LogError> {
+    /// The topic with handles to these partitions besides those that it had, which stay what they are.
+    pub(crate) fn grow(&self, topic: Topic, more: &[u32], known: &Points) -> Result<Prepared, LogError> {
         let Topic { name, id, mut partitions, config } = topic;
         let mut unopened = Vec::new();
-        for index in u32::try_from(partitions.len()).unwrap_or(u32::MAX)..count {
+        for &index in more {
             let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
             let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
             let point = known.get(&(id, index)).copied().unwrap_or_default();
@@ -67,6 +67,7 @@ impl Inner {
                 config: Arc::clone(&config),
             }));
         }
+        partitions.sort_unstable_by_key(|partition| partition.index());
         let topic = Arc::new(Topic { name, id, partitions, config });
         Ok(Prepared { topic, unopened })
     }
@@ -89,9 +90,10 @@ impl Inner {
         finish_deletions(self.files.as_ref(), &self.space, &mut metadata)?;
         let mut metas = BTreeMap::new();
         for NewTopic { name, partitions, config } in wanted {
+            let partitions = (0..partitions).collect();
             metas.insert(name, TopicMeta { id: Uuid::new_v4(), partitions, config, deleting: false });
         }
-        let dirs_of = || metas.iter().map(|(name, meta)| (name.as_str(), meta.id, 0..meta.partitions));
+        let dirs_of = || metas.iter().map(|(name, meta)| (name.as_str(), meta.id, meta.partitions.as_slice()));
         let make = || dirs::create(self.files.as_ref(), dirs_of());
         self.space.reserved(make).map_err(LogError::io(partition_dir(&first, 0)))?;
         let (mut made, mut waiting) = (Vec::new(), Vec::new());
@@ -117,7 +119,8 @@ impl Inner {
                 format!("topic {name} has {now} partitions; it can get up to {MAX_PARTITIONS_PER_TOPIC}, not {count}");
             return Err(LogError::InvalidTopic(why));
         }
-        let make = || dirs::create(self.files.as_ref(), std::iter::once((name, topic.id, now..count)));
+        let more: Vec<u32> = (now..count).collect();
+        let make = || dirs::create(self.files.as_ref(), std::iter::once((name, topic.id, more.as_slice())));
         self.space.reserved(make).map_err(LogError::io(partition_dir(name, now)))?;
         let same = Topic {
             name: name.to_owned(),
@@ -125,10 +128,10 @@ impl Inner {
             partitions: topic.partitions.clone(),
             config: Arc::clone(&topic.config),
         };
-        let Prepared { topic, unopened } = self.grow(same, count, &Points::new())?;
+        let Prepared { topic, unopened } = self.grow(same, &more, &Points::new())?;
         self.save(&mut metadata, |next| {
             if let Some(meta) = next.topics.get_mut(name) {
-                meta.partitions = count;
+                meta.partitions.extend(&more);
             }
         })?;
         self.unopened.open_all(unopened)?;
@@ -150,14 +153,7 @@ impl Inner {
         self.publish(|topics| {
             topics.remove(name);
         });
-        for partition in &topic.partitions {
-            partition.shared.removed.store(true, Ordering::Release);
-            let (done, gone) = tokio::sync::oneshot::channel();
-            let asked = partition.mailbox.send_blocking(Request::Remove(partition.key, done));
-            if asked.is_ok() {
-                drop(gone.blocking_recv());
-            }
-        }
+        self.let_go(&topic.partitions);
         if let Err(error) = finish_deletions(self.files.as_ref(), &self.space, &mut metadata) {
             tracing::warn!(topic = name, %error, "the deleted topic's files are not all removed: tried again later");
         }
@@ -183,7 +179,7 @@ impl Inner {
     }
 
     /// Changes the metadata on disk, then in memory: a failed write changes nothing.
-    fn save(&self, metadata: &mut Metadata, change: impl FnOnce(&mut Metadata)) -> Result<(), LogError> {
+    pub(crate) fn save(&self, metadata: &mut Metadata, change: impl FnOnce(&mut Metadata)) -> Result<(), LogError> {
         let mut next = metadata.clone();
         change(&mut next);
         self.space.reserved(|| next.save(self.files.as_ref())).map_err(LogError::io("metadata"))?;
@@ -191,7 +187,7 @@ impl Inner {
         Ok(())
     }
 
-    fn publish(&self, change: impl FnOnce(&mut Topics)) {
+    pub(crate) fn publish(&self, change: impl FnOnce(&mut Topics)) {
         let mut topics = Topics::clone(&self.topics.load());
         change(&mut topics);
         self.topics.store(Arc::new(topics));
@@ -199,9 +195,9 @@ impl Inner {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|listener| listener());
     }
 
-    fn check_running(&self) -> Result<(), LogError> {
+    pub(crate) fn check_running(&self) -> Result<(), LogError> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.is_some() { Ok(()) } else { Err(LogError::Closed) }
+        if self.stepped || running.is_some() { Ok(()) } else { Err(LogError::Closed) }
     }
 }
 
@@ -213,7 +209,7 @@ pub(crate) fn finish_deletions(files: &dyn Files, space: &Space, metadata: &mut 
         return Ok(());
     }
     for (name, topic) in &deleting {
-        dirs::delete(files, name, topic.id, topic.partitions).map_err(LogError::io(partition_dir(name, 0)))?;
+        dirs::delete(files, name, topic.id, &topic.partitions).map_err(LogError::io(partition_dir(name, 0)))?;
     }
     let mut next = metadata.clone();
     next.topics.retain(|_, topic| !topic.deleting);

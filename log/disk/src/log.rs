@@ -20,7 +20,7 @@ use crate::layout::LOG_DIR;
 use crate::lifecycle::{Prepared, finish_deletions};
 use crate::meta::Metadata;
 use crate::open::identify;
-use crate::points;
+use crate::points::{self, Points};
 use crate::pool::SyncPool;
 use crate::replica::IsrProposal;
 use crate::shard::{Mailboxes, Request, Shard};
@@ -28,7 +28,7 @@ use crate::shared::Outbox;
 use crate::space::Space;
 use crate::stats::{LogStats, Stats};
 use crate::topic::{NewTopic, Topic};
-use crate::unopened::UnopenedList;
+use crate::unopened::{Clock, UnopenedList};
 
 /// How the node's log runs.
 #[derive(Debug, Clone)]
@@ -100,6 +100,8 @@ pub(crate) struct Inner {
     pub(crate) metadata: Mutex<Metadata>,
     /// Taken by the shutdown.
     pub(crate) running: Mutex<Option<Running>>,
+    /// A simulation steps the shards.
+    pub(crate) stepped: bool,
 }
 
 pub(crate) struct Running {
@@ -123,56 +125,49 @@ impl Log {
     /// # Errors
     /// As `open`.
     pub fn open_as(node_id: u32, files: Arc<dyn Files>, options: LogOptions) -> Result<Log, LogError> {
-        files.create_dir_all(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
         let space = Arc::new(Space::open(Arc::clone(&files)));
-        let mut metadata = identify(node_id, files.as_ref(), &space)?;
-        if let Err(error) = finish_deletions(files.as_ref(), &space, &mut metadata) {
-            tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
-        }
-        let known = points::load(files.as_ref());
         let stats = Arc::new(Stats::default());
         let started = start_shards(&space, &stats, &options).map_err(LogError::io("shards"))?;
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
-        let topics = Arc::new(ArcSwap::default());
-        let unopened = Arc::new(UnopenedList::default());
-        let cleaned = (Arc::clone(&files), Arc::clone(&topics));
-        let care = Care { files: Arc::clone(&files), space: Arc::clone(&space), topics: Arc::clone(&topics) };
-        let (changed, _) = watch::channel(0);
-        let (outbox, proposals) = mpsc::unbounded_channel();
-        let inner = Inner {
-            cluster_id: metadata.cluster_id.clone(),
-            files,
-            options,
-            space,
-            admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)),
-            mailboxes,
-            topics,
-            unopened,
-            stats,
-            changed,
-            listeners: Mutex::default(),
-            outbox,
-            proposals: Mutex::new(Some(proposals)),
-            next_key: AtomicU64::new(0),
-            metadata: Mutex::new(metadata.clone()),
-            running: Mutex::default(),
-        };
-        let (mut topics, mut waiting) = (Topics::new(), Vec::new());
-        for (name, meta) in metadata.topics.iter().filter(|(_, meta)| !meta.deleting) {
-            let Prepared { topic, unopened } = inner.prepare(name, meta, &known)?;
-            topics.insert(name.clone(), topic);
-            waiting.extend(unopened);
-        }
-        inner.unopened.open_all(waiting)?;
-        inner.topics.store(Arc::new(topics));
+        let (inner, known) = Inner::open(node_id, files, options, space, stats, mailboxes, Clock::System)?;
+        let (files, topics) = (Arc::clone(&inner.files), Arc::clone(&inner.topics));
+        let care = Care { files: Arc::clone(&files), space: Arc::clone(&inner.space), topics: Arc::clone(&topics) };
         // Only now: while topics are missing, it would write the recovery points without theirs, and after a crash in a long
         // recovery damage below a lost point would be taken for a torn tail.
         let keeper = Keeper::start(care, Arc::clone(&inner.unopened), known, inner.options.fsync);
         let keeper = keeper.map_err(LogError::io("keeper"))?;
-        let cleaner = Cleaner::start(cleaned.0, cleaned.1).map_err(LogError::io("cleaner"))?;
+        let cleaner = Cleaner::start(files, topics).map_err(LogError::io("cleaner"))?;
         *inner.running.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Running { shards: started, keeper, cleaner });
         Ok(Log { inner: Arc::new(inner) })
+    }
+
+    /// A log whose shards are stepped by a simulation.
+    pub(crate) fn stepped(inner: Inner) -> Log {
+        Log { inner: Arc::new(inner) }
+    }
+
+    /// Has these partitions of a topic of the cluster on this node, besides those that are here already; they are durable on return,
+    /// and follow nobody yet. Blocking.
+    ///
+    /// # Errors
+    /// A bad name or index, another topic of this name, a disk that fails.
+    pub fn host(
+        &self,
+        name: &str,
+        id: uuid::Uuid,
+        config: &TopicConfig,
+        indexes: &[u32],
+    ) -> Result<Arc<Topic>, LogError> {
+        self.inner.host(name, id, config, indexes)
+    }
+
+    /// Deletes what this node has of these partitions. Blocking.
+    ///
+    /// # Errors
+    /// A disk that fails.
+    pub fn unhost(&self, name: &str, id: uuid::Uuid, indexes: &[u32]) -> Result<(), LogError> {
+        self.inner.unhost(name, id, indexes)
     }
 
     /// The identity of this cluster, made at the first start.
@@ -280,6 +275,55 @@ impl Log {
 }
 
 impl Inner {
+    /// Reads what is in the directory and opens every partition; returns the recovery points too.
+    pub(crate) fn open(
+        node_id: u32,
+        files: Arc<dyn Files>,
+        options: LogOptions,
+        space: Arc<Space>,
+        stats: Arc<Stats>,
+        mailboxes: Mailboxes,
+        clock: Clock,
+    ) -> Result<(Inner, Points), LogError> {
+        files.create_dir_all(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
+        let mut metadata = identify(node_id, files.as_ref(), &space)?;
+        if let Err(error) = finish_deletions(files.as_ref(), &space, &mut metadata) {
+            tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
+        }
+        let known = points::load(files.as_ref());
+        let stepped = matches!(clock, Clock::Stepped(_));
+        let (changed, _) = watch::channel(0);
+        let (outbox, proposals) = mpsc::unbounded_channel();
+        let inner = Inner {
+            cluster_id: metadata.cluster_id.clone(),
+            files,
+            options,
+            space,
+            admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)),
+            mailboxes,
+            topics: Arc::default(),
+            unopened: Arc::new(UnopenedList::new(clock)),
+            stats,
+            changed,
+            listeners: Mutex::default(),
+            outbox,
+            proposals: Mutex::new(Some(proposals)),
+            next_key: AtomicU64::new(0),
+            metadata: Mutex::new(metadata.clone()),
+            running: Mutex::default(),
+            stepped,
+        };
+        let (mut topics, mut waiting) = (Topics::new(), Vec::new());
+        for (name, meta) in metadata.topics.iter().filter(|(_, meta)| !meta.deleting) {
+            let Prepared { topic, unopened } = inner.prepare(name, meta, &known)?;
+            topics.insert(name.clone(), topic);
+            waiting.extend(unopened);
+        }
+        inner.unopened.open_all(waiting)?;
+        inner.topics.store(Arc::new(topics));
+        Ok((inner, known))
+    }
+
     fn shutdown(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { shards, keeper, cleaner }) = running else { return };

@@ -21,7 +21,8 @@ const HEADING: &str = "forebay-metadata 1";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TopicMeta {
     pub(crate) id: Uuid,
-    pub(crate) partitions: u32,
+    /// The partitions that are here, rising.
+    pub(crate) partitions: Vec<u32>,
     pub(crate) config: TopicConfig,
     /// Deleted, but its files may still be there: it is not to be seen, and deletion goes on at the next start.
     pub(crate) deleting: bool,
@@ -54,7 +55,8 @@ impl Metadata {
         let mut text = format!("cluster {}\n", self.cluster_id);
         for (name, topic) in &self.topics {
             let state = if topic.deleting { "deleting" } else { "online" };
-            let _ = writeln!(text, "topic {name} {} {} {state}{}", topic.id, topic.partitions, configs(&topic.config));
+            let partitions = partitions_text(&topic.partitions);
+            let _ = writeln!(text, "topic {name} {} {partitions} {state}{}", topic.id, configs(&topic.config));
         }
         text
     }
@@ -83,7 +85,7 @@ fn parse_topic(line: &str) -> Option<(String, TopicMeta)> {
     let name = words.next().filter(|name| check_topic_name(name).is_ok())?;
     let mut topic = TopicMeta {
         id: words.next()?.parse().ok()?,
-        partitions: words.next()?.parse().ok().filter(|count| (1..=MAX_PARTITIONS_PER_TOPIC).contains(count))?,
+        partitions: parse_partitions(words.next()?)?,
         deleting: words.next()? == "deleting",
         config: TopicConfig::default(),
     };
@@ -92,6 +94,24 @@ fn parse_topic(line: &str) -> Option<(String, TopicMeta)> {
         set(&mut topic.config, key, value)?;
     }
     Some((name.to_owned(), topic))
+}
+
+/// How many there are when it is the first ones, as ever on a node alone; else which, as `=0,2,5`.
+fn partitions_text(partitions: &[u32]) -> String {
+    if partitions.iter().copied().eq(0..u32::try_from(partitions.len()).unwrap_or(u32::MAX)) {
+        return partitions.len().to_string();
+    }
+    let indexes: Vec<String> = partitions.iter().map(u32::to_string).collect();
+    format!("={}", indexes.join(","))
+}
+
+fn parse_partitions(text: &str) -> Option<Vec<u32>> {
+    let partitions: Vec<u32> = match text.strip_prefix('=') {
+        Some(list) => list.split(',').map(str::parse).collect::<Result<_, _>>().ok()?,
+        None => (0..text.parse().ok().filter(|&count| count <= MAX_PARTITIONS_PER_TOPIC)?).collect(),
+    };
+    let in_range = partitions.last().is_some_and(|&last| last < MAX_PARTITIONS_PER_TOPIC);
+    (in_range && partitions.is_sorted_by(|a, b| a < b)).then_some(partitions)
 }
 
 fn configs(config: &TopicConfig) -> String {
@@ -128,11 +148,19 @@ mod tests {
         config.set("cleanup.policy", "compact").unwrap();
         config.set("retention.ms", "-1").unwrap();
         config.set("min.cleanable.dirty.ratio", "0.25").unwrap();
-        let topic = TopicMeta { id: Uuid::from_u128(7), partitions: 3, config, deleting: true };
-        let plain = TopicMeta { config: TopicConfig::default(), deleting: false, ..topic.clone() };
+        let topic = TopicMeta { id: Uuid::from_u128(7), partitions: vec![0, 1, 2], config, deleting: true };
+        let some = vec![1, 4];
+        let plain = TopicMeta { partitions: some, config: TopicConfig::default(), deleting: false, ..topic.clone() };
         let topics = BTreeMap::from([("a".to_owned(), topic), ("b".to_owned(), plain)]);
         let metadata = Metadata { cluster_id: "x".to_owned(), topics };
         assert_eq!(parse(&metadata.to_text()), Ok(metadata));
+    }
+
+    #[test]
+    fn partitions_that_no_topic_can_have_are_refused() {
+        for text in ["", "0", "=", "=1,1", "=2,1", "=4096", "4097", "=-1", "=1,", "x"] {
+            assert_eq!(parse_partitions(text), None, "{text:?}");
+        }
     }
 
     #[test]

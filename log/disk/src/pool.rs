@@ -34,7 +34,6 @@ impl SyncPool {
     }
 
     /// A pool without threads, for a deterministic simulation: everything on the caller's thread, in order.
-    #[cfg(test)]
     pub(crate) fn inline() -> SyncPool {
         SyncPool { jobs: None }
     }

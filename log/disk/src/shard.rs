@@ -30,6 +30,10 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    pub(crate) fn to(requests: mpsc::Sender<Request>) -> Mailbox {
+        Mailbox { requests }
+    }
+
     /// The way to a shard that has stopped.
     #[cfg(test)]
     pub(crate) fn closed() -> Mailbox {
@@ -78,50 +82,79 @@ impl Shard {
         let (requests, waiting) = mpsc::channel(SHARD_QUEUE);
         let thread = thread::Builder::new().name(format!("forebay-log-{number}")).spawn(move || {
             let _guard = AbortOnPanic;
-            run(engine, waiting, &runtime)
+            run(Core::new(engine, waiting), &runtime)
         })?;
         Ok(Shard { mailbox: Mailbox { requests }, thread })
     }
 }
 
-fn run(mut engine: Engine, mut waiting: mpsc::Receiver<Request>, runtime: &tokio::runtime::Runtime) -> io::Result<()> {
+fn run(mut core: Core, runtime: &tokio::runtime::Runtime) -> io::Result<()> {
     let now = || Millis::from_system(SystemTime::now());
     let mut ticked = now();
     let mut clock = StepWatch::new(ticked, Instant::now());
-    let mut requests = Vec::new();
     loop {
-        let pause = Duration::from_millis(u64::try_from(engine.idle_for(now())).unwrap_or(1));
+        let pause = Duration::from_millis(u64::try_from(core.engine.idle_for(now())).unwrap_or(1));
         // Everything that has gathered is one turn, and one commit.
-        let received = runtime
-            .block_on(async { tokio::time::timeout(pause, waiting.recv_many(&mut requests, SHARD_QUEUE)).await });
+        let received = runtime.block_on(async {
+            tokio::time::timeout(pause, core.waiting.recv_many(&mut core.requests, SHARD_QUEUE)).await
+        });
         let time = now();
         if let Some(by) = clock.step(time, Instant::now()) {
-            engine.clock_stepped(time, by);
+            core.engine.clock_stepped(time, by);
         }
-        let mut stop = received == Ok(0);
+        let stop = core.turn(now) || received == Ok(0);
+        if stop {
+            return core.engine.flush();
+        }
+        let time = now();
+        if received.is_err() || (time.0 - ticked.0).abs() >= TICK_MS {
+            ticked = time;
+            core.engine.tick(time);
+        }
+    }
+}
+
+/// A shard without its thread.
+pub(crate) struct Core {
+    pub(crate) engine: Engine,
+    waiting: mpsc::Receiver<Request>,
+    requests: Vec<Request>,
+}
+
+impl Core {
+    pub(crate) fn new(engine: Engine, waiting: mpsc::Receiver<Request>) -> Core {
+        Core { engine, waiting, requests: Vec::new() }
+    }
+
+    /// Does what was asked for so far; returns whether anything was.
+    pub(crate) fn step(&mut self, now: Millis) -> bool {
+        while let Ok(request) = self.waiting.try_recv() {
+            self.requests.push(request);
+        }
+        let any = !self.requests.is_empty();
+        self.turn(|| now);
+        any
+    }
+
+    /// One turn with the requests that have been received; returns whether the shard is to stop.
+    fn turn(&mut self, now: impl Fn() -> Millis) -> bool {
+        let mut stop = false;
         let mut events = Vec::new();
-        for request in requests.drain(..) {
+        for request in self.requests.drain(..) {
             match request {
                 Request::Event(key, event) => events.push((key, event)),
-                Request::Add(key, driver) => engine.add(key, *driver),
+                Request::Add(key, driver) => self.engine.add(key, *driver),
                 Request::Remove(key, done) => {
-                    engine.turn(now(), std::mem::take(&mut events));
-                    engine.remove(key);
+                    self.engine.turn(now(), std::mem::take(&mut events));
+                    self.engine.remove(key);
                     // Who asked may have gone.
                     let _ = done.send(());
                 }
                 Request::Stop => stop = true,
             }
         }
-        engine.turn(now(), events);
-        if stop {
-            return engine.flush();
-        }
-        let time = now();
-        if received.is_err() || (time.0 - ticked.0).abs() >= TICK_MS {
-            ticked = time;
-            engine.tick(time);
-        }
+        self.engine.turn(now(), events);
+        stop
     }
 }
 

@@ -12,6 +12,7 @@ use crate::partition::Partition;
 pub struct Topic {
     pub name: String,
     pub id: uuid::Uuid,
+    /// Those on this node, by their index: on a node alone all of them.
     pub partitions: Vec<Arc<Partition>>,
     pub(crate) config: Arc<ArcSwap<TopicConfig>>,
 }
@@ -25,6 +26,12 @@ pub struct NewTopic {
 }
 
 impl Topic {
+    /// The partition of this index, if it is on this node.
+    pub fn partition(&self, index: u32) -> Option<&Arc<Partition>> {
+        let at = self.partitions.binary_search_by_key(&index, |partition| partition.index()).ok()?;
+        self.partitions.get(at)
+    }
+
     pub fn config(&self) -> Arc<TopicConfig> {
         self.config.load_full()
     }

@@ -1,8 +1,8 @@
 //! Partitions that could not be opened: offline, and tried again until they can be or their topic is deleted.
 
 use std::num::NonZero;
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,9 +22,25 @@ pub(crate) struct Unopened {
 }
 
 /// Those that wait for another try.
-#[derive(Default)]
 pub(crate) struct UnopenedList {
     waiting: Mutex<Vec<(Unopened, Again)>>,
+    clock: Clock,
+}
+
+/// The time of an opening.
+pub(crate) enum Clock {
+    System,
+    /// As the steps of a simulation say, in milliseconds: one after the other on the caller's thread.
+    Stepped(Arc<AtomicI64>),
+}
+
+impl Clock {
+    fn now(&self) -> Millis {
+        match self {
+            Clock::System => Millis::from_system(SystemTime::now()),
+            Clock::Stepped(now) => Millis(now.load(Ordering::Acquire)),
+        }
+    }
 }
 
 /// When a partition is tried again: its recovery may read much, so the waits grow.
@@ -43,13 +59,17 @@ impl Again {
 }
 
 impl UnopenedList {
+    pub(crate) fn new(clock: Clock) -> UnopenedList {
+        UnopenedList { waiting: Mutex::default(), clock }
+    }
+
     /// Opens a partition and gives it to its shard; one that fails is kept here.
     ///
     /// # Errors
     /// [`LogError::Closed`] when the shard has stopped.
     pub(crate) fn open(&self, unopened: Unopened) -> Result<(), LogError> {
         let Unopened { key, mailbox, open } = &unopened;
-        match open.run(Millis::from_system(SystemTime::now())) {
+        match open.run(self.clock.now()) {
             Ok(driver) => mailbox.send_blocking(Request::Add(*key, Box::new(driver))).map_err(|_| LogError::Closed),
             Err(cause) => {
                 let (topic, partition) = (&open.shared.topic, open.shared.index);
@@ -66,6 +86,9 @@ impl UnopenedList {
     /// # Errors
     /// As [`UnopenedList::open`].
     pub(crate) fn open_all(&self, partitions: Vec<Unopened>) -> Result<(), LogError> {
+        if matches!(self.clock, Clock::Stepped(_)) {
+            return partitions.into_iter().try_for_each(|partition| self.open(partition));
+        }
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(partitions.len());
         let left = Mutex::new(partitions);
         let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -89,10 +112,10 @@ impl UnopenedList {
             if open.shared.removed.load(Ordering::Acquire) {
                 return false;
             }
-            if again.at > Instant::now() {
+            if again.at > Instant::now() && matches!(self.clock, Clock::System) {
                 return true;
             }
-            let Ok(driver) = open.run(Millis::from_system(SystemTime::now())) else {
+            let Ok(driver) = open.run(self.clock.now()) else {
                 *again = Again::after((again.wait * 2).min(LONGEST_WAIT));
                 return true;
             };

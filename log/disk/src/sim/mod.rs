@@ -7,6 +7,7 @@
 mod disk;
 mod hooked;
 mod random;
+mod stepped;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -74,7 +74,7 @@ impl World {
         files.set_clock(NOW);
         files.create_dir_all(Path::new(LOG_DIR)).unwrap();
         files.sync_dir(Path::new("")).unwrap();
-        dirs::create(&files, std::iter::once((TOPIC, ID, 0..1))).unwrap();
+        dirs::create(&files, std::iter::once((TOPIC, ID, &[0][..]))).unwrap();
         World { random: Random::new(seed ^ 0xc1ea), files, now: NOW, sent: Vec::new(), passes: 0 }
     }
 

@@ -85,7 +85,7 @@ impl World {
         files.set_clock(NOW);
         files.create_dir_all(Path::new(LOG_DIR)).unwrap();
         files.sync_dir(Path::new("")).unwrap();
-        dirs::create(&files, std::iter::once((TOPIC, ID, 0..1))).unwrap();
+        dirs::create(&files, std::iter::once((TOPIC, ID, &[0][..]))).unwrap();
         let producers = (0..PRODUCERS).map(|_| Producer::default()).collect();
         World { random: Random::new(seed ^ 0x1de), files, now: NOW, producers }
     }

@@ -1,0 +1,52 @@
+//! Settings (users, ACLs, quotas, rules) and blocks of producer ids.
+
+use std::collections::BTreeMap;
+
+use super::Controller;
+use super::refusal::Refusal;
+use super::request::{Reply, SettingChange};
+use crate::cluster::image::setting_bytes;
+use crate::cluster::record::Record;
+use crate::limits::{MAX_PRODUCER_ID_BLOCK, MAX_SETTING_KEY_BYTES};
+
+impl Controller {
+    pub(super) fn put_settings(
+        &mut self,
+        changes: Vec<SettingChange>,
+        records: &mut Vec<Record>,
+    ) -> Result<Reply, Refusal> {
+        let fits = |name: &str| (1..=MAX_SETTING_KEY_BYTES).contains(&name.len());
+        if changes.iter().any(|change| !fits(&change.namespace) || !fits(&change.key)) {
+            return Err(Refusal::InvalidSetting { most: MAX_SETTING_KEY_BYTES });
+        }
+        let mut last: BTreeMap<(&str, &str), Option<&str>> = BTreeMap::new();
+        for SettingChange { namespace, key, value } in &changes {
+            last.insert((namespace, key), value.as_deref());
+        }
+        let mut bytes = self.image.settings_bytes();
+        for ((namespace, key), value) in last {
+            let size = |value: Option<&str>| value.map_or(0, |value| setting_bytes(namespace, key, value));
+            bytes = bytes + size(value) - size(self.image.setting(namespace, key));
+        }
+        let most = self.limits.max_settings_bytes;
+        if bytes > most && bytes > self.image.settings_bytes() {
+            return Err(Refusal::SettingsTooLarge { bytes, most });
+        }
+        for SettingChange { namespace, key, value } in changes {
+            if self.image.setting(&namespace, &key) != value.as_deref() {
+                self.decide(Record::Setting { namespace, key, value }, records);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn allocate_producer_ids(&mut self, count: u32, records: &mut Vec<Record>) -> Result<Reply, Refusal> {
+        if !(1..=MAX_PRODUCER_ID_BLOCK).contains(&count) {
+            return Err(Refusal::InvalidProducerIds { wanted: count, most: MAX_PRODUCER_ID_BLOCK });
+        }
+        let first = self.image.next_producer_id();
+        let next = first.checked_add(i64::from(count)).ok_or(Refusal::ProducerIdsExhausted)?;
+        self.decide(Record::ProducerIds { next }, records);
+        Ok(Reply::ProducerIds { first, count })
+    }
+}
