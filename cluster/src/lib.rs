@@ -3,6 +3,7 @@
 
 pub mod codec;
 mod controller;
+mod forward;
 pub mod kinds;
 pub mod link;
 mod log;

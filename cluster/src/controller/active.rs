@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::ask::Answer;
-use super::limits::BATCH;
+use super::limits::{BATCH, ENTRY_RECORDS};
 use crate::metadata::{Entry, Metadata};
 use crate::quorum::{Leadership, MemberError, Quorum};
 
@@ -129,7 +129,16 @@ impl Active {
     }
 
     /// Returns the entry that the image is at now.
-    async fn commit(&self, base: u64, records: Vec<Record>) -> Result<u64, Deposed> {
+    async fn commit(&self, mut base: u64, records: Vec<Record>) -> Result<u64, Deposed> {
+        // Each record makes sense after those before it, so that what is too large for one entry goes into several.
+        let mut left = records.into_iter().peekable();
+        while left.peek().is_some() {
+            base = self.commit_entry(base, left.by_ref().take(ENTRY_RECORDS).collect()).await?;
+        }
+        Ok(base)
+    }
+
+    async fn commit_entry(&self, base: u64, records: Vec<Record>) -> Result<u64, Deposed> {
         let count = records.len();
         let entry = serde_json::to_vec(&Entry { base, records }).unwrap_or_default();
         let index = self.quorum.propose(Bytes::from(entry)).await.map_err(|error| {

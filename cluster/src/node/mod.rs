@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::controller::{Active, AskError, Client, limits::QUEUE};
+use crate::forward::{Forwarder, Receiver};
 use crate::kinds;
 use crate::link::{self, Admission, Counters, Identity, Links, Local, Refusal, RefusalCode, Server};
 use crate::metadata::{Metadata, MetadataMachine};
@@ -100,6 +101,8 @@ pub(crate) struct Inner {
     quorum: Quorum,
     client: Client,
     feeder: Arc<Feeder>,
+    receiver: Arc<Receiver>,
+    forwarder: Arc<Forwarder>,
     metadata: watch::Receiver<Metadata>,
     applied: watch::Receiver<u64>,
     standing: watch::Receiver<Standing>,
@@ -162,6 +165,8 @@ impl Cluster {
         let fetchers = Fetchers::new(Arc::clone(&links), Arc::clone(&replicas), incarnation.0 << 48);
         let (applied_to, applied) = watch::channel(0);
         let (stands, standing) = watch::channel(Standing::default());
+        let receiver = Receiver::new(Arc::clone(&replicas));
+        let forwarder = Arc::new(Forwarder::new(Arc::clone(&links)));
         let assigner = Assigner::new(node, log.clone(), replicas, Arc::clone(&feeder), fetchers, applied_to);
         let proposals = log.isr_proposals();
         let inner = Arc::new(Inner {
@@ -172,6 +177,8 @@ impl Cluster {
             quorum: quorum.clone(),
             client,
             feeder,
+            receiver,
+            forwarder,
             metadata: metadata.clone(),
             applied: applied.clone(),
             standing,

@@ -10,6 +10,7 @@ use forebay_log::{Incarnation, NodeId};
 use super::Inner;
 use crate::codec::Malformed;
 use crate::controller::ask_here;
+use crate::forward::Receiver;
 use crate::kinds;
 use crate::link::{Begun, Body, Lane, LinkError, Links, Peer, Request, Rest, Service, ServiceError};
 use crate::quorum::{self, Transport, TransportError};
@@ -43,6 +44,13 @@ impl Service for NodeService {
                 let taken = inner.feeder.ends(from, incarnation, body).await;
                 Rest::new(async move { taken.map(|()| Body::default()).map_err(malformed) })
             }),
+            kinds::APPEND => match Receiver::read(body) {
+                Ok((append, data)) => {
+                    let receiver = Arc::clone(&inner.receiver);
+                    Begun::in_order(receiver.begin((from, incarnation), append, data))
+                }
+                Err(problem) => refuse(problem),
+            },
             kind => {
                 Begun::beside(async move { Err(ServiceError::new(MALFORMED, format!("no message of kind {kind}"))) })
             }

@@ -1,0 +1,105 @@
+//! The side that has taken an append from a client: over one connection to each leader, in order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_disk::{AppendData, Appended, Chain};
+use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
+use forebay_log::replication::PartitionId;
+use forebay_log::{AppendError, Epoch, NodeId};
+use tokio::sync::Semaphore;
+
+use super::wire;
+use crate::kinds;
+use crate::link::{Lane, LinkError, Links};
+
+/// How long an append waits for the connection to its leader.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long it waits for its answer: as long as a disk may hang.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// What the leader has to know of an append besides its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Append {
+    pub(crate) partition: PartitionId,
+    /// The leadership that is meant.
+    pub(crate) epoch: Epoch,
+    pub(crate) all: bool,
+    /// The number of its chain; 0 is none.
+    pub(crate) chain: u64,
+}
+
+/// The way to the leaders.
+pub(crate) struct Forwarder {
+    links: Arc<Links>,
+    /// One permit a byte.
+    admission: Arc<Semaphore>,
+}
+
+/// The answer of another node that is on its way.
+pub(crate) struct Remote(Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>);
+
+impl Future for Remote {
+    type Output = Result<Appended, AppendError>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Forwarder {
+    pub(crate) fn new(links: Arc<Links>) -> Forwarder {
+        Forwarder { links, admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)) }
+    }
+
+    /// Sends `data` to `leader`, waiting while too much is on its way. Of appends that are sent one after the other the leader
+    /// takes them in that order, as long as the connection lasts; when it ends, those without an answer are refused.
+    ///
+    /// # Errors
+    /// The leader cannot be reached: nothing is sent.
+    pub(crate) async fn submit(
+        &self,
+        leader: NodeId,
+        append: Append,
+        chain: Option<&Chain>,
+        data: AppendData,
+    ) -> Result<Remote, AppendError> {
+        let bytes = data.bytes().max(1);
+        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
+        let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
+        let permit = Arc::clone(&self.admission).acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)?;
+        let unreachable =
+            |error: LinkError| AppendError::Offline(format!("the partition's leader, node {leader}: {error}"));
+        let link = self.links.link(leader.0, Lane::Forward, CONNECT).await.map_err(unreachable)?;
+        let version = link.common(kinds::APPEND).map_err(unreachable)?;
+        if let Some(chain) = chain {
+            chain.check()?;
+        }
+        let (head, payload, chunk) = match data {
+            AppendData::Chunk(chunk) => {
+                let (head, bodies) = chunk.into_parts();
+                (Bytes::from(head), Bytes::from(bodies), true)
+            }
+            AppendData::Batches(batches) => (Bytes::new(), batches, false),
+        };
+        let body = wire::write_append(&append, &head, &payload, chunk);
+        let pending = link.submit(kinds::APPEND, version, body, ANSWER).await.map_err(unreachable)?;
+        let chain = chain.cloned();
+        Ok(Remote(Box::pin(async move {
+            let answer = match pending.answer().await {
+                Ok(answer) => wire::read_answer(answer).unwrap_or_else(|problem| {
+                    Err(AppendError::Storage(format!("the answer of node {leader} cannot be read: {problem}")))
+                }),
+                Err(error) => Err(AppendError::Offline(format!("the partition's leader, node {leader}: {error}"))),
+            };
+            drop(permit);
+            if let (Err(_), Some(chain)) = (&answer, chain) {
+                chain.break_off();
+            }
+            answer
+        })))
+    }
+}
