@@ -41,6 +41,7 @@ pub(super) enum Would {
 pub(super) struct Election {
     seen: Mutex<Seen>,
     hinted: Notify,
+    heard: Notify,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,7 +67,17 @@ impl Election {
         seen.lease = Some(now);
         if !deaf {
             *seen = Seen { at: Some(now), gone: false, lease: Some(now), shut: None };
+            self.heard.notify_one();
         }
+    }
+
+    /// Returns when a leader was heard from.
+    pub(super) async fn heard(&self) {
+        self.heard.notified().await;
+    }
+
+    pub(super) fn heard_within(&self, time: Duration) -> bool {
+        self.seen().at.is_some_and(|at| at.elapsed() <= time)
     }
 
     /// Whether a deaf leader is listened to: unless another one is about to be elected. If none can be, because the deaf

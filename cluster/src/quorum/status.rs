@@ -10,7 +10,8 @@ use super::transport::NodeId;
 pub struct Leadership {
     /// Grows with each election; a term has one leader at most.
     pub term: u64,
-    /// `None` while nobody leads, and on a leader that a majority has not answered for the longest election timeout.
+    /// `None` while nobody leads; also after the longest election timeout on a node that has not heard from the leader, and
+    /// on a leader that a majority has not answered.
     pub leader: Option<NodeId>,
 }
 

@@ -11,23 +11,21 @@ use tokio::time::Instant;
 use super::Inner;
 use super::errors::QuorumError;
 use super::limits;
-use super::raft::Metrics;
 use super::status::Leadership;
 
-/// Who leads, by what openraft says; `patience`: a leader whom no majority has answered for so long leads nobody.
-pub(super) fn leadership(metrics: &Metrics, patience: Duration) -> Leadership {
-    let cut_off = || metrics.millis_since_quorum_ack.is_none_or(|millis| u128::from(millis) > patience.as_millis());
-    let leader = if metrics.current_leader == Some(metrics.id) {
-        metrics.current_leader.filter(|_| metrics.state == ServerState::Leader && !cut_off())
-    } else {
-        metrics.current_leader
-    };
-    Leadership { term: metrics.current_term, leader }
-}
-
 impl Inner {
+    /// Who leads: by what openraft says, unless the leader has not been heard from, or has not been answered, for longer
+    /// than the longest election timeout.
     pub(super) fn leadership(&self) -> Leadership {
-        leadership(&self.metrics.borrow(), self.options.timings.election_max)
+        let metrics = self.metrics.borrow();
+        let patience = self.options.timings.election_max;
+        let leads = if metrics.current_leader == Some(metrics.id) {
+            let answered = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+            metrics.state == ServerState::Leader && answered.is_some_and(|ago| ago <= patience)
+        } else {
+            self.election.heard_within(patience)
+        };
+        Leadership { term: metrics.current_term, leader: metrics.current_leader.filter(|_| leads) }
     }
 
     /// Runs until the quorum stops.
@@ -39,10 +37,8 @@ impl Inner {
         let mut metrics = self.metrics.clone();
         let mut asked = None;
         loop {
-            let (now, stopped) = {
-                let metrics = metrics.borrow_and_update();
-                (leadership(&metrics, self.options.timings.election_max), metrics.running_state.clone().err())
-            };
+            let stopped = metrics.borrow_and_update().running_state.clone().err();
+            let now = self.leadership();
             if let Some(fatal) = stopped {
                 leads.send_replace(Leadership { leader: None, ..now });
                 if !matches!(fatal, Fatal::Stopped) {
@@ -55,7 +51,11 @@ impl Inner {
                 tracing::info!(term = now.term, leader = now.leader, "the quorum's leader");
             }
             self.keep_log_small(&mut asked).await;
-            if metrics.changed().await.is_err() {
+            let ended = tokio::select! {
+                changed = metrics.changed() => changed.is_err(),
+                () = self.election.heard() => false,
+            };
+            if ended {
                 leads.send_replace(Leadership { leader: None, ..now });
                 fail(&failed, "its task ended");
                 return;

@@ -57,9 +57,11 @@ async fn a_node_that_returns_does_not_depose_the_leader() {
     cluster.isolate(away);
     let silence = cluster.options.timings.election_max * 4;
     tokio::time::sleep(silence).await;
+    assert_eq!(cluster.node(away).leadership().borrow().leader, None, "it knows of no leader");
     cluster.heal();
     cluster.propose(&all, "second").await;
     cluster.converged(2).await;
+    cluster.node(away).leadership().wait_for(|now| now.leader == Some(leader)).await.unwrap();
     let status = cluster.node(leader).status();
     assert_eq!((status.term, status.leader), (term, Some(leader)));
 }
