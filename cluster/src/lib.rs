@@ -12,6 +12,7 @@ mod node;
 pub mod quorum;
 pub mod replication;
 mod throttle;
+mod topic_config;
 
 pub use controller::AskError;
 pub use forebay_disk::{

@@ -119,7 +119,13 @@ fn append() -> Box<dyn FnMut()> {
     let now = Millis(1_767_225_600_000);
     let mut partition: Partition<usize> = Partition::new(config, now, restored);
     let alone =
-        Leadership { epoch: Epoch(0), partition_epoch: PartitionEpoch(0), followers: Vec::new(), in_sync: Vec::new() };
+        Leadership {
+        epoch: Epoch(0),
+        partition_epoch: PartitionEpoch(0),
+        followers: Vec::new(),
+        in_sync: Vec::new(),
+        max_lag_ms: 10_000,
+    };
     partition.handle(now, Event::Lead(alone), &mut Vec::new());
     let payloads = readings::payloads(BATCH);
     let mut effects = Vec::new();

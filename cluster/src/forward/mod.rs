@@ -5,4 +5,4 @@ mod sender;
 mod wire;
 
 pub(crate) use receiver::Receiver;
-pub(crate) use sender::{Append, Forwarder, Remote};
+pub(crate) use sender::{Append, Connected, Forwarder, Remote};

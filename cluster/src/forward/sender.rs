@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::wire;
 use crate::kinds;
-use crate::link::{Lane, LinkError, Links};
+use crate::link::{Lane, Link, LinkError, Links};
 
 /// How long an append waits for the connection to its leader.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -55,26 +55,47 @@ impl Forwarder {
         Forwarder { links, admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)) }
     }
 
-    /// Sends `data` to `leader`, waiting while too much is on its way. Of appends that are sent one after the other the leader
-    /// takes them in that order, as long as the connection lasts; when it ends, those without an answer are refused.
+    /// The connection to a leader.
     ///
     /// # Errors
-    /// The leader cannot be reached: nothing is sent.
-    pub(crate) async fn submit(
+    /// It cannot be reached: nothing is sent.
+    pub(crate) async fn connect(&self, leader: NodeId) -> Result<Connected, AppendError> {
+        let unreachable = |error: LinkError| unreachable(leader, &error);
+        let link = self.links.link(leader.0, Lane::Forward, CONNECT).await.map_err(unreachable)?;
+        let version = link.common(kinds::APPEND).map_err(unreachable)?;
+        Ok(Connected { leader, link, version, admission: Arc::clone(&self.admission) })
+    }
+}
+
+/// A leader that can be reached.
+pub(crate) struct Connected {
+    leader: NodeId,
+    link: Link,
+    version: u16,
+    admission: Arc<Semaphore>,
+}
+
+fn unreachable(leader: NodeId, error: &LinkError) -> AppendError {
+    AppendError::Offline(format!("the partition's leader, node {leader}: {error}"))
+}
+
+impl Connected {
+    /// Sends `data`, waiting while too much is on its way. Of appends that are sent one after the other the leader takes them in
+    /// that order, as long as the connection lasts; when it ends, those without an answer are refused.
+    ///
+    /// # Errors
+    /// An earlier append of the chain was refused, or the connection has ended: nothing is kept.
+    pub(crate) async fn send(
         &self,
-        leader: NodeId,
         append: Append,
         chain: Option<&Chain>,
         data: AppendData,
     ) -> Result<Remote, AppendError> {
+        let leader = self.leader;
         let bytes = data.bytes().max(1);
         let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
         let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
         let permit = Arc::clone(&self.admission).acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)?;
-        let unreachable =
-            |error: LinkError| AppendError::Offline(format!("the partition's leader, node {leader}: {error}"));
-        let link = self.links.link(leader.0, Lane::Forward, CONNECT).await.map_err(unreachable)?;
-        let version = link.common(kinds::APPEND).map_err(unreachable)?;
         if let Some(chain) = chain {
             chain.check()?;
         }
@@ -86,14 +107,15 @@ impl Forwarder {
             AppendData::Batches(batches) => (Bytes::new(), batches, false),
         };
         let body = wire::write_append(&append, &head, &payload, chunk);
-        let pending = link.submit(kinds::APPEND, version, body, ANSWER).await.map_err(unreachable)?;
+        let pending = self.link.submit(kinds::APPEND, self.version, body, ANSWER).await;
+        let pending = pending.map_err(|error| unreachable(leader, &error))?;
         let chain = chain.cloned();
         Ok(Remote(Box::pin(async move {
             let answer = match pending.answer().await {
                 Ok(answer) => wire::read_answer(answer).unwrap_or_else(|problem| {
                     Err(AppendError::Storage(format!("the answer of node {leader} cannot be read: {problem}")))
                 }),
-                Err(error) => Err(AppendError::Offline(format!("the partition's leader, node {leader}: {error}"))),
+                Err(error) => Err(unreachable(leader, &error)),
             };
             drop(permit);
             if let (Err(_), Some(chain)) = (&answer, chain) {

@@ -19,7 +19,7 @@ pub(super) struct Alone {
 
 impl Alone {
     pub(super) fn new(here: NodeId, local: forebay_disk::Log) -> Alone {
-        let nodes = ArcSwap::from_pointee(vec![Node { id: here, kafka: None }]);
+        let nodes = ArcSwap::from_pointee(vec![Node { id: here, kafka: None, rack: None }]);
         Alone { here, local, placement: Arc::new(Placement::on(here)), nodes }
     }
 
@@ -53,7 +53,7 @@ impl Alone {
     }
 
     pub(super) fn advertise(&self, host: String, port: u16) {
-        self.nodes.store(Arc::new(vec![Node { id: self.here, kafka: Some((host, port)) }]));
+        self.nodes.store(Arc::new(vec![Node { id: self.here, kafka: Some((host, port)), rack: None }]));
     }
 
     pub(super) fn nodes(&self) -> Arc<Vec<Node>> {

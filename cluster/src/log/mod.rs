@@ -1,6 +1,8 @@
 //! The log as doors and services see it: topics and partitions, on whichever node they lie.
 
 mod alone;
+mod authority;
+mod clustered;
 mod partition;
 mod placement;
 #[cfg(test)]
@@ -20,6 +22,11 @@ pub use placement::{Node, Placement};
 pub use topic::{Topic, Topics};
 
 use alone::Alone;
+use authority::Authority;
+use clustered::Clustered;
+
+use crate::forward::Forwarder;
+use crate::node::Cluster;
 
 /// The log of the cluster, seen from one of its nodes. Cheap to clone.
 #[derive(Clone)]
@@ -31,7 +38,9 @@ struct Inner {
     /// What lies on this node.
     local: forebay_disk::Log,
     /// Decides on topics and on where they lie.
-    authority: Alone,
+    authority: Authority,
+    /// The way to leaders on other nodes.
+    forwarder: Option<Arc<Forwarder>>,
     topics: ArcSwap<Topics>,
     changed: watch::Sender<u64>,
     /// The one that takes over what has changed holds this.
@@ -58,9 +67,33 @@ impl Log {
 
     /// The log of a node without a cluster: its topics are those of `local`, whoever changes them, and it leads them all.
     pub fn alone(here: NodeId, local: forebay_disk::Log) -> Log {
-        let authority = Alone::new(here, local.clone());
+        let authority = Authority::Alone(Alone::new(here, local.clone()));
+        Log::with(local, authority, None)
+    }
+
+    /// The log of a cluster, as one of its nodes sees it. `local` is what lies on this node.
+    pub fn of_cluster(local: forebay_disk::Log, cluster: Cluster, replication_factor: u16) -> Log {
+        let forwarder = cluster.forwarder();
+        let (mut metadata, mut applied) = (cluster.metadata(), cluster.applied());
+        let authority = Authority::Cluster(Clustered::new(local.clone(), cluster, replication_factor));
+        let log = Log::with(local, authority, Some(forwarder));
+        let follower = Arc::downgrade(&log.inner);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    changed = metadata.changed() => if changed.is_err() { return },
+                    changed = applied.changed() => if changed.is_err() { return },
+                }
+                let Some(inner) = follower.upgrade() else { return };
+                inner.refresh();
+            }
+        });
+        log
+    }
+
+    fn with(local: forebay_disk::Log, authority: Authority, forwarder: Option<Arc<Forwarder>>) -> Log {
         let (changed, refreshing) = (watch::channel(0).0, Mutex::new(()));
-        let inner = Arc::new(Inner { local, authority, topics: ArcSwap::default(), changed, refreshing });
+        let inner = Arc::new(Inner { local, authority, forwarder, topics: ArcSwap::default(), changed, refreshing });
         let follower = Arc::downgrade(&inner);
         inner.local.on_topics_changed(move || {
             if let Some(inner) = follower.upgrade() {
@@ -73,12 +106,18 @@ impl Log {
 
     /// The identity of this cluster, made at its first start.
     pub fn cluster_id(&self) -> String {
-        self.inner.local.cluster_id()
+        let of_cluster = self.inner.authority.cluster_id();
+        of_cluster.map_or_else(|| self.inner.local.cluster_id(), forebay_disk::kafka_id)
+    }
+
+    /// The cluster that this node is part of; none of a node without one.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.inner.authority.cluster()
     }
 
     /// This node.
     pub fn node_id(&self) -> NodeId {
-        self.inner.authority.here
+        self.inner.authority.here()
     }
 
     /// The nodes that are up.
@@ -184,7 +223,12 @@ impl Inner {
     fn refresh(&self) {
         let refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.authority.known();
-        self.topics.store(Arc::new(topic::following(&self.topics.load(), known, self.authority.here)));
+        self.topics.store(Arc::new(topic::following(
+            &self.topics.load(),
+            known,
+            self.authority.here(),
+            self.forwarder.as_ref(),
+        )));
         self.changed.send_modify(|version| *version += 1);
         drop(refreshing);
     }

@@ -4,16 +4,21 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_disk::{
     ActiveProducer, AppendData, Appended, Chain, ClosedSegment, EpochCache, Fetched, Partition as Replica, Watermarks,
 };
+use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, Millis, NodeId, Offset, ReadError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::placement::Placement;
 use super::topic::Seat;
+use crate::forward::{Append, Connected, Forwarder, Remote};
 
 /// What is known of the offsets of a partition that has no replica on this node.
 const UNKNOWN: Watermarks = Watermarks {
@@ -23,13 +28,26 @@ const UNKNOWN: Watermarks = Watermarks {
     log_end: Offset::ZERO,
 };
 
+/// How long an append waits for the partition to have a leader that can be reached: as long as a failover may take.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// Longest time between two looks meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Completes when the append is durable, or refused.
-pub struct Ticket(forebay_disk::Ticket);
+pub struct Ticket(Waiting);
+
+enum Waiting {
+    Here(forebay_disk::Ticket),
+    There(Remote),
+}
 
 impl Future for Ticket {
     type Output = Result<Appended, AppendError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
+        match &mut self.0 {
+            Waiting::Here(ticket) => Pin::new(ticket).poll(cx),
+            Waiting::There(remote) => Pin::new(remote).poll(cx),
+        }
     }
 }
 
@@ -37,26 +55,41 @@ impl Future for Ticket {
 enum Route {
     /// This node leads: its replica.
     Here(Arc<Replica>),
+    /// Another one does, and the connection to it is there.
+    There(Box<Connected>, Epoch),
 }
 
 /// A handle to one partition. Cheap to share; reads run on the caller's thread.
 pub struct Partition {
     topic: Arc<str>,
+    id: PartitionId,
     index: u32,
     /// This node.
     here: NodeId,
     seat: ArcSwap<Seat>,
+    /// Raised when it lies elsewhere.
+    placed: Notify,
+    /// The way to leaders on other nodes.
+    forwarder: Option<Arc<Forwarder>>,
 }
 
 impl Partition {
-    pub(super) fn new(topic: Arc<str>, index: u32, here: NodeId, seat: Seat) -> Partition {
-        Partition { topic, index, here, seat: ArcSwap::from_pointee(seat) }
+    pub(super) fn new(
+        (topic, id): (Arc<str>, Uuid),
+        index: u32,
+        here: NodeId,
+        seat: Seat,
+        forwarder: Option<Arc<Forwarder>>,
+    ) -> Partition {
+        let id = PartitionId { topic: id, index };
+        Partition { topic, id, index, here, seat: ArcSwap::from_pointee(seat), placed: Notify::new(), forwarder }
     }
 
     /// It lies elsewhere from now on.
     pub fn place(&self, placement: Arc<Placement>) {
         if !Arc::ptr_eq(&self.seat.load().placement, &placement) {
             self.seat.rcu(|seat| Seat { placement: Arc::clone(&placement), ..Seat::clone(seat) });
+            self.placed.notify_waiters();
         }
     }
 
@@ -69,6 +102,7 @@ impl Partition {
         };
         if !same {
             self.seat.rcu(|seat| Seat { replica: replica.clone(), ..Seat::clone(seat) });
+            self.placed.notify_waiters();
         }
     }
 
@@ -125,23 +159,69 @@ impl Partition {
         format!("partition {}-{} has no replica on this node", self.topic, self.index)
     }
 
-    fn route(&self) -> Result<Route, AppendError> {
+    /// The replica here, where this node was chosen to lead.
+    fn chosen(&self) -> Option<Arc<Replica>> {
         let seat = self.seat.load();
-        let chosen = seat.replica.as_ref().filter(|_| seat.placement.leader == Some(self.here));
-        chosen.map(|replica| Route::Here(Arc::clone(replica))).ok_or(AppendError::NotLeader)
+        seat.replica.as_ref().filter(|_| seat.placement.leader == Some(self.here)).cloned()
     }
 
-    /// Hands `data` to the partition's leader, waiting while too much is pending in the node (back-pressure). The ticket
-    /// completes when the records are durable on every in-sync replica. Appends submitted one after the other keep their
-    /// order.
+    /// The way to the leader; waits for a while when there is none, or it cannot be reached.
+    async fn route(&self) -> Result<Route, AppendError> {
+        // A node alone always leads, also before it says so: its replica tells why it takes nothing.
+        if let Some(replica) = self.chosen().filter(|replica| self.forwarder.is_none() || replica.leads()) {
+            return Ok(Route::Here(replica));
+        }
+        let Some(forwarder) = &self.forwarder else { return Err(AppendError::NotLeader) };
+        let deadline = Instant::now() + LEADER_WAIT;
+        loop {
+            let placed = self.placed.notified();
+            let placement = self.placement();
+            let why = match placement.leader {
+                Some(leader) if leader == self.here => match self.chosen() {
+                    Some(replica) if replica.leads() || replica.offline().is_some() => return Ok(Route::Here(replica)),
+                    _ => AppendError::NotLeader,
+                },
+                Some(leader) => match forwarder.connect(leader).await {
+                    Ok(connected) => return Ok(Route::There(Box::new(connected), placement.leader_epoch)),
+                    Err(error) => error,
+                },
+                None => AppendError::NotLeader,
+            };
+            if Instant::now() >= deadline {
+                return Err(why);
+            }
+            let _ = tokio::time::timeout(LOOK_AGAIN, placed).await;
+        }
+    }
+
+    async fn submit_by(&self, chain: Option<&Chain>, all: bool, data: AppendData) -> Result<Ticket, AppendError> {
+        match self.route().await? {
+            Route::Here(replica) => {
+                let ticket = match chain {
+                    Some(chain) => replica.submit_chained(chain, data).await,
+                    None if all => replica.submit(data).await,
+                    None => replica.submit_to_leader(data).await,
+                };
+                ticket.map(|ticket| Ticket(Waiting::Here(ticket)))
+            }
+            Route::There(connected, epoch) => {
+                let chain_id = chain.map_or(0, Chain::id);
+                let append = Append { partition: self.id, epoch, all, chain: chain_id };
+                let remote = connected.send(append, chain, data).await;
+                remote.map(|remote| Ticket(Waiting::There(remote)))
+            }
+        }
+    }
+
+    /// Hands `data` to the partition's leader, waiting while too much is pending in the node (back-pressure), and for a few
+    /// seconds for a leader. The ticket completes when the records are durable on every in-sync replica. Appends submitted one
+    /// after the other keep their order.
     ///
     /// # Errors
     /// What refuses the data at once: batches that are not valid, a full disk, a deleted topic, a node that stops, a
     /// partition without a leader that can be reached.
     pub async fn submit(&self, data: AppendData) -> Result<Ticket, AppendError> {
-        match self.route()? {
-            Route::Here(replica) => replica.submit(data).await.map(Ticket),
-        }
+        self.submit_by(None, true, data).await
     }
 
     /// [`Partition::submit`], content with the leader alone, whatever `min.insync.replicas` says (Kafka's acks=1).
@@ -149,9 +229,7 @@ impl Partition {
     /// # Errors
     /// As `submit`.
     pub async fn submit_to_leader(&self, data: AppendData) -> Result<Ticket, AppendError> {
-        match self.route()? {
-            Route::Here(replica) => replica.submit_to_leader(data).await.map(Ticket),
-        }
+        self.submit_by(None, false, data).await
     }
 
     /// [`Partition::submit`] as the next of a chain: once an append of the chain was refused, later ones are too, those on
@@ -160,9 +238,8 @@ impl Partition {
     /// # Errors
     /// As `submit`, and after an earlier refusal.
     pub async fn submit_chained(&self, chain: &Chain, data: AppendData) -> Result<Ticket, AppendError> {
-        match self.route().inspect_err(|_| chain.break_off())? {
-            Route::Here(replica) => replica.submit_chained(chain, data).await.map(Ticket),
-        }
+        chain.check()?;
+        self.submit_by(Some(chain), true, data).await.inspect_err(|_| chain.break_off())
     }
 
     /// `submit`, and wait for the ticket.
@@ -271,8 +348,6 @@ impl Partition {
     /// # Errors
     /// As an append.
     pub async fn set_log_start(&self, to: Offset) -> Result<(), AppendError> {
-        match self.route()? {
-            Route::Here(replica) => replica.set_log_start(to).await,
-        }
+        self.chosen().ok_or(AppendError::NotLeader)?.set_log_start(to).await
     }
 }

@@ -1,6 +1,6 @@
 //! Where a partition lies: its replicas, those in sync, and who leads it.
 
-use forebay_log::{Epoch, NodeId};
+use forebay_log::{Epoch, NodeId, PartitionEpoch};
 
 /// Where a partition lies, as whoever places partitions says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,17 +9,30 @@ pub struct Placement {
     pub leader: Option<NodeId>,
     /// The log may know a later one: of a node alone it raises the epoch itself, at each start.
     pub leader_epoch: Epoch,
+    pub partition_epoch: PartitionEpoch,
     /// All replicas; the first is the preferred leader.
     pub replicas: Vec<NodeId>,
     /// The replicas that have every acknowledged record.
     pub isr: Vec<NodeId>,
+    /// Replicas that a reassignment brings.
+    pub adding: Vec<NodeId>,
+    /// Replicas that leave when it ends.
+    pub removing: Vec<NodeId>,
 }
 
 impl Placement {
     /// On one node, which leads.
     #[must_use]
     pub fn on(node: NodeId) -> Placement {
-        Placement { leader: Some(node), leader_epoch: Epoch(0), replicas: vec![node], isr: vec![node] }
+        Placement {
+            leader: Some(node),
+            leader_epoch: Epoch(0),
+            partition_epoch: PartitionEpoch(0),
+            replicas: vec![node],
+            isr: vec![node],
+            adding: Vec::new(),
+            removing: Vec::new(),
+        }
     }
 }
 
@@ -29,4 +42,5 @@ pub struct Node {
     pub id: NodeId,
     /// Where Kafka clients reach it: host and port. None while it has no door for them.
     pub kafka: Option<(String, u16)>,
+    pub rack: Option<String>,
 }

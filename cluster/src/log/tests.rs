@@ -22,7 +22,7 @@ fn record() -> AppendData {
 fn led_by(leader: Option<i32>, epoch: i32) -> Arc<Placement> {
     let replicas = vec![NodeId(2), HERE];
     let leader = leader.map(NodeId);
-    Arc::new(Placement { leader, leader_epoch: Epoch(epoch), isr: replicas.clone(), replicas })
+    Arc::new(Placement { leader, leader_epoch: Epoch(epoch), isr: replicas.clone(), replicas, ..Placement::on(HERE) })
 }
 
 #[tokio::test]
@@ -95,9 +95,9 @@ async fn a_node_alone_is_all_there_is() {
     let topic = log.create_topic("readings", 1, TopicConfig::default()).await.unwrap();
     let partition = &topic.partitions[0];
     assert_eq!((log.node_id(), log.controller()), (HERE, Some(HERE)));
-    assert_eq!(*log.nodes(), [Node { id: HERE, kafka: None }]);
+    assert_eq!(*log.nodes(), [Node { id: HERE, kafka: None, rack: None }]);
     log.advertise("edge".into(), 9092);
-    assert_eq!(*log.nodes(), [Node { id: HERE, kafka: Some(("edge".into(), 9092)) }]);
+    assert_eq!(*log.nodes(), [Node { id: HERE, kafka: Some(("edge".into(), 9092)), rack: None }]);
     assert!(partition.leads() && partition.is_here());
     assert_eq!((partition.leader(), &*partition.placement()), (Some(HERE), &Placement::on(HERE)));
     // The log begins an epoch at each start.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::partition::Partition;
 use super::placement::Placement;
+use crate::forward::Forwarder;
 
 /// All topics by name.
 pub type Topics = BTreeMap<String, Arc<Topic>>;
@@ -50,13 +51,18 @@ impl Topic {
 }
 
 /// The topics that are `known` on node `here`. Handles of those that were there `before` stay the same: they are cached.
-pub(super) fn following(before: &Topics, known: Vec<Known>, here: NodeId) -> Topics {
+pub(super) fn following(
+    before: &Topics,
+    known: Vec<Known>,
+    here: NodeId,
+    forwarder: Option<&Arc<Forwarder>>,
+) -> Topics {
     let topics = known.into_iter().map(|known| {
         let topic = match before.get(&known.name).filter(|topic| topic.id == known.id) {
-            Some(topic) => grown(topic, known, here),
+            Some(topic) => grown(topic, known, here, forwarder),
             None => {
                 let config = Arc::new(ArcSwap::new(known.config));
-                with_partitions(known.name, known.id, Vec::new(), known.partitions, config, here)
+                with_partitions((known.name, known.id), Vec::new(), known.partitions, config, (here, forwarder))
             }
         };
         (topic.name.clone(), topic)
@@ -65,7 +71,7 @@ pub(super) fn following(before: &Topics, known: Vec<Known>, here: NodeId) -> Top
 }
 
 /// The topic as it is known now; only one with more partitions is another.
-fn grown(topic: &Arc<Topic>, known: Known, here: NodeId) -> Arc<Topic> {
+fn grown(topic: &Arc<Topic>, known: Known, here: NodeId, forwarder: Option<&Arc<Forwarder>>) -> Arc<Topic> {
     if !Arc::ptr_eq(&topic.config.load(), &known.config) {
         topic.config.store(known.config);
     }
@@ -78,21 +84,21 @@ fn grown(topic: &Arc<Topic>, known: Known, here: NodeId) -> Arc<Topic> {
         return Arc::clone(topic);
     }
     let (partitions, config) = (topic.partitions.clone(), Arc::clone(&topic.config));
-    with_partitions(known.name, known.id, partitions, seats, config, here)
+    with_partitions((known.name, known.id), partitions, seats, config, (here, forwarder))
 }
 
 fn with_partitions(
-    name: String,
-    id: Uuid,
+    (name, id): (String, Uuid),
     mut partitions: Vec<Arc<Partition>>,
     seats: impl IntoIterator<Item = Seat>,
     config: Arc<ArcSwap<TopicConfig>>,
-    here: NodeId,
+    (here, forwarder): (NodeId, Option<&Arc<Forwarder>>),
 ) -> Arc<Topic> {
     let shared: Arc<str> = name.as_str().into();
     for seat in seats {
         let index = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
-        partitions.push(Arc::new(Partition::new(Arc::clone(&shared), index, here, seat)));
+        let forwarder = forwarder.cloned();
+        partitions.push(Arc::new(Partition::new((Arc::clone(&shared), id), index, here, seat, forwarder)));
     }
     Arc::new(Topic { name, id, partitions, config })
 }

@@ -8,7 +8,7 @@ use forebay_disk::{Log, LogError, Partition};
 use forebay_log::cluster::{Image, PartitionState, Topic};
 use forebay_log::partition::Leadership;
 use forebay_log::replication::PartitionId;
-use forebay_log::{Epoch, NodeId, PartitionEpoch, TopicConfig};
+use forebay_log::{Epoch, NodeId, PartitionEpoch};
 use tokio::sync::watch;
 use tracing::error;
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::link::Reports;
 use crate::metadata::Metadata;
 use crate::replication::{Feeder, Fetchers, Replica, Replicas};
+use crate::topic_config;
 
 /// How soon what has failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub(super) struct Assigner {
     pub(super) fetchers: Fetchers,
     /// The version of the metadata that holds here.
     pub(super) applied: watch::Sender<u64>,
+    /// `replica.lag.time.max.ms`
+    max_lag_ms: i64,
     assigned: BTreeMap<PartitionId, Assigned>,
     configs: BTreeMap<Uuid, BTreeMap<String, String>>,
     reports: Reports,
@@ -50,6 +53,7 @@ impl Assigner {
         feeder: Arc<Feeder>,
         fetchers: Fetchers,
         applied: watch::Sender<u64>,
+        max_lag_ms: i64,
     ) -> Assigner {
         Assigner {
             node,
@@ -58,6 +62,7 @@ impl Assigner {
             feeder,
             fetchers,
             applied,
+            max_lag_ms,
             assigned: BTreeMap::new(),
             configs: BTreeMap::new(),
             reports: Reports::default(),
@@ -137,7 +142,7 @@ impl Assigner {
             self.host(topic, new).await?;
         }
         if !mine.is_empty() && self.configs.get(&topic.id) != Some(&topic.config) {
-            self.log.alter_topic(&topic.name, config_of(topic)).await?;
+            self.log.alter_topic(&topic.name, topic_config::from_map(&topic.name, &topic.config)).await?;
             self.configs.insert(topic.id, topic.config.clone());
         }
         for (index, state) in mine {
@@ -147,7 +152,8 @@ impl Assigner {
     }
 
     async fn host(&self, topic: &Topic, new: Vec<u32>) -> Result<(), LogError> {
-        let (log, name, id, config) = (self.log.clone(), topic.name.clone(), topic.id, config_of(topic));
+        let (log, name, id, config) =
+            (self.log.clone(), topic.name.clone(), topic.id, topic_config::from_map(&topic.name, &topic.config));
         let indexes = new.clone();
         let hosted = tokio::task::spawn_blocking(move || log.host(&name, id, &config, &indexes)).await;
         let hosted = hosted.unwrap_or(Err(LogError::Closed))?;
@@ -173,7 +179,7 @@ impl Assigner {
         let done = if leader == Some(self.node) {
             self.fetchers.unfollow(id, None).await;
             let (followers, in_sync) = (others(&state.replicas), others(&state.isr));
-            partition.lead(Leadership { epoch: leader_epoch, partition_epoch, followers, in_sync }).await
+            partition.lead(Leadership { epoch: leader_epoch, partition_epoch, followers, in_sync, max_lag_ms: self.max_lag_ms }).await
         } else if before.is_some_and(|before| (before.leader, before.leader_epoch) == (leader, leader_epoch)) {
             Ok(())
         } else {
@@ -195,16 +201,4 @@ impl Assigner {
             }
         }
     }
-}
-
-/// The configs of a topic as the log has them. Names and values were checked when they were set; what a later release has set and
-/// this one does not know is left out.
-fn config_of(topic: &Topic) -> TopicConfig {
-    let mut config = TopicConfig::default();
-    for (name, value) in &topic.config {
-        if config.set(name, value).is_none() {
-            tracing::warn!(topic = topic.name, name, value, "a config of the topic is not known to this release");
-        }
-    }
-    config
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use forebay_disk::{Files, Log};
+use forebay_disk::{Files, Log, Topic};
 use forebay_log::cluster::controller::{Limits, Register};
 use forebay_log::cluster::{LevelRange, Reply, Request};
 use forebay_log::{Incarnation, NodeId};
@@ -30,9 +30,13 @@ use crate::link::{self, Admission, Counters, Identity, Links, Local, Refusal, Re
 use crate::metadata::{Metadata, MetadataMachine};
 use crate::quorum::{self, Quorum, QuorumError};
 use crate::replication::{Feeder, Fetchers, Replicas};
+use crate::topic_config;
 use assign::Assigner;
 pub use presence::Standing;
 use service::{NodeService, QuorumLinks};
+
+/// How long the controller may take for each topic that a node brings.
+const ADOPT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a node takes part in its cluster.
 pub struct Options {
@@ -52,6 +56,8 @@ pub struct Options {
     pub controller: Limits,
     /// Bytes a second for followers that are not in sync; `None` is no limit.
     pub catch_up_rate: Option<u64>,
+    /// `replica.lag.time.max.ms`
+    pub replica_lag_time_max_ms: i64,
     /// The id of the cluster, if this node is the one to make it.
     pub new_cluster: Uuid,
 }
@@ -72,6 +78,7 @@ impl Options {
             timings: quorum::Timings::default(),
             controller: Limits::default(),
             catch_up_rate: None,
+            replica_lag_time_max_ms: forebay_log::limits::REPLICA_LAG_TIME_MAX_MS,
             new_cluster: Uuid::new_v4(),
         }
     }
@@ -84,6 +91,13 @@ pub enum StartError {
     Identity(std::io::Error),
     #[error("the controller quorum: {0}")]
     Quorum(#[from] QuorumError),
+    #[error(
+        "the data directory holds topics of a node that ran alone; a cluster of several begins with empty directories: start \
+         this node without cluster.peers, or with another node.data_dir"
+    )]
+    NotEmpty,
+    #[error("the topics that this node had cannot be taken into its cluster: {0}")]
+    Adopt(AskError),
 }
 
 /// A node's part of its cluster. Clones share it; it ends with [`Cluster::shutdown`] or the last clone.
@@ -96,6 +110,7 @@ pub struct Cluster {
 pub(crate) struct Inner {
     node: NodeId,
     incarnation: Incarnation,
+    files: Arc<dyn Files>,
     log: Log,
     links: Arc<Links>,
     quorum: Quorum,
@@ -126,8 +141,12 @@ impl Cluster {
         let Options { node, voters, addresses, rack, listener, server_tls, client_tls, .. } = options;
         let own_files = Arc::clone(&files);
         let begun = tokio::task::spawn_blocking(move || identity::begin(own_files.as_ref())).await;
-        let identity::Identity { directory, incarnation } =
-            begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
+        let identity = begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
+        let identity::Identity { directory, incarnation, .. } = identity;
+        let had: Vec<_> = if identity.adopted { Vec::new() } else { log.topics().values().cloned().collect() };
+        if !had.is_empty() && voters.len() > 1 {
+            return Err(StartError::NotEmpty);
+        }
         let (machine, metadata) = MetadataMachine::new();
         let me = Identity { cluster_id: String::new(), node: node.0, incarnation: incarnation.0, directory };
         let local = Local::new(me, kinds::spoken());
@@ -156,7 +175,7 @@ impl Cluster {
         let quorum_options =
             quorum::Options { timings: options.timings, ..quorum::Options::new(raft_id(node), raft_voters) };
         let transport = Arc::new(QuorumLinks(Arc::clone(&links)));
-        let quorum = Quorum::open(quorum_options, files, Box::new(machine), transport).await?;
+        let quorum = Quorum::open(quorum_options, Arc::clone(&files), Box::new(machine), transport).await?;
 
         let (requests, asked) = mpsc::channel(QUEUE);
         let client = Client { node, quorum: quorum.clone(), requests, links: Arc::clone(&links) };
@@ -165,13 +184,15 @@ impl Cluster {
         let fetchers = Fetchers::new(Arc::clone(&links), Arc::clone(&replicas), incarnation.0 << 48);
         let (applied_to, applied) = watch::channel(0);
         let (stands, standing) = watch::channel(Standing::default());
+        let max_lag = options.replica_lag_time_max_ms;
         let receiver = Receiver::new(Arc::clone(&replicas));
         let forwarder = Arc::new(Forwarder::new(Arc::clone(&links)));
-        let assigner = Assigner::new(node, log.clone(), replicas, Arc::clone(&feeder), fetchers, applied_to);
+        let assigner = Assigner::new(node, log.clone(), replicas, Arc::clone(&feeder), fetchers, applied_to, max_lag);
         let proposals = log.isr_proposals();
         let inner = Arc::new(Inner {
             node,
             incarnation,
+            files: Arc::clone(&files),
             log,
             links,
             quorum: quorum.clone(),
@@ -199,6 +220,12 @@ impl Cluster {
         let levels = LevelRange::OURS;
         let register = Register { id: node, incarnation, directory, addresses, rack, levels, cluster: None };
         run(spawn(active.run()));
+        let own_files = inner.files.clone();
+        if !identity.adopted {
+            adopt(&inner, had).await.map_err(StartError::Adopt)?;
+            let noted = tokio::task::spawn_blocking(move || identity::adopted(own_files.as_ref(), &identity)).await;
+            noted.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
+        }
         run(spawn(assigner.run(metadata.clone())));
         run(spawn(presence::run(Arc::clone(&inner), register, applied, stands)));
         run(spawn(presence::watch_peers(Arc::clone(&inner))));
@@ -241,6 +268,10 @@ impl Cluster {
         self.inner.ask(request, timeout).await
     }
 
+    pub(crate) fn forwarder(&self) -> Arc<Forwarder> {
+        Arc::clone(&self.inner.forwarder)
+    }
+
     /// What this node knows of the quorum.
     #[must_use]
     pub fn quorum(&self) -> quorum::Status {
@@ -268,6 +299,18 @@ impl Cluster {
         self.inner.shutdown.cancel();
         self.inner.quorum.shutdown().await;
     }
+}
+
+/// Takes what the log had before the node was in a cluster into the cluster's metadata.
+async fn adopt(inner: &Inner, had: Vec<Arc<Topic>>) -> Result<(), AskError> {
+    for topic in had {
+        let leader_epochs = topic.partitions.iter().map(|partition| partition.leader_epoch()).collect();
+        let (id, name, node) = (topic.id, topic.name.clone(), inner.node);
+        let config = topic_config::to_map(&topic.config());
+        tracing::info!(topic = name, "taken into the cluster's metadata");
+        inner.ask(Request::AdoptTopic { id, name, config, node, leader_epochs }, ADOPT_PATIENCE).await?;
+    }
+    Ok(())
 }
 
 fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {

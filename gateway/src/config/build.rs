@@ -24,13 +24,16 @@ impl Settings {
     /// # Errors
     /// Every rule that is broken.
     pub fn build(&self) -> Result<Config, ConfigError> {
-        let topic_defaults = self.topic_defaults();
+        let mut topic_defaults = self.topic_defaults();
         let node = NodeConfig {
             id: self.number("node", "id"),
             data_dir: self.path("node", "data_dir").unwrap_or_default(),
             advertised_host: self.text("node", "advertised_host").unwrap_or_default(),
         };
+        let cluster = self.cluster(node.id);
+        self.settle_in_sync(&cluster, &mut topic_defaults);
         let config = Config {
+            cluster,
             listeners: Listeners {
                 mqtt: self.address("mqtt"),
                 mqtts: self.address("mqtts"),
@@ -61,6 +64,7 @@ impl Settings {
         };
         let mut problems = Vec::new();
         self.check_listeners(&config, &mut problems);
+        self.check_cluster(&config, &mut problems);
         self.check_tls(&config, &mut problems);
         self.check_kafka(&config, &mut problems);
         self.check_object_store(&config, &mut problems);
@@ -138,12 +142,11 @@ impl Settings {
     fn check_listeners(&self, config: &Config, problems: &mut Vec<Problem>) {
         let Listeners { mqtt, mqtts, ws, wss, quic, kafka, http } = &config.listeners;
         let websocket = "MQTT over WebSocket is not supported in this release";
-        let cluster = (self.address("cluster"), "a node runs alone in this release");
-        for (name, (address, why)) in [("ws", (*ws, websocket)), ("wss", (*wss, websocket)), ("cluster", cluster)] {
+        for (name, address) in [("ws", *ws), ("wss", *wss)] {
             if address.is_some() {
                 problems.push(Problem {
                     origin: self.origin("listeners", name),
-                    what: format!("listeners.{name}: {why}"),
+                    what: format!("listeners.{name}: {websocket}"),
                     help: Some(format!("set listeners.{name} = \"off\"")),
                 });
             }
@@ -223,18 +226,21 @@ impl Settings {
 
     /// Compacted topics stay local, so nobody may ask for both; and no topic that the node needs may want more nodes than there are.
     fn check_topics(&self, config: &Config, problems: &mut Vec<Problem>) {
+        let copies = u32::from(config.cluster.default_replication_factor);
+        let with =
+            if copies == 1 { "one node only 1 is".to_owned() } else { format!("{copies} copies at most {copies} is") };
         let alone = |place: String, origin: Origin, replicas: u32| Problem {
             origin,
-            what: format!("{place}.{IN_SYNC}: {replicas} is not possible: with one node only 1 is"),
+            what: format!("{place}.{IN_SYNC}: {replicas} is not possible: with {with}"),
             help: None,
         };
         let defaults = config.topic_defaults.config.min_insync_replicas;
-        if defaults > 1 {
+        if defaults > copies {
             problems.push(alone(TOPIC_DEFAULTS.to_owned(), self.origin(TOPIC_DEFAULTS, IN_SYNC), defaults));
         }
         for (name, configs) in &self.topics {
             let replicas = config.topics.get(name).map_or(1, |topic| topic.config.min_insync_replicas);
-            if let Some(entry) = configs.get(IN_SYNC).filter(|_| replicas > 1) {
+            if let Some(entry) = configs.get(IN_SYNC).filter(|_| replicas > copies) {
                 problems.push(alone(format!("topics.{name}"), entry.origin.clone(), replicas));
             }
         }
@@ -300,7 +306,7 @@ impl Settings {
         }
     }
 
-    fn path(&self, section: &str, name: &str) -> Option<PathBuf> {
+    pub(super) fn path(&self, section: &str, name: &str) -> Option<PathBuf> {
         match self.get(section, name) {
             Some(Value::Path(path)) => Some(path),
             _ => None,
@@ -314,7 +320,7 @@ impl Settings {
         }
     }
 
-    fn address(&self, name: &str) -> Option<SocketAddr> {
+    pub(super) fn address(&self, name: &str) -> Option<SocketAddr> {
         match self.get("listeners", name) {
             Some(Value::Address(address)) => address,
             _ => None,

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Path,
     /// A list of files, wildcards allowed.
     Paths,
+    /// A list of texts.
+    List,
     /// `IP:PORT`, or "off".
     Address,
     Choice(&'static [&'static str]),
@@ -94,6 +96,7 @@ impl Kind {
             Kind::Secret => "text, or \"file:PATH\" to read it from a file".to_owned(),
             Kind::Path => "path".to_owned(),
             Kind::Paths => "list of paths, wildcards allowed".to_owned(),
+            Kind::List => "list of texts".to_owned(),
             Kind::Address => "IP:PORT, or \"off\"".to_owned(),
             Kind::Choice(choices) => choices.iter().map(|c| format!("\"{c}\"")).collect::<Vec<_>>().join(" or "),
             Kind::Choices(choices) => format!("list of {}", choices.join(", ")),

@@ -1,7 +1,9 @@
 //! The configuration: TOML file, `--set`, environment, defaults; every key with type, unit and default.
 
 mod build;
+mod build_cluster;
 mod build_kafka;
+mod cluster;
 mod error;
 mod kafka;
 mod key;
@@ -17,6 +19,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{ClusterConfig, ClusterTls};
 pub use error::{ConfigError, Origin, Problem};
 pub use kafka::{ClientAuth, KafkaConfig, SaslMechanism, SecurityProtocol, UserConfig};
 pub use key::TimeUnit;

@@ -106,13 +106,6 @@ impl Settings {
         if setting.section == "listeners" && setting.name == "allow_anonymous" {
             setting.section.clear();
         }
-        if setting.section == "cluster" || (setting.section.is_empty() && setting.name == "cluster") {
-            return Err(Problem {
-                what: "[cluster] is not supported in this release: a node runs alone".to_owned(),
-                help: Some("leave the section out".to_owned()),
-                origin: setting.origin,
-            });
-        }
         if is_route(&setting) {
             let route = route(&setting)?;
             self.routes.push((route, setting.origin));

@@ -123,9 +123,7 @@ fn every_mistake_is_reported_at_once() {
 
 #[test]
 fn what_this_release_does_not_serve_is_refused_clearly() {
-    for text in ["[cluster]\npeers = [\"1@10.0.0.1:9192\"]", "[listeners]\nws = \"127.0.0.1:8083\""] {
-        assert!(load(text).unwrap_err().contains("not supported in this release"));
-    }
+    assert!(load("[listeners]\nws = \"127.0.0.1:8083\"").unwrap_err().contains("not supported in this release"));
     assert!(set(&["object_store.url=gs://bucket"]).unwrap_err().contains("not supported in this release"));
 }
 
@@ -231,10 +229,32 @@ fn users_are_named_in_a_table_of_their_own_and_their_passwords_are_shown_to_nobo
 }
 
 #[test]
-fn the_cluster_listener_may_be_off_and_nothing_else() {
-    assert!(set(&["listeners.cluster=off"]).is_ok());
-    let error = set(&["listeners.cluster=127.0.0.1:9192"]).unwrap_err();
-    assert!(error.contains("a node runs alone"), "{error}");
+fn three_peers_mean_three_copies_of_which_two_are_waited_for() {
+    let peers = "cluster.peers=1@127.0.0.1:9192,2@127.0.0.1:9193,3@10.0.0.3:9192";
+    let config =
+        Config::load(&Sources { set: vec![peers.to_owned(), "node.id=2".to_owned()], ..Sources::default() }).unwrap();
+    let cluster = &config.cluster;
+    assert_eq!((cluster.peers.len(), cluster.peers[&3].as_str()), (3, "10.0.0.3:9192"));
+    assert_eq!(cluster.listen.map(|address| address.port()), Some(9193), "it listens where the others look for it");
+    assert_eq!((cluster.default_replication_factor, config.topic_defaults.config.min_insync_replicas), (3, 2));
+    let alone = Config::load(&Sources::default()).unwrap();
+    assert_eq!((alone.cluster.default_replication_factor, alone.cluster.listen), (1, None));
+    assert_eq!(alone.topic_defaults.config.min_insync_replicas, 1);
+}
+
+#[test]
+fn a_cluster_that_cannot_work_is_refused() {
+    for (text, expected) in [
+        ("cluster.peers=1@127.0.0.1", "expected ID@HOST:PORT"),
+        ("cluster.peers=1@127.0.0.1:9192,1@127.0.0.1:9193", "twice"),
+        ("cluster.peers=2@127.0.0.1:9192,3@127.0.0.1:9193", "other nodes have to reach this one"),
+        ("cluster.peers=1@10.0.0.1:9192,2@10.0.0.2:9192", "do not have to authenticate"),
+        ("listeners.cluster=127.0.0.1:9192", "first quorum"),
+        ("topic_defaults.default.replication.factor=3", "with one node only 1"),
+    ] {
+        let error = set(&[text]).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }
 
 #[test]

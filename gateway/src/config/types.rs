@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use forebay_log::TopicConfig;
 
+use super::cluster::ClusterConfig;
 use super::kafka::{KafkaConfig, UserConfig};
 
 /// Everything that can be configured.
@@ -13,6 +14,7 @@ use super::kafka::{KafkaConfig, UserConfig};
 pub struct Config {
     pub node: NodeConfig,
     pub listeners: Listeners,
+    pub cluster: ClusterConfig,
     /// Accept clients that do not authenticate on addresses other than loopback (mosquitto's name).
     pub allow_anonymous: bool,
     pub tls: TlsConfig,
@@ -27,6 +29,14 @@ pub struct Config {
     pub topics: BTreeMap<String, TopicDefaults>,
     pub routes: Vec<RouteConfig>,
     pub alerts: AlertsConfig,
+}
+
+impl Config {
+    /// The configs of a topic of the program's own, as safe as those of others.
+    #[must_use]
+    pub fn replicated(&self, config: TopicConfig) -> TopicConfig {
+        TopicConfig { min_insync_replicas: self.topic_defaults.config.min_insync_replicas, ..config }
+    }
 }
 
 #[derive(Debug, Clone)]

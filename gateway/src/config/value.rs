@@ -107,6 +107,17 @@ pub(super) fn check(kind: Kind, raw: &Raw, base: &Path) -> Result<Value, String>
         (Kind::Paths, Raw::Untyped(text)) => {
             Ok(Value::Paths(text.split(',').map(str::trim).filter(|p| !p.is_empty()).map(|p| base.join(p)).collect()))
         }
+        (Kind::List, Raw::List(items)) => {
+            let texts = items.iter().map(|item| match item {
+                Raw::Text(text) => Ok(text.clone()),
+                _ => Err(format!("expected a list of texts, found {} in it", item.type_name())),
+            });
+            Ok(Value::List(texts.collect::<Result<_, _>>()?))
+        }
+        (Kind::List, Raw::Untyped(text)) => {
+            let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+            Ok(Value::List(texts.map(str::to_owned).collect()))
+        }
         (Kind::Address, Raw::Text(text) | Raw::Untyped(text)) => parse_address(text).map(Value::Address),
         (Kind::Choice(choices), Raw::Text(text) | Raw::Untyped(text)) => {
             if choices.contains(&text.as_str()) {

@@ -94,6 +94,9 @@ impl From<LogError> for Refusal {
             LogError::Io { .. } | LogError::Format { .. } | LogError::Locked | LogError::DiskFull => {
                 ResponseError::KafkaStorageError
             }
+            LogError::TooFewNodes(_) => ResponseError::InvalidReplicationFactor,
+            LogError::NotPossible(_) => ResponseError::InvalidRequest,
+            LogError::Unavailable(_) => ResponseError::RequestTimedOut,
             LogError::Closed => ResponseError::NotController,
         };
         Refusal::new(code, error.to_string())

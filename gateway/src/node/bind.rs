@@ -22,6 +22,7 @@ pub(super) struct Bound {
     pub mqtts: Option<TcpListener>,
     pub quic: Option<UdpSocket>,
     pub kafka: Option<TcpListener>,
+    pub cluster: Option<TcpListener>,
     pub http: Option<TcpListener>,
 }
 
@@ -34,6 +35,7 @@ impl Bound {
             mqtts: tcp("mqtts", listeners.mqtts)?,
             quic: udp("quic", listeners.quic)?,
             kafka: tcp("kafka", listeners.kafka)?,
+            cluster: tcp("cluster", config.cluster.listen)?,
             http: tcp("http", listeners.http)?,
         })
     }
@@ -48,6 +50,7 @@ impl Bound {
             wss: None,
             quic: self.quic.as_ref().and_then(|socket| socket.local_addr().ok()),
             kafka: of(&self.kafka),
+            cluster: of(&self.cluster),
             http: of(&self.http),
         }
     }
@@ -115,6 +118,7 @@ mod tests {
             mqtts: None,
             quic: udp("quic", "127.0.0.1:0".parse().ok()).unwrap(),
             kafka: None,
+            cluster: None,
             http: None,
         };
         let addresses = bound.addresses();

@@ -3,6 +3,7 @@
 mod bind;
 pub(crate) mod descriptors;
 mod health;
+mod member;
 mod ready;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,9 @@ use bind::Bound;
 /// How long connections may take to finish what is in flight when the node drains.
 const DOORS_DRAIN: Duration = Duration::from_secs(5);
 
+/// How long other nodes may take to lead what this one leads when it drains.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// How long the services behind the doors may take to save their last state.
 const SERVICES_END: Duration = Duration::from_secs(2);
 
@@ -65,6 +69,7 @@ pub struct Addresses {
     pub wss: Option<SocketAddr>,
     pub quic: Option<SocketAddr>,
     pub kafka: Option<SocketAddr>,
+    pub cluster: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
 }
 
@@ -118,11 +123,12 @@ impl Node {
 
         let certificates = config.clone();
         let tls = tokio::task::spawn_blocking(move || tls::load(&certificates));
-        let options = LogOptions { shards: shards(), fsync: config.durability.fsync, alone: true };
-        let node_id = config.node.id;
-        let log = tokio::task::spawn_blocking(move || Log::open_as(node_id, files, options))
+        let options = LogOptions { shards: shards(), fsync: config.durability.fsync, alone: false };
+        let (node_id, opened) = (config.node.id, Arc::clone(&files));
+        let local = tokio::task::spawn_blocking(move || forebay_disk::Log::open_as(node_id, opened, options))
             .await?
             .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
+        let log = member::join(&config, &addresses, bound.cluster, files, local).await?;
         topics::create_at_start(&log, &config).await?;
 
         let security = Arc::new(Security::new(log.clone(), config.clone()));
@@ -258,6 +264,9 @@ impl Node {
         }
         self.http.abort_all();
         let log = self.gateway.log.clone();
+        if let Some(cluster) = log.cluster() {
+            cluster.shutdown(HAND_OVER).await;
+        }
         if tokio::task::spawn_blocking(move || log.shutdown()).await.is_err() {
             tracing::error!("the log did not shut down cleanly; it recovers at the next start");
         }

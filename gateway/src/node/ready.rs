@@ -21,6 +21,7 @@ impl Addresses {
             ("wss", self.wss),
             ("quic", self.quic),
             ("kafka", self.kafka),
+            ("cluster", self.cluster),
             ("http", self.http),
         ];
         all.into_iter().filter_map(|(name, address)| Some((name, address?))).collect()

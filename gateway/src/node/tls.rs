@@ -72,7 +72,7 @@ fn configured(tls: &TlsConfig) -> anyhow::Result<Option<Identity>> {
     Ok(Some((certificates("tls.certfile", certfile)?, private_key("tls.keyfile", keyfile)?)))
 }
 
-fn certificates(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn certificates(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let what = || format!("{key}: cannot use {}", path.display());
     let pem = fs::read(path).with_context(what)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -83,7 +83,7 @@ fn certificates(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'st
     Ok(found)
 }
 
-fn private_key(key: &str, path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+pub(crate) fn private_key(key: &str, path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
     let what = || format!("{key}: cannot use {}", path.display());
     let pem = fs::read(path).with_context(what)?;
     PrivateKeyDer::from_pem_slice(&pem).context("there is no unencrypted PEM private key in it").with_context(what)

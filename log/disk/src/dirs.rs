@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use base64_url::encode;
+use base64_url::{decode, encode};
 use uuid::Uuid;
 
 use crate::files::Files;
@@ -28,11 +28,30 @@ mod base64_url {
         }
         text
     }
+
+    pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for chunk in text.as_bytes().chunks(4) {
+            let mut word = 0u32;
+            for digit in chunk {
+                let value = DIGITS.iter().position(|known| known == digit)?;
+                word = word << 6 | u32::try_from(value).ok()?;
+            }
+            word <<= 6 * (4 - chunk.len());
+            bytes.extend_from_slice(&word.to_be_bytes()[1..chunk.len()]);
+        }
+        Some(bytes)
+    }
 }
 
 /// A topic id as Kafka writes it.
-pub(crate) fn kafka_id(id: Uuid) -> String {
+pub fn kafka_id(id: Uuid) -> String {
     encode(id.as_bytes())
+}
+
+/// What [`kafka_id`] was made of; `None` for any other text.
+pub fn parse_kafka_id(text: &str) -> Option<Uuid> {
+    Uuid::from_slice(&decode(text)?).ok().filter(|id| kafka_id(*id) == text)
 }
 
 /// Makes the directories of topics' partitions, durably and empty. All is written before any of it is synced, so that a file
@@ -101,5 +120,11 @@ mod tests {
     fn topic_ids_are_written_as_kafka_writes_them() {
         assert_eq!(kafka_id(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
         assert_eq!(kafka_id(Uuid::from_u128(u128::MAX)), "_____________________w");
+        for id in [1, u128::MAX, 0x1234_5678_9abc_def0_1234_5678_9abc_def0].map(Uuid::from_u128) {
+            assert_eq!(parse_kafka_id(&kafka_id(id)), Some(id));
+        }
+        for other in ["", "x", "AAAAAAAAAAAAAAAAAAAAA", "_____________________x", "AAAAAAAAAAAAAAAAAAAA+Q"] {
+            assert_eq!(parse_kafka_id(other), None, "{other}");
+        }
     }
 }

@@ -38,6 +38,7 @@ mod truncate;
 mod unopened;
 
 pub use chain::Chain;
+pub use dirs::{kafka_id, parse_kafka_id};
 pub use files::{File, Files, read_bytes, read_file, replace_file};
 pub use forebay_log::partition::{ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Watermarks};
 pub use log::{Log, LogError, LogOptions};

@@ -58,6 +58,14 @@ pub enum LogError {
     InvalidTopic(String),
     #[error("disk full")]
     DiskFull,
+    /// More replicas are asked for than there are nodes to take them.
+    #[error("{0}")]
+    TooFewNodes(String),
+    #[error("{0}")]
+    NotPossible(String),
+    /// Whoever decides on it has not answered; it may be done all the same.
+    #[error("{0}")]
+    Unavailable(String),
     #[error("shutting down")]
     Closed,
 }

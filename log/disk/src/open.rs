@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use forebay_log::limits::REPLICA_LAG_TIME_MAX_MS;
 use forebay_log::partition::{Event, Leadership};
 use forebay_log::{Epoch, Millis, Offset, PartitionEpoch, TopicConfig};
 use uuid::Uuid;
@@ -94,7 +95,8 @@ impl OpenPartition {
         // A new epoch at each start: a log that lost its unsynced tail is not taken for the one before (KIP-101).
         if self.alone {
             let (partition_epoch, followers, in_sync) = (PartitionEpoch(0), Vec::new(), Vec::new());
-            let word = Leadership { epoch, partition_epoch, followers, in_sync };
+            let max_lag_ms = REPLICA_LAG_TIME_MAX_MS;
+            let word = Leadership { epoch, partition_epoch, followers, in_sync, max_lag_ms };
             machine.handle(now, Event::Lead(word), &mut Vec::new());
         }
         let active = segments.last().cloned().ok_or_else(|| io::Error::other("recovery made no segment"))?;

@@ -21,6 +21,8 @@ pub struct Leadership {
     pub followers: Vec<NodeId>,
     /// Those of them that are in sync.
     pub in_sync: Vec<NodeId>,
+    /// How long a follower may be behind and stay in sync, in milliseconds (`replica.lag.time.max.ms`).
+    pub max_lag_ms: i64,
 }
 
 /// A change of the in-sync replicas that the controller is asked for.
@@ -62,6 +64,7 @@ pub(super) struct Leading {
     propose_after: Millis,
     /// The log end when it began to lead: a follower below may still hold what other leaders wrote there.
     start: Offset,
+    max_lag_ms: i64,
 }
 
 impl Leading {
@@ -73,6 +76,7 @@ impl Leading {
             proposed: None,
             propose_after: Millis(i64::MIN),
             start: log_end,
+            max_lag_ms: word.max_lag_ms,
         };
         leading.take(word, log_end, now);
         leading
@@ -135,15 +139,15 @@ impl Leading {
     }
 
     /// The change of the in-sync replicas that is due, if one is.
-    fn due(&self, epoch: Epoch, high_watermark: Offset, max_lag: i64, now: Millis) -> Option<BTreeSet<NodeId>> {
-        if self.proposed.is_some() || now < self.propose_after || epoch < Epoch(0) {
+    fn due(&self, high_watermark: Offset, now: Millis) -> Option<BTreeSet<NodeId>> {
+        if self.proposed.is_some() || now < self.propose_after {
             return None;
         }
         let wanted: BTreeSet<NodeId> = self
             .followers
             .iter()
             .filter(|(id, f)| {
-                let lags = f.behind.is_some_and(|(since, _)| now.0.saturating_sub(since.0) > max_lag);
+                let lags = f.behind.is_some_and(|(since, _)| now.0.saturating_sub(since.0) > self.max_lag_ms);
                 let joins = f.end >= high_watermark && f.end >= self.start;
                 !lags && (self.in_sync.contains(id) || joins)
             })
@@ -184,9 +188,9 @@ impl Leading {
 impl<T> Partition<T> {
     /// Proposes other in-sync replicas when that is due.
     pub(super) fn propose_isr(&mut self, now: Millis, effects: &mut Vec<Effect<T>>) {
-        let (epoch, high_watermark, max_lag) = (self.epoch, self.high_watermark, self.max_lag_ms);
+        let (epoch, high_watermark) = (self.epoch, self.high_watermark);
         let Some(leading) = self.role.leading_mut() else { return };
-        if let Some(wanted) = leading.due(epoch, high_watermark, max_lag, now) {
+        if let Some(wanted) = leading.due(high_watermark, now) {
             let in_sync = wanted.iter().map(|id| (*id, leading.incarnation(*id))).collect();
             effects.push(Effect::ProposeIsr(IsrChange { epoch, partition_epoch: leading.partition_epoch, in_sync }));
             leading.proposed = Some(wanted);

@@ -15,7 +15,7 @@ use super::retention::{self, Hold};
 use super::role::Role;
 use super::segments::{ClosedSegment, Segment, Starts};
 use crate::error::AppendError;
-use crate::limits::{CLOCK_SETTLE_MS, REPLICA_LAG_TIME_MAX_MS};
+use crate::limits::CLOCK_SETTLE_MS;
 use crate::topic::TopicConfig;
 use crate::units::{Epoch, Millis, Offset};
 
@@ -99,8 +99,6 @@ pub struct Partition<T> {
     pub(super) log_end: Offset,
     pub(super) high_watermark: Offset,
     pub(super) role: Role,
-    /// How long a follower may be behind and stay in sync, in milliseconds (`replica.lag.time.max.ms`).
-    pub(super) max_lag_ms: i64,
     /// What the leader has told last, for a follower.
     pub(super) leader_marks: LeaderMarks,
     /// Batches of the leader, for a follower.
@@ -148,7 +146,6 @@ impl<T> Partition<T> {
             log_end,
             high_watermark: high_watermark.min(log_end),
             role: Role::Follower,
-            max_lag_ms: REPLICA_LAG_TIME_MAX_MS,
             leader_marks: LeaderMarks::default(),
             copies: VecDeque::new(),
             cut_token: None,

@@ -33,6 +33,7 @@ fn lead(epoch: i32, followers: &[i32], in_sync: &[i32]) -> Leadership {
         partition_epoch: PartitionEpoch(epoch),
         followers: ids(followers),
         in_sync: ids(in_sync),
+        max_lag_ms: 10_000,
     }
 }
 

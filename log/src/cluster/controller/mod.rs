@@ -137,6 +137,9 @@ impl Controller {
                 Ok(Reply::Done)
             }
             Request::CreateTopic(topic) => self.create_topic(topic, records),
+            Request::AdoptTopic { id, name, config, node, leader_epochs } => {
+                self.adopt_topic((id, name), config, node, &leader_epochs, records)
+            }
             Request::CreatePartitions { topic, count, assignment, validate_only } => {
                 self.create_partitions(topic, count, assignment, validate_only, records)
             }

@@ -77,7 +77,7 @@ impl Controller {
         Ok(Reply::Done)
     }
 
-    fn node(&self, id: NodeId) -> Result<&Node, Refusal> {
+    pub(super) fn node(&self, id: NodeId) -> Result<&Node, Refusal> {
         self.image.node(id).ok_or(Refusal::UnknownNode { id })
     }
 }

@@ -35,6 +35,14 @@ pub enum Request {
         by: NodeId,
     },
     CreateTopic(CreateTopic),
+    /// A topic that a node had before it was in a cluster, with the leader epochs that its partitions have come to.
+    AdoptTopic {
+        id: Uuid,
+        name: String,
+        config: BTreeMap<String, String>,
+        node: NodeId,
+        leader_epochs: Vec<Epoch>,
+    },
     /// Gives a topic `count` partitions in all.
     CreatePartitions {
         topic: Uuid,

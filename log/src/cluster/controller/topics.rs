@@ -15,7 +15,7 @@ use crate::cluster::shared::Shared;
 use crate::cluster::topic::Topic;
 use crate::limits::{MAX_PARTITIONS_PER_TOPIC, MAX_REPLICAS, MAX_TOPIC_CONFIG_BYTES};
 use crate::topic::check_topic_name;
-use crate::units::NodeId;
+use crate::units::{Epoch, NodeId};
 
 impl Controller {
     pub(super) fn create_topic(&mut self, new: CreateTopic, records: &mut Vec<Record>) -> Result<Reply, Refusal> {
@@ -45,6 +45,34 @@ impl Controller {
             self.put_new_partitions(id, 0, &replicas, records);
         }
         Ok(Reply::Placed { first: 0, replicas })
+    }
+
+    /// Takes in a topic that lies on one node already. Done again, it changes nothing.
+    pub(super) fn adopt_topic(
+        &mut self,
+        (id, name): (Uuid, String),
+        config: BTreeMap<String, String>,
+        node: NodeId,
+        leader_epochs: &[Epoch],
+        records: &mut Vec<Record>,
+    ) -> Result<Reply, Refusal> {
+        if self.image.topic(id).is_some() {
+            return Ok(Reply::Done);
+        }
+        check_topic_name(&name).map_err(|why| Refusal::InvalidTopic { name: name.clone(), why: why.to_owned() })?;
+        if self.image.topic_named(&name).is_some() {
+            return Err(Refusal::TopicExists { name });
+        }
+        self.node(node)?;
+        self.check_partitions(0, leader_epochs.len() as u64)?;
+        self.decide(Record::TopicCreated { id, name, config }, records);
+        for (index, epoch) in (0..).zip(leader_epochs) {
+            let leader = self.image.is_active(node).then_some(node);
+            let (replicas, isr, leader_epoch) = (vec![node], vec![node], epoch.next());
+            let state = PartitionState { replicas, isr, leader, leader_epoch, ..PartitionState::default() };
+            self.decide(Record::Partition { topic: id, index, state }, records);
+        }
+        Ok(Reply::Done)
     }
 
     pub(super) fn create_partitions(

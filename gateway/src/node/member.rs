@@ -1,0 +1,88 @@
+//! Takes the node into its cluster, which may be a cluster of one, and waits until it counts there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
+use forebay_cluster::{Cluster, Files, Log, Options};
+use forebay_log::NodeId;
+use tokio::net::TcpListener;
+
+use super::Addresses;
+use crate::cluster_tls;
+use crate::config::Config;
+
+/// How often a node says that it waits for the others.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// Starts the node's part of the cluster and returns the log that the cluster holds together. `local` is what lies on this node.
+///
+/// # Errors
+/// Certificates, or what is stored of the cluster here, cannot be used.
+pub(super) async fn join(
+    config: &Config,
+    addresses: &Addresses,
+    listener: Option<TcpListener>,
+    files: Arc<dyn Files>,
+    local: forebay_disk::Log,
+) -> anyhow::Result<Log> {
+    let node = NodeId(i32::try_from(config.node.id).unwrap_or(i32::MAX));
+    let cluster = &config.cluster;
+    let mut voters: BTreeMap<NodeId, String> =
+        cluster.peers.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
+    if voters.is_empty() {
+        voters.insert(node, String::new());
+    }
+    let tls = cluster.tls.as_ref().map(cluster_tls::load).transpose()?;
+    let (server_tls, client_tls) = tls.map(|tls| (tls.server, tls.client)).unzip();
+    let shared = |config| Arc::new(ArcSwap::from_pointee(config));
+    let options = Options {
+        voters,
+        addresses: reachable(config, addresses),
+        rack: cluster.rack.clone(),
+        listener,
+        server_tls: server_tls.map(shared),
+        client_tls: client_tls.map(|config| Arc::new(ArcSwap::from_pointee(config))),
+        catch_up_rate: cluster.catch_up_rate,
+        replica_lag_time_max_ms: cluster.replica_lag_time_max_ms,
+        new_cluster: forebay_disk::parse_kafka_id(&local.cluster_id()).unwrap_or_else(uuid::Uuid::new_v4),
+        ..Options::alone(node)
+    };
+    let part = Cluster::start(options, files, local.clone()).await.context("this node's part of the cluster")?;
+    counts(&part, config).await?;
+    Ok(Log::of_cluster(local, part, cluster.default_replication_factor))
+}
+
+/// Waits until the node may lead and be in sync.
+async fn counts(part: &Cluster, config: &Config) -> anyhow::Result<()> {
+    let mut standing = part.standing();
+    let mut failure = part.failure();
+    loop {
+        tokio::select! {
+            active = standing.wait_for(|standing| standing.active) => {
+                return active.map(drop).map_err(|_| anyhow!("the node's part of the cluster has ended"));
+            }
+            failed = failure.wait_for(Option::is_some) => {
+                let why = failed.ok().and_then(|failed| failed.as_ref().map(ToString::to_string)).unwrap_or_default();
+                return Err(anyhow!(why).context("the controller quorum has stopped on this node"));
+            }
+            () = tokio::time::sleep(SAY_AGAIN) => {
+                let peers: Vec<String> = config.cluster.peers.iter().map(|(id, at)| format!("{id}@{at}")).collect();
+                tracing::warn!(peers = peers.join(","), "waiting for a majority of the cluster's nodes");
+            }
+        }
+    }
+}
+
+/// Where others and clients reach this node, by the listener's name.
+fn reachable(config: &Config, addresses: &Addresses) -> BTreeMap<String, String> {
+    let host = &config.node.advertised_host;
+    let mut reachable: BTreeMap<String, String> =
+        addresses.list().into_iter().map(|(name, at)| (name.to_owned(), format!("{host}:{}", at.port()))).collect();
+    if let Some(advertised) = &config.cluster.advertised {
+        reachable.insert("cluster".to_owned(), advertised.clone());
+    }
+    reachable
+}
