@@ -34,7 +34,7 @@ pub(super) async fn status(State(front): State<Arc<Front>>, Opened(gateway): Ope
             "http": gateway.metrics.http.connections.get(),
         },
         "disk_full": gateway.log.disk_full(),
-        "topics": all.values().map(|topic| topics::view(node, topic)).collect::<Vec<_>>(),
+        "topics": all.values().map(|topic| topics::view(topic)).collect::<Vec<_>>(),
         "lake": gateway.lake.as_ref().map(|lake| lake.status()).unwrap_or_default(),
         "alerts": {
             "firing": count("firing"),

@@ -15,7 +15,8 @@ use super::front::Opened;
 #[derive(Debug, Serialize)]
 pub(super) struct PartitionView {
     partition: u32,
-    leader: u32,
+    /// None while there is none.
+    leader: Option<i32>,
     leader_epoch: i32,
     log_start: i64,
     local_start: i64,
@@ -26,11 +27,11 @@ pub(super) struct PartitionView {
 }
 
 impl PartitionView {
-    fn of(node: u32, partition: &Partition) -> PartitionView {
+    fn of(partition: &Partition) -> PartitionView {
         let marks = partition.watermarks();
         PartitionView {
             partition: partition.index(),
-            leader: node,
+            leader: partition.leader().map(|leader| leader.0),
             leader_epoch: partition.leader_epoch().0,
             log_start: marks.log_start.0,
             local_start: marks.local_start.0,
@@ -43,8 +44,8 @@ impl PartitionView {
 }
 
 /// A topic with its partitions.
-pub(super) fn view(node: u32, topic: &Topic) -> Value {
-    let partitions: Vec<_> = topic.partitions.iter().map(|p| PartitionView::of(node, p)).collect();
+pub(super) fn view(topic: &Topic) -> Value {
+    let partitions: Vec<_> = topic.partitions.iter().map(|p| PartitionView::of(p)).collect();
     json!({
         "name": topic.name,
         "id": topic.id,
@@ -56,14 +57,13 @@ pub(super) fn view(node: u32, topic: &Topic) -> Value {
 }
 
 pub(super) async fn list(Opened(gateway): Opened) -> Json<Value> {
-    let node = gateway.config.node.id;
-    let topics: Vec<Value> = gateway.log.topics().values().map(|topic| view(node, topic)).collect();
+    let topics: Vec<Value> = gateway.log.topics().values().map(|topic| view(topic)).collect();
     Json(json!({ "topics": topics }))
 }
 
 pub(super) async fn describe(Opened(gateway): Opened, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let topic = gateway.log.topic(&name).ok_or_else(|| ApiError::unknown_topic(&name))?;
-    let mut view = view(gateway.config.node.id, &topic);
+    let mut view = view(&topic);
     let configs = topic_config::list(&topic.config()).into_iter();
     view["config"] =
         Value::Object(configs.map(|entry| (entry.name.to_owned(), entry.value.into())).collect::<Map<_, _>>());

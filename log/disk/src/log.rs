@@ -137,7 +137,18 @@ impl Log {
         let stats = Arc::new(Stats::default());
         let started = start_shards(&space, &stats, &options).map_err(LogError::io("shards"))?;
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
-        let (inner, known) = Inner::open(node_id, files, options, space, stats, mailboxes, Clock::System)?;
+        let opened = Inner::open(node_id, files, options, space, stats, mailboxes, Clock::System);
+        let (inner, known) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // The directory is free for another try when this is told.
+                for Shard { mailbox, thread } in started {
+                    drop(mailbox);
+                    let _ = thread.join();
+                }
+                return Err(error);
+            }
+        };
         let (files, topics) = (Arc::clone(&inner.files), Arc::clone(&inner.topics));
         let care = Care { files: Arc::clone(&files), space: Arc::clone(&inner.space), topics: Arc::clone(&topics) };
         // Only now: while topics are missing, it would write the recovery points without theirs, and after a crash in a long

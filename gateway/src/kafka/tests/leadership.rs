@@ -204,6 +204,8 @@ async fn the_coordinator_of_groups_leads_their_partition() {
     let keeping = log.topic("__consumer_offsets").unwrap();
     lead(&keeping.partitions[0], Some(2), 5);
     assert_eq!(found(), (ResponseError::CoordinatorNotAvailable.code(), -1));
-    let refused = asked().await.err().map(|refusal| refusal.code);
-    assert_eq!(refused, Some(ResponseError::NotCoordinator.code()));
+    let refused = Some(ResponseError::NotCoordinator.code());
+    assert_eq!(asked().await.err().map(|refusal| refusal.code), refused);
+    let offsets = door.shared.groups.offsets(log, "g").await;
+    assert_eq!(offsets.err().map(|refusal| refusal.code), refused, "what it remembers may be old");
 }
