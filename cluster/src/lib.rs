@@ -18,6 +18,7 @@ pub use controller::AskError;
 pub use forebay_disk::{
     AppendData, Appended, Chain, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Watermarks,
 };
+pub use forebay_disk::{Log as LocalLog, parse_kafka_id};
 pub use log::{Log, Node, Partition, Placement, Ticket, Topic, Topics};
 pub use metadata::Metadata;
 pub use node::{Cluster, Options, Standing, StartError};

@@ -118,8 +118,7 @@ fn append() -> Box<dyn FnMut()> {
     };
     let now = Millis(1_767_225_600_000);
     let mut partition: Partition<usize> = Partition::new(config, now, restored);
-    let alone =
-        Leadership {
+    let alone = Leadership {
         epoch: Epoch(0),
         partition_epoch: PartitionEpoch(0),
         followers: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -41,12 +41,14 @@ pub(crate) struct Forwarder {
 }
 
 /// The answer of another node that is on its way.
-pub(crate) struct Remote(Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>);
+pub(crate) struct Remote(Mutex<Waiting>);
+
+type Waiting = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
 impl Future for Remote {
     type Output = Result<Appended, AppendError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
     }
 }
 
@@ -110,7 +112,7 @@ impl Connected {
         let pending = self.link.submit(kinds::APPEND, self.version, body, ANSWER).await;
         let pending = pending.map_err(|error| unreachable(leader, &error))?;
         let chain = chain.cloned();
-        Ok(Remote(Box::pin(async move {
+        let answer = async move {
             let answer = match pending.answer().await {
                 Ok(answer) => wire::read_answer(answer).unwrap_or_else(|problem| {
                     Err(AppendError::Storage(format!("the answer of node {leader} cannot be read: {problem}")))
@@ -122,6 +124,7 @@ impl Connected {
                 chain.break_off();
             }
             answer
-        })))
+        };
+        Ok(Remote(Mutex::new(Box::pin(answer))))
     }
 }

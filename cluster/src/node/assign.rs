@@ -179,7 +179,15 @@ impl Assigner {
         let done = if leader == Some(self.node) {
             self.fetchers.unfollow(id, None).await;
             let (followers, in_sync) = (others(&state.replicas), others(&state.isr));
-            partition.lead(Leadership { epoch: leader_epoch, partition_epoch, followers, in_sync, max_lag_ms: self.max_lag_ms }).await
+            partition
+                .lead(Leadership {
+                    epoch: leader_epoch,
+                    partition_epoch,
+                    followers,
+                    in_sync,
+                    max_lag_ms: self.max_lag_ms,
+                })
+                .await
         } else if before.is_some_and(|before| (before.leader, before.leader_epoch) == (leader, leader_epoch)) {
             Ok(())
         } else {

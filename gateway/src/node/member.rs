@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
-use forebay_cluster::{Cluster, Files, Log, Options};
+use forebay_cluster::{Cluster, Files, LocalLog, Log, Options, parse_kafka_id};
 use forebay_log::NodeId;
 use tokio::net::TcpListener;
 
@@ -26,7 +26,7 @@ pub(super) async fn join(
     addresses: &Addresses,
     listener: Option<TcpListener>,
     files: Arc<dyn Files>,
-    local: forebay_disk::Log,
+    local: LocalLog,
 ) -> anyhow::Result<Log> {
     let node = NodeId(i32::try_from(config.node.id).unwrap_or(i32::MAX));
     let cluster = &config.cluster;
@@ -47,7 +47,7 @@ pub(super) async fn join(
         client_tls: client_tls.map(|config| Arc::new(ArcSwap::from_pointee(config))),
         catch_up_rate: cluster.catch_up_rate,
         replica_lag_time_max_ms: cluster.replica_lag_time_max_ms,
-        new_cluster: forebay_disk::parse_kafka_id(&local.cluster_id()).unwrap_or_else(uuid::Uuid::new_v4),
+        new_cluster: parse_kafka_id(&local.cluster_id()).unwrap_or_else(uuid::Uuid::new_v4),
         ..Options::alone(node)
     };
     let part = Cluster::start(options, files, local.clone()).await.context("this node's part of the cluster")?;

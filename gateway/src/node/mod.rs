@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use forebay_cluster::{Files, Log, LogOptions, RealFiles};
+use forebay_cluster::{Files, LocalLog, Log, LogOptions, RealFiles};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +125,7 @@ impl Node {
         let tls = tokio::task::spawn_blocking(move || tls::load(&certificates));
         let options = LogOptions { shards: shards(), fsync: config.durability.fsync, alone: false };
         let (node_id, opened) = (config.node.id, Arc::clone(&files));
-        let local = tokio::task::spawn_blocking(move || forebay_disk::Log::open_as(node_id, opened, options))
+        let local = tokio::task::spawn_blocking(move || LocalLog::open_as(node_id, opened, options))
             .await?
             .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
         let log = member::join(&config, &addresses, bound.cluster, files, local).await?;

@@ -113,7 +113,13 @@ impl Door {
 fn lead(partition: &Partition, leader: Option<i32>, epoch: i32) {
     let (leader, leader_epoch) = (leader.map(NodeId), Epoch(epoch));
     let (replicas, isr) = (vec![NodeId(2), NodeId(1)], vec![NodeId(1)]);
-    partition.place(Arc::new(Placement { leader, leader_epoch, replicas, isr }));
+    partition.place(Arc::new(Placement {
+        leader,
+        leader_epoch,
+        replicas,
+        isr,
+        ..Placement::clone(&partition.placement())
+    }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
