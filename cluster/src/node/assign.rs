@@ -8,7 +8,7 @@ use forebay_disk::{Log, LogError, Partition};
 use forebay_log::cluster::{Image, PartitionState, Topic};
 use forebay_log::partition::Leadership;
 use forebay_log::replication::PartitionId;
-use forebay_log::{Epoch, NodeId, PartitionEpoch};
+use forebay_log::{AppendError, Epoch, Incarnation, NodeId, PartitionEpoch};
 use tokio::sync::watch;
 use tracing::error;
 use uuid::Uuid;
@@ -32,6 +32,7 @@ struct Assigned {
 /// The task that does it.
 pub(super) struct Assigner {
     pub(super) node: NodeId,
+    incarnation: Incarnation,
     pub(super) log: Log,
     pub(super) replicas: Arc<Replicas>,
     pub(super) feeder: Arc<Feeder>,
@@ -47,7 +48,7 @@ pub(super) struct Assigner {
 
 impl Assigner {
     pub(super) fn new(
-        node: NodeId,
+        (node, incarnation): (NodeId, Incarnation),
         log: Log,
         replicas: Arc<Replicas>,
         feeder: Arc<Feeder>,
@@ -57,6 +58,7 @@ impl Assigner {
     ) -> Assigner {
         Assigner {
             node,
+            incarnation,
             log,
             replicas,
             feeder,
@@ -69,12 +71,19 @@ impl Assigner {
         }
     }
 
+    /// Whether the metadata knows this start of the node: before, it may name roles of an earlier one, and this one was never told
+    /// of leaders that came since.
+    fn knows_me(&self, image: &Image) -> bool {
+        image.node(self.node).and_then(|node| node.incarnation()) == Some(self.incarnation)
+    }
+
     /// Follows the metadata until it ends.
     pub(super) async fn run(mut self, mut metadata: watch::Receiver<Metadata>) {
         loop {
             let Metadata { image, .. } = metadata.borrow_and_update().clone();
-            let whole = self.assign(&image).await;
-            if whole {
+            let known = self.knows_me(&image);
+            let whole = !known || self.assign(&image).await;
+            if known && whole {
                 self.applied.send_replace(image.version().0);
             }
             let changed = async { metadata.changed().await.is_ok() };
@@ -88,14 +97,11 @@ impl Assigner {
 
     /// Returns whether all of it could be done.
     async fn assign(&mut self, image: &Image) -> bool {
-        // A cluster that is still to be made has nothing to say of what is here.
-        if image.cluster().is_none() {
-            return true;
-        }
         let mut whole = self.let_go(image).await;
         for topic in image.topics() {
-            if let Err(error) = self.topic(topic).await {
-                whole = false;
+            let done = self.topic(topic).await;
+            whole &= matches!(done, Ok(true));
+            if let Err(error) = done {
                 if let Some(suppressed) = self.reports.admit(&error.to_string()) {
                     error!(topic = topic.name, %error, suppressed, "this node cannot take its part of a topic; tried again");
                 }
@@ -132,7 +138,8 @@ impl Assigner {
         whole
     }
 
-    async fn topic(&mut self, topic: &Topic) -> Result<(), LogError> {
+    /// Returns whether every partition has taken its role.
+    async fn topic(&mut self, topic: &Topic) -> Result<bool, LogError> {
         let mine: Vec<(u32, &PartitionState)> =
             topic.partitions().filter(|(_, state)| state.replicas.contains(&self.node)).collect();
         let id = |index| PartitionId { topic: topic.id, index };
@@ -145,10 +152,11 @@ impl Assigner {
             self.log.alter_topic(&topic.name, topic_config::from_map(&topic.name, &topic.config)).await?;
             self.configs.insert(topic.id, topic.config.clone());
         }
+        let mut whole = true;
         for (index, state) in mine {
-            self.partition(id(index), state).await;
+            whole &= self.partition(id(index), state).await;
         }
-        Ok(())
+        Ok(whole)
     }
 
     async fn host(&self, topic: &Topic, new: Vec<u32>) -> Result<(), LogError> {
@@ -168,26 +176,22 @@ impl Assigner {
         Ok(())
     }
 
-    async fn partition(&mut self, id: PartitionId, state: &PartitionState) {
+    async fn partition(&mut self, id: PartitionId, state: &PartitionState) -> bool {
         let PartitionState { leader, leader_epoch, partition_epoch, .. } = *state;
         let now = Assigned { leader, leader_epoch, partition_epoch };
         let before = self.assigned.get(&id).copied();
-        let Some(Replica { partition, .. }) = self.replicas.get(id).filter(|_| before != Some(now)) else { return };
+        if before == Some(now) {
+            return true;
+        }
+        let Some(Replica { partition, .. }) = self.replicas.get(id) else { return false };
         self.replicas
             .change([(id, Some(Replica { partition: Arc::clone(&partition), in_sync: state.isr.clone().into() }))]);
         let others = |ids: &[NodeId]| ids.iter().copied().filter(|id| *id != self.node).collect();
         let done = if leader == Some(self.node) {
             self.fetchers.unfollow(id, None).await;
             let (followers, in_sync) = (others(&state.replicas), others(&state.isr));
-            partition
-                .lead(Leadership {
-                    epoch: leader_epoch,
-                    partition_epoch,
-                    followers,
-                    in_sync,
-                    max_lag_ms: self.max_lag_ms,
-                })
-                .await
+            let max_lag_ms = self.max_lag_ms;
+            lead(&partition, Leadership { epoch: leader_epoch, partition_epoch, followers, in_sync, max_lag_ms }).await
         } else if before.is_some_and(|before| (before.leader, before.leader_epoch) == (leader, leader_epoch)) {
             Ok(())
         } else {
@@ -199,14 +203,27 @@ impl Assigner {
             settled
         };
         self.feeder.moved(id);
-        match done {
-            Ok(()) => drop(self.assigned.insert(id, now)),
-            Err(error) => {
-                // It is tried again with the next change, or in a while.
-                if let Some(suppressed) = self.reports.admit(&error.to_string()) {
-                    error!(topic = partition.topic(), partition = id.index, %error, suppressed, "a partition does not take its role");
-                }
+        if let Err(error) = &done {
+            // It is tried again with the next change, or in a while.
+            if let Some(suppressed) = self.reports.admit(&error.to_string()) {
+                let topic = partition.topic();
+                error!(topic, partition = id.index, %error, suppressed, "a partition does not take its role");
             }
+        } else {
+            self.assigned.insert(id, now);
         }
+        done.is_ok()
+    }
+}
+
+/// Has the partition lead, and makes sure that it does: one that is not open hears nothing.
+async fn lead(partition: &Partition, word: Leadership) -> Result<(), AppendError> {
+    let epoch = word.epoch;
+    partition.lead(word).await?;
+    partition.followers().await?;
+    if partition.leads() && partition.leader_epoch() == epoch {
+        Ok(())
+    } else {
+        Err(AppendError::Offline(partition.unopened().unwrap_or_else(|| "it knows of a later leader".to_owned())))
     }
 }

@@ -32,7 +32,7 @@ enum Done {
     Pulled(u64, Option<Vec<Part>>),
     Copied(PartitionId, Epoch, usize, bool),
     Cut(PartitionId, Epoch, bool),
-    Told,
+    Told(bool),
 }
 
 pub(super) struct Fetcher {
@@ -120,7 +120,8 @@ impl Fetcher {
                     self.puller.cut(now, (id, epoch), cut, tail, effects);
                 }
             }
-            Done::Told => {}
+            Done::Told(true) => {}
+            Done::Told(false) => self.puller.lost(now, effects),
         }
     }
 
@@ -193,9 +194,7 @@ impl Fetcher {
         let (links, leader) = (Arc::clone(&self.links), self.leader.0);
         self.under_way.push(Box::pin(async move {
             let encode = move |_| wire::write_ends(&ends);
-            // If it is lost, so is the connection, and the next session tells it again.
-            let _ = links.send(leader, Lane::Data, kinds::ENDS, encode, ENDS_TIMEOUT).await;
-            Done::Told
+            Done::Told(links.send(leader, Lane::Data, kinds::ENDS, encode, ENDS_TIMEOUT).await.is_ok())
         }));
     }
 

@@ -118,6 +118,12 @@ impl Puller {
         self.next_pull(now, effects);
     }
 
+    /// Something that the leader was to be told may not have reached it: another session begins, in which it hears all of it again.
+    pub fn lost(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        self.begin_again(now);
+        self.next_pull(now, effects);
+    }
+
     fn begin_again(&mut self, now: Millis) {
         self.session = self.session.wrapping_add(1);
         self.sequence = 0;

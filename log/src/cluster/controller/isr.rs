@@ -28,13 +28,17 @@ impl Controller {
         wanted: AlterPartition,
         records: &mut Vec<Record>,
     ) -> Result<PartitionState, Refusal> {
-        let AlterPartition { topic, index, isr, .. } = &wanted;
+        let AlterPartition { topic, index, isr, fence, .. } = &wanted;
         let before = self.partition(*topic, *index)?;
         check_epochs(before, from, &wanted)?;
         self.check_isr(before, from, isr)?;
         let mut change = Change::of(before);
         change.wanted.isr = isr.iter().map(|member| member.id).collect();
-        let Some(after) = change.build(&self.image) else { return Ok(before.clone()) };
+        let after = match change.build(&self.image) {
+            Some(after) => after,
+            None if *fence => PartitionState { partition_epoch: before.partition_epoch.next(), ..before.clone() },
+            None => return Ok(before.clone()),
+        };
         let ended = before.is_reassigning() && !after.is_reassigning();
         let preferred = after.replicas.first().copied();
         let is_back = preferred != after.leader && preferred.is_some_and(|id| after.isr.contains(&id));

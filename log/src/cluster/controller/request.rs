@@ -162,6 +162,9 @@ pub struct AlterPartition {
     pub leader_epoch: Epoch,
     pub partition_epoch: PartitionEpoch,
     pub isr: Vec<IsrMember>,
+    /// Raise the partition epoch though nothing changes: no older copy of a request that was given up can be decided any more.
+    #[serde(default)]
+    pub fence: bool,
 }
 
 /// Which leader is wanted.

@@ -164,7 +164,7 @@ impl Lab {
     fn proposal(&self, index: u32, isr: &[i32]) -> AlterPartition {
         let PartitionState { leader_epoch, partition_epoch, .. } = self.state(index);
         let isr = isr.iter().map(|id| IsrMember { id: NodeId(*id), incarnation: self.incarnation(*id) }).collect();
-        AlterPartition { topic: TOPIC, index, leader_epoch, partition_epoch, isr }
+        AlterPartition { topic: TOPIC, index, leader_epoch, partition_epoch, isr, fence: false }
     }
 
     fn propose(&mut self, from: i32, proposal: AlterPartition) -> Result<PartitionState, Refusal> {

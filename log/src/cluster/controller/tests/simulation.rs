@@ -198,6 +198,7 @@ impl World {
             leader_epoch: state.leader_epoch,
             partition_epoch: state.partition_epoch,
             isr: isr.iter().filter_map(member).collect(),
+            fence: false,
         };
         let incarnation = Incarnation(self.nodes[&id].incarnation);
         let from = NodeId(id);
