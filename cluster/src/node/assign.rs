@@ -167,7 +167,10 @@ impl Assigner {
         let hosted = hosted.unwrap_or(Err(LogError::Closed))?;
         let replica = |index: u32| {
             let partition = Arc::clone(hosted.partition(index)?);
-            Some((PartitionId { topic: id, index }, Replica { partition, in_sync: Arc::default() }))
+            Some((
+                PartitionId { topic: id, index },
+                Replica { partition, replicas: Arc::default(), in_sync: Arc::default() },
+            ))
         };
         for (id, replica) in new.into_iter().filter_map(replica) {
             self.feeder.watch(id, &replica);
@@ -184,8 +187,6 @@ impl Assigner {
             return true;
         }
         let Some(Replica { partition, .. }) = self.replicas.get(id) else { return false };
-        self.replicas
-            .change([(id, Some(Replica { partition: Arc::clone(&partition), in_sync: state.isr.clone().into() }))]);
         let others = |ids: &[NodeId]| ids.iter().copied().filter(|id| *id != self.node).collect();
         let done = if leader == Some(self.node) {
             self.fetchers.unfollow(id, None).await;
@@ -202,6 +203,10 @@ impl Assigner {
             }
             settled
         };
+        if done.is_ok() {
+            let (replicas, in_sync) = (state.replicas.clone().into(), state.isr.clone().into());
+            self.replicas.change([(id, Some(Replica { partition: Arc::clone(&partition), replicas, in_sync }))]);
+        }
         self.feeder.moved(id);
         if let Err(error) = &done {
             // It is tried again with the next change, or in a while.

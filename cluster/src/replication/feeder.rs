@@ -188,7 +188,11 @@ struct Leader<'a> {
 
 impl Source for Leader<'_> {
     fn view(&self, id: PartitionId) -> Option<View> {
-        let Replica { partition, in_sync } = self.replicas.get(id)?;
+        let Replica { partition, replicas, in_sync } = self.replicas.get(id)?;
+        // What a follower says that the partition has not been told of would go unheard: it asks again in a moment.
+        if !replicas.contains(&self.follower) {
+            return None;
+        }
         Some(View {
             leads: partition.leads(),
             epoch: partition.leader_epoch(),

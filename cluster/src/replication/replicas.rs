@@ -12,7 +12,8 @@ use forebay_log::replication::PartitionId;
 #[derive(Clone)]
 pub struct Replica {
     pub partition: Arc<Partition>,
-    /// Who is in sync, as the cluster's metadata says.
+    /// All replicas and those in sync, as the partition was told when it took its role.
+    pub replicas: Arc<[NodeId]>,
     pub in_sync: Arc<[NodeId]>,
 }
 

@@ -360,7 +360,6 @@ impl<T> Partition<T> {
             leading.grown(self.log_end, now);
         }
         self.durable(acks, effects);
-        self.advance(effects);
         if !gone.is_empty() {
             effects.push(Effect::Delete(gone));
         }

@@ -287,6 +287,18 @@ fn appends_that_wait_for_a_sync_share_the_next_one() {
 }
 
 #[test]
+fn whoever_is_answered_finds_the_watermarks_moved() {
+    let mut machine = Model::new(config(false)).machine;
+    let mut effects = Vec::new();
+    machine.handle(Millis(0), Event::Append(vec![Append { all: false, ..append(1, 1) }]), &mut effects);
+    let Some(Effect::Persist(write)) = effects.pop() else { panic!("a write") };
+    machine.handle(Millis(0), Event::Persisted(write.then), &mut effects);
+    let marks = effects.iter().position(|e| matches!(e, Effect::Watermarks(marks) if marks.log_end == Offset(1)));
+    let done = effects.iter().position(|e| matches!(e, Effect::Done(1, Outcome::Appended(_))));
+    assert!(marks.is_some() && marks < done, "{marks:?} {done:?}");
+}
+
+#[test]
 fn the_high_watermark_waits_for_the_slowest_in_sync_follower() {
     let mut model = Model::new(config(false));
     model.event(Event::Lead(lead(7, &[2, 3], &[2, 3])));

@@ -7,9 +7,10 @@ use super::role::Role;
 use crate::error::AppendError;
 
 impl<T> Partition<T> {
-    /// Appends that are durable here: some wait for the other replicas.
+    /// Appends that are durable here: some wait for the other replicas. Moves the watermarks.
     pub(super) fn durable(&mut self, acks: impl IntoIterator<Item = Ack<T>>, effects: &mut Vec<Effect<T>>) {
         let leads = self.role.leading().is_some();
+        let mut answered = Vec::new();
         for ack in acks {
             if ack.all && leads {
                 self.unreplicated.push_back(ack);
@@ -17,9 +18,12 @@ impl<T> Partition<T> {
                 // One that was to be replicated by this node's leadership, which is over.
                 let outcome =
                     if ack.all { Outcome::Refused(AppendError::NotLeader) } else { Outcome::Appended(ack.at) };
-                effects.push(Effect::Done(ack.token, outcome));
+                answered.push(Effect::Done(ack.token, outcome));
             }
         }
+        self.advance(effects);
+        // Whoever is answered finds the watermarks moved.
+        effects.extend(answered);
     }
 
     /// Moves the high watermark to what every in-sync replica holds, and answers what that covers.

@@ -161,7 +161,6 @@ impl<T> Partition<T> {
         let Some(position) = batches.first().map(|first| first.position) else {
             // Nothing but repeats of what is durable.
             self.durable(repeats, effects);
-            self.advance(effects);
             return None;
         };
         acks.extend(repeats);
