@@ -8,6 +8,7 @@ use super::machine::{Partition, Restored, State};
 use super::role::Role;
 use super::segments::Starts;
 use crate::error::AppendError;
+use crate::flaws::{self, Flaw};
 use crate::record::{BatchHeader, Batches};
 use crate::units::{Epoch, Offset};
 
@@ -83,7 +84,7 @@ impl<T> Partition<T> {
     pub(super) fn copy(&mut self, copied: Copied<T>, effects: &mut Vec<Effect<T>>) {
         let refusal = match (&self.role, self.refusal()) {
             (Role::Leader(_), _) => Some(AppendError::FencedLeaderEpoch),
-            (Role::Follower, _) if copied.epoch != self.epoch => Some(AppendError::FencedLeaderEpoch),
+            (Role::Follower, _) if copied.epoch != self.epoch && !flaws::has(Flaw::NoEpochCheck) => Some(AppendError::FencedLeaderEpoch),
             (Role::Follower, refusal) => refusal,
         };
         if let Some(error) = refusal {
