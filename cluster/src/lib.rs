@@ -1,4 +1,21 @@
-//! Nodes among each other: the links between them, and the quorum that keeps the cluster's metadata.
+//! Nodes among each other: the links between them, the quorum that keeps the cluster's metadata, and the log that they hold
+//! together.
 
+pub mod codec;
+mod controller;
+pub mod kinds;
 pub mod link;
+mod log;
+mod metadata;
+mod node;
 pub mod quorum;
+pub mod replication;
+mod throttle;
+
+pub use controller::AskError;
+pub use forebay_disk::{
+    AppendData, Appended, Chain, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Watermarks,
+};
+pub use log::{Log, Node, Partition, Placement, Ticket, Topic, Topics};
+pub use metadata::Metadata;
+pub use node::{Cluster, Options, Standing, StartError};

@@ -13,8 +13,8 @@ use forebay::config::RouteConfig;
 use forebay::ingest::{Gather, Publish, Router};
 use forebay::mqtt::codec::{ClientCodec, Codec};
 use forebay::mqtt::packet::{self, Ack, Incoming, Message, Outgoing, Qos, Version};
+use forebay_cluster::{Log, LogOptions};
 use forebay_disk::sim::SimFiles;
-use forebay_disk::{Log, LogOptions};
 use forebay_log::{Millis, TopicConfig};
 use pieces::Piece;
 

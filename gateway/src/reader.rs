@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_disk::{Fetched, Partition};
+use forebay_cluster::{Fetched, Partition};
 use forebay_log::{Millis, Offset, ReadError};
 
 use crate::lake::Lake;

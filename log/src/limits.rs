@@ -91,11 +91,13 @@ pub const MAX_NODE_ADDRESSES: usize = 16;
 pub const MAX_PRODUCER_ID_BLOCK: u32 = 10_000;
 /// How often a node tells the controller that it is there, in milliseconds.
 pub const HEARTBEAT_INTERVAL_MS: i64 = 300;
-/// How long a node may be silent before it is fenced, in milliseconds (Kafka's `broker.session.timeout.ms`, 9000 there).
+/// How long a node may be silent before it is fenced, in milliseconds (Kafka's `broker.session.timeout.ms`, 9000
+/// there).
 pub const SESSION_TIMEOUT_MS: i64 = 3000;
 /// The same for a node whose connections others had refused or reset, in milliseconds.
 pub const SUSPICION_GRACE_MS: i64 = 2 * HEARTBEAT_INTERVAL_MS;
-/// How often leaderships go back to the preferred leaders, in milliseconds (Kafka's `leader.imbalance.check.interval.seconds`).
+/// How often leaderships go back to the preferred leaders, in milliseconds (Kafka's
+/// `leader.imbalance.check.interval.seconds`).
 pub const BALANCE_INTERVAL_MS: i64 = 300_000;
 /// How soon they do after a node or a preferred leader's replica has come back, in milliseconds.
 pub const BALANCE_AFTER_RETURN_MS: i64 = 10_000;

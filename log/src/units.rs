@@ -37,8 +37,8 @@ unit!(
     NodeId, i32
 );
 unit!(
-    /// Which change of a partition's state this is, the first being 0 (KIP-497): raised by every one of them, also where the
-    /// leader stays.
+    /// Which change of a partition's state this is, the first being 0 (KIP-497): raised by every one of them, also
+    /// where the leader stays.
     PartitionEpoch, i32
 );
 unit!(
@@ -50,8 +50,8 @@ unit!(
     MetadataVersion, u64
 );
 unit!(
-    /// What all nodes of a cluster understand of each other (Kafka's `metadata.version`): finalised as one for the cluster,
-    /// raised when every node supports the next, never lowered.
+    /// What all nodes of a cluster understand of each other (Kafka's `metadata.version`): finalised as one for the
+    /// cluster, raised when every node supports the next, never lowered.
     Level, u16
 );
 unit!(

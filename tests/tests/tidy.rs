@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &["forebay-log", "forebay-disk"]),
     ("tiering", &["forebay-log"]),
     ("sinks", &["forebay-log", "forebay-tiering"]),
-    ("gateway", &["forebay-log", "forebay-disk", "forebay-cluster", "forebay-tiering", "forebay-sinks"]),
+    ("gateway", &["forebay-log", "forebay-cluster", "forebay-tiering", "forebay-sinks"]),
     ("examples", &[]),
 ];
 

@@ -13,7 +13,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use forebay_log::{AppendError, Offset};
 use serde::{Deserialize, Serialize};
 
@@ -185,7 +185,7 @@ async fn remove_all(state: &StateTopic, prefix: &str) -> Result<(), AppendError>
 
 #[cfg(test)]
 mod tests {
-    use forebay_disk::{Log, LogOptions, RealFiles};
+    use forebay_cluster::{Log, LogOptions, RealFiles};
 
     use super::*;
 

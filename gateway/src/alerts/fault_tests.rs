@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forebay_disk::AppendData;
+use forebay_cluster::AppendData;
 use forebay_log::record::RecordChunk;
 use forebay_log::{Millis, TopicConfig};
 use forebay_sinks::{State, Transition};

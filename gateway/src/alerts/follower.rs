@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_disk::{Partition, Topic};
+use forebay_cluster::{Partition, Topic};
 use forebay_log::{Offset, ReadError};
 use forebay_sinks::{Engine, Reading, RuleSet, Transition};
 use tokio::sync::watch;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Log, LogError, Partition};
+use forebay_cluster::{AppendData, Log, LogError, Partition};
 use forebay_log::record::{BatchProblem, Batches, Record, RecordChunk, RecordReader};
 use forebay_log::{AppendError, Millis, Offset, ReadError, TopicConfig};
 use forebay_sinks::Transition;
@@ -152,7 +152,7 @@ pub(super) fn visit(batches: Bytes, next: &mut Offset, mut take: impl FnMut(Resu
 
 #[cfg(test)]
 mod tests {
-    use forebay_disk::{LogOptions, RealFiles};
+    use forebay_cluster::{LogOptions, RealFiles};
 
     use super::*;
 

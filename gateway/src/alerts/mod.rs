@@ -21,7 +21,7 @@ mod supervisor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use forebay_log::Offset;
 use forebay_sinks::{Diagnostics, RuleSet};
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::Context;
-use forebay_disk::{AppendData, LogError};
+use forebay_cluster::{AppendData, LogError};
 use forebay_log::AppendError;
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::RecordChunk;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use forebay_disk::{Log, LogError};
+use forebay_cluster::{Log, LogError};
 use forebay_log::Millis;
 use forebay_sinks::{RuleSet, Transition};
 use tokio::sync::watch;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use forebay_log::AppendError;
 use forebay_sinks::{Engine, RuleSet};
 use tokio::sync::watch;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay_disk::{AppendData, LogOptions, RealFiles};
+use forebay_cluster::{AppendData, LogOptions, RealFiles};
 use forebay_log::record::RecordChunk;
 use forebay_log::{Millis, TopicConfig};
 use forebay_sinks::{Engine, Reading, State, Transition};

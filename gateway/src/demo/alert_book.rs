@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_disk::{Log, Partition};
+use forebay_cluster::{Log, Partition};
 use forebay_log::Offset;
 use forebay_log::record::{Batches, RecordReader};
 use serde::Deserialize;

@@ -189,7 +189,7 @@ impl Stage {
     }
 
     /// Sums a position over the partitions of the readings' topic.
-    fn sum(&self, position: impl Fn(&forebay_disk::Watermarks) -> i64) -> u64 {
+    fn sum(&self, position: impl Fn(&forebay_cluster::Watermarks) -> i64) -> u64 {
         let topic = self.gateway.log.topic(TOPIC);
         let partitions = topic.iter().flat_map(|topic| &topic.partitions);
         partitions.map(|partition| u64::try_from(position(&partition.watermarks())).unwrap_or_default()).sum()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use serde_json::{Value, json};
 
 use super::error::ApiError;

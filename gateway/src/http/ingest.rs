@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use forebay_disk::{AppendData, Ticket};
+use forebay_cluster::{AppendData, Ticket};
 use forebay_log::limits::{BATCH_HEADER_BYTES, MAX_HEADERS, MAX_TIMESTAMP_MS};
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::RecordChunk;

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::Path;
-use forebay_disk::{Partition, Topic};
+use forebay_cluster::{Partition, Topic};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 

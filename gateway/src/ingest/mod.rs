@@ -3,7 +3,9 @@
 mod filter;
 mod gather;
 mod json_pointer;
+mod publish;
 mod router;
 
-pub use gather::{Gather, Publish, Tickets};
+pub use gather::{Gather, Tickets};
+pub use publish::Publish;
 pub use router::{DEFAULT_TOPIC, RouteError, Routed, Router};

@@ -1,6 +1,6 @@
 //! DeleteRecords (21), v0-2: moves the start of a partition's log up; what lies below goes, the lake's copy included.
 
-use forebay_disk::Partition;
+use forebay_cluster::Partition;
 use forebay_log::{Offset, ReadError};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
@@ -13,6 +13,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT32, INT64, Kind, Struct};
+use super::leadership::{ANY_EPOCH, check_leader};
 use super::session::Session;
 use super::topics::{is_internal, partition};
 use crate::security::acl::Operation;
@@ -75,6 +76,7 @@ pub(crate) async fn handle(shared: &Shared, session: &Session, request: DeleteRe
 }
 
 async fn move_start(partition: &Partition, to: i64) -> Result<Offset, Refusal> {
+    check_leader(partition, ANY_EPOCH)?;
     if let Some(why) = partition.unopened() {
         return Err(ReadError::Offline(why).into());
     }

@@ -1,12 +1,13 @@
 //! DescribeCluster (60), v0-2: the nodes of the cluster.
 
+use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 use kafka_protocol::messages::describe_cluster_response::{DescribeClusterBroker, DescribeClusterResponse};
-use kafka_protocol::messages::{ApiKey, BrokerId};
 use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
 use super::api::Api;
+use super::brokers::Brokers;
 use super::guard::{BOOL, Field, INT8, Struct};
 use super::session::Session;
 
@@ -26,16 +27,14 @@ pub(crate) fn handle(
     version: i16,
     request: &DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    let (host, port) = &shared.door.advertised;
-    let node = BrokerId(shared.node_id());
-    let broker = DescribeClusterBroker::default()
-        .with_broker_id(node)
-        .with_host(StrBytes::from_string(host.clone()))
-        .with_port(i32::from(*port));
+    let up = Brokers::of(&shared.door.log);
+    let brokers = up.all().map(|broker| {
+        DescribeClusterBroker::default().with_broker_id(broker.id).with_host(broker.host).with_port(broker.port)
+    });
     let response = DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(shared.door.log.cluster_id()))
-        .with_controller_id(node)
-        .with_brokers(vec![broker]);
+        .with_controller_id(up.controller)
+        .with_brokers(brokers.collect());
     let response = match request.include_cluster_authorized_operations {
         true => response.with_cluster_authorized_operations(session.operations_on_cluster()),
         false => response,

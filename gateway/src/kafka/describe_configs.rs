@@ -11,6 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
 use super::api::Api;
+use super::brokers::Brokers;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT8, Kind, Struct};
 use super::limits::{IDLE, MAX_FETCH_BYTES, MAX_REQUEST_BYTES};
@@ -113,10 +114,12 @@ fn topic_configs(config: &TopicConfig, defaults: &TopicConfig, documented: bool)
 fn broker_configs(shared: &Shared) -> Vec<DescribeConfigsResourceResult> {
     let door = &shared.door;
     let defaults = &door.config.topic_defaults;
-    let (host, port) = &door.advertised;
+    let here = Brokers::of(&door.log).find(door.log.node_id());
+    let security = door.config.kafka.security_protocol.name();
+    let advertised = here.map(|here| format!("{security}://{}:{}", here.host, here.port));
     let topic_default = |name: &str| defaults.config.get(name).unwrap_or_default();
     let facts = [
-        ("advertised.listeners", format!("{}://{host}:{port}", door.config.kafka.security_protocol.name()), STRING),
+        ("advertised.listeners", advertised.unwrap_or_default(), STRING),
         ("auto.create.topics.enable", door.config.kafka.auto_create_topics_enable.to_string(), BOOLEAN),
         ("broker.id", shared.node_id().to_string(), INT),
         ("node.id", shared.node_id().to_string(), INT),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use kafka_protocol::messages::describe_log_dirs_request::DescribeLogDirsRequest;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -68,7 +68,7 @@ pub(crate) fn handle(
 }
 
 fn describe(topic: &Topic, wanted: impl Fn(i32) -> bool) -> DescribeLogDirsTopic {
-    let partitions = topic.partitions.iter().filter_map(|partition| {
+    let partitions = topic.partitions.iter().filter(|partition| partition.is_here()).filter_map(|partition| {
         let index = i32::try_from(partition.index()).ok().filter(|&index| wanted(index))?;
         let described = DescribeLogDirsPartition::default().with_partition_index(index);
         Some(described.with_partition_size(i64::try_from(partition.local_bytes()).unwrap_or(i64::MAX)))

@@ -1,6 +1,6 @@
 //! DescribeProducers (61), v0: the idempotent producers that a partition remembers (KIP-664).
 
-use forebay_disk::Partition;
+use forebay_cluster::Partition;
 use forebay_log::ReadError;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_producers_request::DescribeProducersRequest;
@@ -14,6 +14,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT32, Kind, Struct};
+use super::leadership::{ANY_EPOCH, check_leader};
 use super::session::Session;
 use super::topics::{once, partition};
 use crate::security::acl::Operation;
@@ -67,6 +68,7 @@ pub(crate) async fn handle(
 }
 
 async fn producers(partition: &Partition) -> Result<Vec<ProducerState>, Refusal> {
+    check_leader(partition, ANY_EPOCH)?;
     if let Some(why) = partition.unopened() {
         return Err(ReadError::Offline(why).into());
     }

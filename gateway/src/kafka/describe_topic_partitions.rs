@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
 };
-use kafka_protocol::messages::{ApiKey, BrokerId};
 
 use super::Shared;
 use super::api::Api;
+use super::brokers::Brokers;
 use super::guard::{Field, INT32, Kind, Struct};
 use super::limits::MAX_DESCRIBED_PARTITIONS;
 use super::session::Session;
@@ -91,15 +92,18 @@ fn describe(
     from: usize,
     until: usize,
 ) -> Vec<DescribeTopicPartitionsResponsePartition> {
-    let node = BrokerId(shared.node_id());
+    let brokers = Brokers::of(&shared.door.log);
     let page = topic.partitions.get(from..until).unwrap_or_default();
     let partitions = page.iter().map(|partition| {
+        let lies = brokers.whereabouts(partition);
         DescribeTopicPartitionsResponsePartition::default()
+            .with_error_code(lies.error)
             .with_partition_index(i32::try_from(partition.index()).unwrap_or(i32::MAX))
-            .with_leader_id(node)
+            .with_leader_id(lies.leader)
             .with_leader_epoch(partition.leader_epoch().0)
-            .with_replica_nodes(vec![node])
-            .with_isr_nodes(vec![node])
+            .with_replica_nodes(lies.replicas)
+            .with_isr_nodes(lies.isr)
+            .with_offline_replicas(lies.offline)
             .with_eligible_leader_replicas(Some(Vec::new()))
             .with_last_known_elr(Some(Vec::new()))
     });

@@ -1,6 +1,6 @@
 //! What the log's refusals are called in the Kafka protocol.
 
-use forebay_disk::LogError;
+use forebay_cluster::LogError;
 use forebay_log::group::GroupError;
 use forebay_log::{AppendError, ReadError};
 use kafka_protocol::ResponseError;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_disk::{Partition, Watermarks};
+use forebay_cluster::{Partition, Watermarks};
 use forebay_log::{Offset, ReadError};
 use futures_util::future::select_all;
 use kafka_protocol::ResponseError;
@@ -24,10 +24,10 @@ use super::fetch_cold::{ColdReads, ColdTarget};
 use super::fetch_compacted::read_records;
 use super::fetch_response::{Frame, PartitionAnswer, TopicAnswer};
 use super::guard::{Field, INT8, INT32, INT64, Kind, Struct, Tag, UUID};
+use super::leadership::check_leader;
 use super::limits::{
     COLD_FETCH_WAIT, COLD_GRACE, FETCH_MEMORY_WAIT, FETCH_RECHECK, MAX_FETCH_BYTES, MAX_FETCH_WAIT, MEMORY_UNIT,
 };
-use super::list_offsets::check_epoch;
 use super::quotas::{Limited, millis};
 use super::session::Session;
 use super::topics::partition;
@@ -94,6 +94,15 @@ pub(crate) struct Answer {
 struct Target {
     asked: FetchPartition,
     partition: Result<Arc<Partition>, Refusal>,
+}
+
+impl Target {
+    /// The partition, as long as it can be read here: its leader may change while a fetch waits.
+    fn readable(&self) -> Result<&Arc<Partition>, Refusal> {
+        let partition = self.partition.as_ref().map_err(Refusal::clone)?;
+        check_leader(partition, self.asked.current_leader_epoch)?;
+        Ok(partition)
+    }
 }
 
 struct TopicTargets {
@@ -202,11 +211,7 @@ fn targets(shared: &Shared, session: &Session, version: i16, topic: FetchTopic) 
             (Some(found), _) => partition(found, asked.partition).ok_or(ResponseError::UnknownTopicOrPartition),
             (None, _) => Err(unknown),
         };
-        let checked = partition.map_err(Refusal::from).and_then(|partition| {
-            check_epoch(asked.current_leader_epoch, partition.leader_epoch())?;
-            Ok(Arc::clone(partition))
-        });
-        Target { asked, partition: checked }
+        Target { asked, partition: partition.cloned().map_err(Refusal::from) }
     });
     TopicTargets { name: topic.topic, id: topic.topic_id, targets: targets.collect() }
 }
@@ -222,7 +227,7 @@ fn may_read(session: &Session, topic: &str) -> Result<(), ResponseError> {
 /// Whether the local log of any partition has records for the client.
 fn wants_read(topics: &[TopicTargets]) -> bool {
     topics.iter().flat_map(|topic| &topic.targets).any(|target| {
-        target.partition.as_ref().is_ok_and(|partition| {
+        target.readable().is_ok_and(|partition| {
             let marks = partition.watermarks();
             (marks.local_start.0..marks.high_watermark.0).contains(&target.asked.fetch_offset)
         })
@@ -265,7 +270,7 @@ fn read_all(topics: &[TopicTargets], limit: usize, has_memory: bool) -> Look {
         let mut partitions = Vec::with_capacity(topic.targets.len());
         for (target_at, target) in topic.targets.iter().enumerate() {
             let left = limit.saturating_sub(look.total);
-            let read = target.partition.as_ref().map_err(Refusal::clone).and_then(|partition| {
+            let read = target.readable().and_then(|partition| {
                 let (answer, cold) = read_one(partition, &target.asked, left, has_memory && look.total == 0)?;
                 look.cold.extend(cold.then(|| ColdTarget {
                     place: (at, target_at),
@@ -349,7 +354,7 @@ pub(super) fn units(bytes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use forebay_disk::{AppendData, Log, LogOptions, RealFiles};
+    use forebay_cluster::{AppendData, Log, LogOptions, RealFiles};
     use forebay_log::record::RecordChunk;
     use forebay_log::{Millis, TopicConfig};
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_disk::Partition;
+use forebay_cluster::Partition;
 use forebay_log::Offset;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};

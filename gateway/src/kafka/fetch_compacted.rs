@@ -1,7 +1,7 @@
 //! Reads a log that was compacted as clients expect it: without the batches that compaction has emptied.
 
 use bytes::Bytes;
-use forebay_disk::{Fetched, Partition};
+use forebay_cluster::{Fetched, Partition};
 use forebay_log::record::{BatchHeader, Batches};
 use forebay_log::{Offset, ReadError};
 

@@ -1,16 +1,17 @@
-//! FindCoordinator (10), v0-6: which node coordinates a group: this one.
+//! FindCoordinator (10), v0-6: which node coordinates a group.
 //!
 //! Transactions are not served; their coordinator is refused. librdkafka takes the presence of this API as the sign
 //! that a broker understands LZ4.
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use kafka_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
-use kafka_protocol::messages::{ApiKey, BrokerId};
 use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
 use super::api::Api;
+use super::brokers::{Broker, Brokers, NOBODY};
 use super::errors::Refusal;
 use super::guard::{Field, INT8, Kind, Struct};
 use super::session::Session;
@@ -42,10 +43,14 @@ pub(crate) fn handle(
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let (host, port) = (StrBytes::from_string(shared.door.advertised.0.clone()), i32::from(shared.door.advertised.1));
-    let here = BrokerId(shared.node_id());
+    let log = &shared.door.log;
+    let brokers = Brokers::of(log);
+    let coordinator = || {
+        let node = shared.groups.coordinator(log).and_then(|id| brokers.find(id));
+        node.ok_or_else(|| Refusal::from(ResponseError::CoordinatorNotAvailable))
+    };
     let find = |key: &str| match request.key_type {
-        GROUP => session.group(Operation::Describe, key).map_err(Refusal::from),
+        GROUP => session.group(Operation::Describe, key).map_err(Refusal::from).and_then(|()| coordinator()),
         _ => {
             let why = "transactions are not served";
             Err(Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, why))
@@ -54,22 +59,22 @@ pub(crate) fn handle(
     if version < 4 {
         let response = FindCoordinatorResponse::default();
         return match find(&request.key) {
-            Ok(()) => response.with_node_id(here).with_host(host).with_port(port),
+            Ok(Broker { id, host, port }) => response.with_node_id(id).with_host(host).with_port(port),
             Err(Refusal { code, message }) => response
                 .with_error_code(code)
                 .with_error_message(message.map(StrBytes::from_string))
-                .with_node_id(BrokerId(-1))
+                .with_node_id(NOBODY)
                 .with_port(-1),
         };
     }
     let coordinators = request.coordinator_keys.iter().map(|key| {
         let coordinator = Coordinator::default().with_key(key.clone());
         match find(key) {
-            Ok(()) => coordinator.with_node_id(here).with_host(host.clone()).with_port(port),
+            Ok(Broker { id, host, port }) => coordinator.with_node_id(id).with_host(host).with_port(port),
             Err(Refusal { code, message }) => coordinator
                 .with_error_code(code)
                 .with_error_message(message.map(StrBytes::from_string))
-                .with_node_id(BrokerId(-1))
+                .with_node_id(NOBODY)
                 .with_port(-1),
         }
     });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use forebay_log::TopicConfig;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use forebay_disk::{Partition, Watermarks};
+use forebay_cluster::{Partition, Watermarks};
 use forebay_log::record::Batches;
-use forebay_log::{Epoch, Millis, ReadError};
+use forebay_log::{Millis, ReadError};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest};
@@ -19,6 +19,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT8, INT32, INT64, Kind, Struct};
+use super::leadership::check_leader;
 use super::session::Session;
 use super::topics::partition;
 use crate::security::acl::Operation;
@@ -99,7 +100,7 @@ pub(crate) async fn handle(
 }
 
 async fn find(shared: &Shared, partition: &Arc<Partition>, asked: &ListOffsetsPartition) -> Result<Found, Refusal> {
-    check_epoch(asked.current_leader_epoch, partition.leader_epoch())?;
+    check_leader(partition, asked.current_leader_epoch)?;
     if let Some(why) = partition.unopened() {
         return Err(ReadError::Offline(why).into());
     }
@@ -116,16 +117,6 @@ async fn find(shared: &Shared, partition: &Arc<Partition>, asked: &ListOffsetsPa
             Ok(found.map_or(NONE, |(offset, timestamp)| (offset.0, timestamp.0)))
         }
         _ => Err(ResponseError::UnsupportedVersion.into()),
-    }
-}
-
-/// The client's idea of the leader epoch must be ours (KIP-320); -1 is no idea.
-pub(crate) fn check_epoch(asked: i32, ours: Epoch) -> Result<(), Refusal> {
-    match asked {
-        -1 => Ok(()),
-        epoch if epoch < ours.0 => Err(ResponseError::FencedLeaderEpoch.into()),
-        epoch if epoch > ours.0 => Err(ResponseError::UnknownLeaderEpoch.into()),
-        _ => Ok(()),
     }
 }
 

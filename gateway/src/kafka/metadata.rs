@@ -1,18 +1,19 @@
-//! Metadata (3), v0-13: the node, its topics and their partitions; makes unknown topics when the client allows it.
+//! Metadata (3), v0-13: the nodes, the topics and their partitions; makes unknown topics when the client allows it.
 
 use std::sync::Arc;
 
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use kafka_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use kafka_protocol::messages::{ApiKey, BrokerId};
 use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
 use super::api::Api;
+use super::brokers::Brokers;
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, Kind, Struct, UUID};
 use super::session::Session;
@@ -47,8 +48,6 @@ pub(crate) async fn handle(
     request: MetadataRequest,
 ) -> MetadataResponse {
     let door = &shared.door;
-    let node = BrokerId(shared.node_id());
-    let (host, port) = &door.advertised;
     let (of_cluster, of_topics) =
         (request.include_cluster_authorized_operations, request.include_topic_authorized_operations);
     let mut topics = match request.topics {
@@ -68,15 +67,14 @@ pub(crate) async fn handle(
         let name = topic.name.as_ref().map_or("", |name| name.as_str());
         topic.topic_authorized_operations = session.authorized_operations(ResourceType::Topic, name);
     }
+    let up = Brokers::of(&door.log);
+    let brokers = up.all().map(|broker| {
+        MetadataResponseBroker::default().with_node_id(broker.id).with_host(broker.host).with_port(broker.port)
+    });
     let response = MetadataResponse::default()
-        .with_brokers(vec![
-            MetadataResponseBroker::default()
-                .with_node_id(node)
-                .with_host(StrBytes::from_string(host.clone()))
-                .with_port(i32::from(*port)),
-        ])
+        .with_brokers(brokers.collect())
         .with_cluster_id(Some(StrBytes::from_string(door.log.cluster_id())))
-        .with_controller_id(node)
+        .with_controller_id(up.controller)
         .with_topics(topics);
     if of_cluster { response.with_cluster_authorized_operations(session.operations_on_cluster()) } else { response }
 }
@@ -124,14 +122,17 @@ async fn one_topic(
 }
 
 fn describe(shared: &Shared, topic: &Arc<Topic>) -> MetadataResponseTopic {
-    let node = BrokerId(shared.node_id());
+    let brokers = Brokers::of(&shared.door.log);
     let partitions = topic.partitions.iter().map(|partition| {
+        let lies = brokers.whereabouts(partition);
         MetadataResponsePartition::default()
+            .with_error_code(lies.error)
             .with_partition_index(i32::try_from(partition.index()).unwrap_or(i32::MAX))
-            .with_leader_id(node)
+            .with_leader_id(lies.leader)
             .with_leader_epoch(partition.leader_epoch().0)
-            .with_replica_nodes(vec![node])
-            .with_isr_nodes(vec![node])
+            .with_replica_nodes(lies.replicas)
+            .with_isr_nodes(lies.isr)
+            .with_offline_replicas(lies.offline)
     });
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))

@@ -7,6 +7,7 @@ mod alter_user_scram_credentials;
 mod api;
 mod api_versions;
 mod authentication;
+mod brokers;
 mod connection;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
@@ -40,6 +41,7 @@ mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
+mod leadership;
 mod leave_group;
 mod limits;
 mod list_groups;
@@ -66,7 +68,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -99,8 +101,6 @@ pub struct KafkaDoor {
     pub security: Arc<Security>,
     /// Where the door speaks TLS; replaced on SIGHUP.
     pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
-    /// What Metadata tells clients to connect to.
-    pub advertised: (String, u16),
     /// Connections at once.
     pub max_connections: usize,
     pub groups: Arc<Groups>,
@@ -141,7 +141,7 @@ impl Shared {
     }
 
     fn node_id(&self) -> i32 {
-        i32::try_from(self.door.config.node.id).unwrap_or(i32::MAX)
+        self.door.log.node_id().0
     }
 }
 

@@ -1,6 +1,6 @@
 //! OffsetForLeaderEpoch (23), v2-4: where a leader epoch ended, so that a consumer notices a truncated log (KIP-101, KIP-320).
 
-use forebay_disk::Partition;
+use forebay_cluster::Partition;
 use forebay_log::{Epoch, Offset, ReadError};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
@@ -15,7 +15,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::guard::{Field, INT32, Kind, Struct};
-use super::list_offsets::check_epoch;
+use super::leadership::check_leader;
 use super::session::Session;
 use super::topics::partition;
 use crate::security::acl::Operation;
@@ -72,8 +72,8 @@ pub(crate) fn handle(
 }
 
 fn end_of(partition: &Partition, asked: &OffsetForLeaderPartition) -> Result<(Epoch, Offset), Refusal> {
+    check_leader(partition, asked.current_leader_epoch)?;
     let ours = partition.leader_epoch();
-    check_epoch(asked.current_leader_epoch, ours)?;
     if let Some(why) = partition.unopened() {
         return Err(ReadError::Offline(why).into());
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Appended, Partition, Ticket, Topic};
+use forebay_cluster::{AppendData, Appended, Partition, Ticket, Topic};
 use forebay_log::limits::BATCH_HEADER_BYTES;
 use forebay_log::record::{BatchHeader, BatchProblem, Compression, Retained, recompress};
 use forebay_log::topic::CompressionType;
@@ -24,6 +24,7 @@ use super::api::Api;
 use super::dispatch::Caller;
 use super::errors::Refusal;
 use super::guard::{Field, INT16, INT32, Kind, Struct, UUID};
+use super::leadership::{ANY_EPOCH, check_leader};
 use super::limits::MAX_PRODUCE_WAIT;
 use super::quotas::{Limited, millis};
 use super::session::Session;
@@ -158,6 +159,8 @@ async fn append(
     rules: &Rules,
 ) -> Result<(Ticket, Arc<Partition>), Refusal> {
     let partition = partition(topic, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    // The client shall go to the leader itself.
+    check_leader(partition, ANY_EPOCH)?;
     let records = records.unwrap_or_default();
     check_batch(&records, rules.version)?;
     let records = recompressed(topic, rules.default_codec, records)?;

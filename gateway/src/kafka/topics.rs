@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use forebay_disk::{Log, LogError, Partition, Topic};
+use forebay_cluster::{Log, LogError, Partition, Topic};
 use forebay_log::topic::check_topic_name;
 pub(crate) use forebay_log::topic::is_internal;
 use kafka_protocol::ResponseError;

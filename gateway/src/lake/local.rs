@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use forebay_disk::{Partition, Topic};
+use forebay_cluster::{Partition, Topic};
 use forebay_log::{Offset, ReadError};
 use forebay_tiering::offload::{LocalLog, Segment};
 use forebay_tiering::parquet::{SegmentSource, SourceError, Stretch};

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_disk::{Log, Topic};
+use forebay_cluster::{Log, Topic};
 use forebay_log::Offset;
 use forebay_tiering::manifest::{self, Entry, FormatError, State, TopicEntry};
 use forebay_tiering::offload::{Change, ManifestStore};

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use forebay_disk::{Log, Topic};
+use forebay_cluster::{Log, Topic};
 use forebay_log::topic::LakeFormat;
 use forebay_log::{Millis, Offset, ReadError};
 use forebay_tiering::manifest::{Entry, TopicEntry};

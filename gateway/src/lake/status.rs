@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use forebay_log::Offset;
 use forebay_log::topic::LakeFormat;
 use forebay_tiering::manifest::{Entry, State};

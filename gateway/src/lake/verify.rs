@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use forebay_disk::{Partition, Topic};
+use forebay_cluster::{Partition, Topic};
 use forebay_log::record::{Batches, RecordReader};
 use forebay_log::{Offset, ReadError};
 use forebay_tiering::manifest::{Entry, Lost, State};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use forebay_disk::Topic;
+use forebay_cluster::Topic;
 use forebay_log::topic::LakeFormat;
 use forebay_log::{Millis, Offset};
 use forebay_tiering::offload::{Driver, LocalLog, ManifestStore, Parts, Policy};

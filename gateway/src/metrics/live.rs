@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use serde::Serialize;
 
 use super::Metrics;

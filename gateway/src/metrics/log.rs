@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use forebay_disk::{Log, LogStats, Partition};
+use forebay_cluster::{Log, LogStats, Partition};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;

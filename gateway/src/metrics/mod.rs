@@ -13,7 +13,7 @@ mod quantile;
 
 use std::sync::Arc;
 
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use forebay_disk::{Log, LogError};
+use forebay_cluster::{Log, LogError};
 use forebay_log::partition::believable;
 use forebay_log::{AppendError, Millis, Offset};
 use futures_util::StreamExt;

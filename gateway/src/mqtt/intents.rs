@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use forebay_log::record::{Batches, RecordReader};
 use forebay_log::{AppendError, Offset, ReadError};
 use tracing::{error, info, warn};

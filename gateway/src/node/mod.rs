@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use forebay_disk::{Files, Log, LogOptions, RealFiles};
+use forebay_cluster::{Files, Log, LogOptions, RealFiles};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -198,10 +198,10 @@ impl Node {
                     "passwords of Kafka clients cross the network unencrypted; use SASL_SSL, or SCRAM alone"
                 );
             }
-            let advertised = (config.node.advertised_host.clone(), address.port());
+            log.advertise(config.node.advertised_host.clone(), address.port());
             let max_connections = shares.kafka;
             let (security, tls) = (security.clone(), kafka_tls.clone());
-            let door = KafkaDoor { log, reader, config, metrics, security, tls, advertised, max_connections, groups };
+            let door = KafkaDoor { log, reader, config, metrics, security, tls, max_connections, groups };
             doors.spawn(kafka::serve(Arc::new(door), listener, doors_end));
         }
         tokio::spawn(topics::keep(gateway.log.clone(), gateway.config.clone(), gateway.shutdown.clone()));

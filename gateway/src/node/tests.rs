@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_disk::AppendData;
+use forebay_cluster::AppendData;
 use forebay_log::record::RecordChunk;
 use forebay_log::{Millis, Offset};
 

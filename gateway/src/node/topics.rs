@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use forebay_disk::{Log, LogError, NewTopic};
+use forebay_cluster::{Log, LogError, NewTopic};
 use forebay_log::TopicConfig;
 use tokio_util::sync::CancellationToken;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use forebay_disk::{Log, LogError};
+use forebay_cluster::{Log, LogError};
 use forebay_log::AppendError;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use forebay_disk::{Log, LogError};
+use forebay_cluster::{Log, LogError};
 use forebay_log::AppendError;
 use tokio::sync::OnceCell;
 

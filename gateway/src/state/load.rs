@@ -1,7 +1,7 @@
 //! Loads the live set of a state topic from its log: what is damaged there is passed over, loudly, and what is whole holds.
 
 use bytes::Bytes;
-use forebay_disk::{LogError, Partition};
+use forebay_cluster::{LogError, Partition};
 use forebay_log::record::{BatchHeader, BatchProblem, Batches, RecordReader};
 use forebay_log::{Offset, ReadError};
 

@@ -14,7 +14,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use forebay_disk::{Log, LogError, Partition, Topic};
+use forebay_cluster::{Log, LogError, Partition, Topic};
 use forebay_log::{AppendError, TopicConfig};
 use tokio::sync::{mpsc, oneshot};
 

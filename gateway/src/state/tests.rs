@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Log, LogError, LogOptions, RealFiles};
+use forebay_cluster::{AppendData, Log, LogError, LogOptions, RealFiles};
 use forebay_log::Millis;
 use forebay_log::record::RecordChunk;
 use tempfile::TempDir;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Partition, Ticket};
+use forebay_cluster::{AppendData, Partition, Ticket};
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Millis, Offset};
 use tokio::sync::{mpsc, oneshot};

@@ -137,8 +137,11 @@ impl Engine {
     }
 
     fn handle(&mut self, now: Millis, key: PartitionKey, event: Event<Token>) {
-        if let Some(driver) = self.partitions.get_mut(&key) {
-            driver.machine.handle(now, event, &mut driver.effects);
+        let Some(driver) = self.partitions.get_mut(&key) else { return };
+        let changes_role = matches!(event, Event::Lead(_) | Event::Follow(..));
+        driver.machine.handle(now, event, &mut driver.effects);
+        if changes_role {
+            driver.store.shared().publish(&driver.machine);
         }
     }
 

@@ -68,7 +68,10 @@ pub(crate) fn read_full(file: &dyn File, position: u64, buffer: &mut [u8]) -> io
 }
 
 /// `size` bytes from `position` on, less only at the file's end, into memory that nothing clears before.
-pub(crate) fn read_bytes(file: &dyn File, position: u64, size: usize) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// IO errors.
+pub fn read_bytes(file: &dyn File, position: u64, size: usize) -> io::Result<Vec<u8>> {
     let mut buffer = Vec::with_capacity(size);
     while buffer.len() < size {
         match file.read_into(position + buffer.len() as u64, &mut buffer) {
@@ -83,7 +86,10 @@ pub(crate) fn read_bytes(file: &dyn File, position: u64, size: usize) -> io::Res
 }
 
 /// The whole of a small file; `None` when there is no such file.
-pub(crate) fn read_file(files: &dyn Files, path: &Path) -> io::Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// IO errors.
+pub fn read_file(files: &dyn Files, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match files.open(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -94,7 +100,10 @@ pub(crate) fn read_file(files: &dyn Files, path: &Path) -> io::Result<Option<Vec
 }
 
 /// Replaces a small file by new content so that a crash leaves the old or the new, whole.
-pub(crate) fn replace_file(files: &dyn Files, path: &Path, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// IO errors; the old content is still there, unless only syncing the directory failed.
+pub fn replace_file(files: &dyn Files, path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("tmp");
     let file = files.open(&new, true)?;
     file.set_len(0)?;

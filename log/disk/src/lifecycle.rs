@@ -192,6 +192,7 @@ impl Inner {
         change(&mut topics);
         self.topics.store(Arc::new(topics));
         self.changed.send_modify(|version| *version += 1);
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|listener| listener());
     }
 
     pub(crate) fn check_running(&self) -> Result<(), LogError> {

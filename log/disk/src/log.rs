@@ -72,6 +72,9 @@ impl LogError {
 /// All topics by name.
 pub(crate) type Topics = BTreeMap<String, Arc<Topic>>;
 
+/// Called when topics have changed.
+pub(crate) type Listener = Box<dyn Fn() + Send + Sync>;
+
 /// The log of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct Log {
@@ -89,6 +92,7 @@ pub(crate) struct Inner {
     pub(crate) unopened: Arc<UnopenedList>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) changed: watch::Sender<u64>,
+    pub(crate) listeners: Mutex<Vec<Listener>>,
     pub(crate) outbox: Outbox,
     proposals: Mutex<Option<mpsc::UnboundedReceiver<IsrProposal>>>,
     pub(crate) next_key: AtomicU64,
@@ -230,6 +234,12 @@ impl Log {
         self.inner.changed.subscribe()
     }
 
+    /// Has `listener` called whenever a topic was made, altered or deleted, before the one who did that goes on. It must not
+    /// change topics itself.
+    pub fn on_topics_changed(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.inner.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    }
+
     /// The changes of in-sync replicas that the controller is to be asked for; for the first who asks.
     pub fn isr_proposals(&self) -> Option<mpsc::UnboundedReceiver<IsrProposal>> {
         self.inner.proposals.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -295,6 +305,7 @@ impl Inner {
             unopened: Arc::new(UnopenedList::new(clock)),
             stats,
             changed,
+            listeners: Mutex::default(),
             outbox,
             proposals: Mutex::new(Some(proposals)),
             next_key: AtomicU64::new(0),

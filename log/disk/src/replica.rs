@@ -1,11 +1,14 @@
 //! A partition as a replica: it is told to lead or to follow, takes its leader's batches, and gives its own to followers.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use forebay_log::partition::{
-    Copied, Event, Follower, IsrChange, LeaderMarks, Leadership, Truncation, Watermarks, check_copy,
+    Copied, Event, Follower, IsrChange, LeaderMarks, Leadership, Starts, Truncation, Watermarks, check_copy,
 };
 use forebay_log::{AppendError, Epoch, Incarnation, NodeId, Offset, PartitionEpoch, ReadError};
 use tokio::sync::oneshot;
@@ -26,6 +29,19 @@ pub struct IsrProposal {
 /// Is told when a partition's watermarks move. Called on the partition's shard: it must not wait.
 pub trait Observer: Send + Sync {
     fn moved(&self, topic: &str, partition: u32, marks: &Watermarks);
+}
+
+/// Completes when the leader's batches are durable here. Fails when they do not follow on the log, the epoch is another by now, or
+/// the disk fails.
+pub struct Copying {
+    kept: oneshot::Receiver<Result<(), AppendError>>,
+}
+
+impl Future for Copying {
+    type Output = Result<(), AppendError>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.kept).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+    }
 }
 
 impl Partition {
@@ -83,19 +99,28 @@ impl Partition {
         answer.await.map_err(|_| AppendError::Closed)
     }
 
-    /// Takes batches of the leader of `epoch`, which begin at `from`; durable on return. Without batches it takes the marks alone.
+    /// Hands batches of the leader of `epoch`, which begin at `from`, to the partition's shard; without batches the marks alone.
+    /// Those handed over one after the other keep their order.
     ///
     /// # Errors
-    /// They are damaged or do not follow on the log, the epoch is another by now, or the disk fails.
+    /// They are damaged, or the log shuts down.
     pub async fn copy(
         &self,
         epoch: Epoch,
         from: Offset,
         batches: Bytes,
         marks: LeaderMarks,
-    ) -> Result<(), AppendError> {
+    ) -> Result<Copying, AppendError> {
         check_copy(&batches, from)?;
-        control(&self.mailbox, self.key, |token| Event::Copy(Copied { epoch, batches, marks, token })).await
+        let (reply, kept) = oneshot::channel();
+        let token = Token::Control(reply);
+        self.tell(Event::Copy(Copied { epoch, batches, marks, token })).await?;
+        Ok(Copying { kept })
+    }
+
+    /// Where the log starts, here and in the cold tier.
+    pub fn starts(&self) -> Arc<Starts> {
+        self.shared.starts.load_full()
     }
 
     /// Cuts the log back to where it agrees with the leader's, or begins it anew; durable on return.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use crate::files::{Files, read_file};
+use crate::files::{Files, read_file, replace_file};
 
 const CHECKSUM: &str = "crc32c ";
 
@@ -31,11 +31,19 @@ pub(crate) fn unseal<'a>(heading: &str, bytes: &'a [u8]) -> Result<&'a str, &'st
     if first == heading { Ok(body) } else { Err("written by another version") }
 }
 
+/// Replaces a sealed file, so that a crash leaves the old or the new one.
+///
+/// # Errors
+/// IO errors.
+pub fn replace_sealed(files: &dyn Files, path: &Path, heading: &str, body: &str) -> io::Result<()> {
+    replace_file(files, path, seal(heading, body).as_bytes())
+}
+
 /// Reads and unseals a file; `None` when there is none.
 ///
 /// # Errors
 /// IO errors; `InvalidData` when the content is not what was sealed.
-pub(crate) fn read_sealed(files: &dyn Files, path: &Path, heading: &str) -> io::Result<Option<String>> {
+pub fn read_sealed(files: &dyn Files, path: &Path, heading: &str) -> io::Result<Option<String>> {
     let Some(bytes) = read_file(files, path)? else { return Ok(None) };
     match unseal(heading, &bytes) {
         Ok(body) => Ok(Some(body.to_owned())),

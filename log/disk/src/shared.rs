@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use forebay_log::Offset;
-use forebay_log::partition::{ClosedSegment, EpochCache, IsrChange, Watermarks};
+use forebay_log::partition::{ClosedSegment, EpochCache, IsrChange, Starts, Watermarks};
 use forebay_log::topic::is_internal;
 use tokio::sync::{mpsc, watch};
 
@@ -29,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) closed: ArcSwap<Vec<ClosedSegment>>,
     pub(crate) epoch: AtomicI32,
     pub(crate) epochs: ArcSwap<EpochCache>,
+    pub(crate) starts: ArcSwap<Starts>,
     pub(crate) local_bytes: AtomicU64,
     /// Below which offset the log is compacted.
     pub(crate) compacted: AtomicI64,
@@ -58,6 +59,7 @@ impl Shared {
             closed: ArcSwap::default(),
             epoch: AtomicI32::new(0),
             epochs: ArcSwap::default(),
+            starts: ArcSwap::default(),
             local_bytes: AtomicU64::new(0),
             compacted: AtomicI64::new(0),
             offline: ArcSwapOption::empty(),
@@ -76,6 +78,9 @@ impl Shared {
         self.leading.store(machine.leads(), Ordering::Release);
         if **self.epochs.load() != *machine.epochs() {
             self.epochs.store(Arc::new(machine.epochs().clone()));
+        }
+        if **self.starts.load() != *machine.starts() {
+            self.starts.store(Arc::new(machine.starts().clone()));
         }
         self.compacted.store(machine.compacted_to().0, Ordering::Release);
         self.local_bytes.store(machine.local_bytes(), Ordering::Release);

@@ -260,3 +260,67 @@ impl Image {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::record::LevelRange;
+    use crate::units::Incarnation;
+
+    fn with_topic() -> Image {
+        let mut image = Image::default();
+        let id = Uuid::from_u128(1);
+        image.apply(&Record::ClusterCreated { id, level: Level(1), nodes: vec![NodeId(1)] });
+        image.apply(&Record::TopicCreated { id, name: "t".to_owned(), config: BTreeMap::new() });
+        image.apply(&Record::Partition { topic: id, index: 0, state: PartitionState::default() });
+        image
+    }
+
+    #[test]
+    fn a_new_process_is_fenced_and_registered_at_its_record() {
+        let mut image = with_topic();
+        image.apply(&Record::NodeUnfenced { id: NodeId(1) });
+        image.apply(&Record::NodeRegistered {
+            id: NodeId(1),
+            incarnation: Incarnation(1),
+            directory: Uuid::nil(),
+            addresses: BTreeMap::from([("mqtt".to_owned(), "a:1".to_owned())]),
+            rack: None,
+            levels: LevelRange::OURS,
+        });
+        let node = image.node(NodeId(1)).unwrap();
+        assert!(!node.is_active());
+        assert_eq!(node.registration.as_ref().unwrap().since, image.version());
+        assert_eq!((node.address("mqtt"), node.address("kafka")), (Some("a:1"), None));
+    }
+
+    #[test]
+    fn what_is_not_there_stays_away() {
+        let before = with_topic();
+        let (id, state) = (Uuid::from_u128(2), PartitionState::default());
+        for record in [
+            Record::NodeUnfenced { id: NodeId(2) },
+            Record::NodeRemoved { id: NodeId(2) },
+            Record::TopicConfigChanged { id, config: BTreeMap::new() },
+            Record::TopicDeleted { id },
+            Record::TopicCreated { id, name: "t".to_owned(), config: BTreeMap::new() },
+            Record::Partition { topic: id, index: 0, state: state.clone() },
+            Record::Partition { topic: Uuid::from_u128(1), index: 2, state },
+            Record::Setting { namespace: "users".to_owned(), key: "a".to_owned(), value: None },
+        ] {
+            let mut after = before.clone();
+            after.apply(&record);
+            assert_eq!(after, Image { version: before.version.next(), ..before.clone() }, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_clone_shares_what_does_not_change() {
+        let before = with_topic();
+        let mut after = before.clone();
+        after.apply(&Record::TopicCreated { id: Uuid::from_u128(2), name: "u".to_owned(), config: BTreeMap::new() });
+        let topic = |image: &Image| std::ptr::from_ref::<Topic>(image.topic(Uuid::from_u128(1)).unwrap());
+        assert_eq!(topic(&before), topic(&after));
+        assert_eq!((before.topics().len(), after.topics().len()), (1, 2));
+    }
+}

@@ -1,4 +1,5 @@
-//! The cluster's metadata: the records that change it, the image that they make, and the controller that decides on them.
+//! The cluster's metadata: the records that change it, the image that they make, and the controller that decides on
+//! them.
 //!
 //! Every node has the [`Image`]; it changes by [`Record`]s alone, in one order for all. Only the [`controller`] makes
 //! records. What it decides together is one batch, and applies as a whole or not at all.

@@ -1,7 +1,8 @@
-//! Where the replicas of new partitions go: leaders and replicas spread evenly, each partition over as many racks as it can.
+//! Where the replicas of new partitions go: leaders and replicas spread evenly, each partition over as many racks as it
+//! can.
 //!
-//! Round robin as Kafka's: what counts is how much of this topic a node has, not how much of all, so that a topic that is
-//! made after a node has come does not lie on that node alone.
+//! Round robin as Kafka's: what counts is how much of this topic a node has, not how much of all, so that a topic that
+//! is made after a node has come does not lie on that node alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +29,8 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Places `count` new partitions of a topic that has the partitions `existing` so far: the replicas of each, its preferred
-/// leader first. The seed says where the round begins. None when there are fewer candidates than replicas.
+/// Places `count` new partitions of a topic that has the partitions `existing` so far: the replicas of each, its
+/// preferred leader first. The seed says where the round begins. None when there are fewer candidates than replicas.
 #[must_use]
 pub fn place(
     candidates: &[Candidate<'_>],
@@ -44,7 +45,9 @@ pub fn place(
     let round = alternate(candidates);
     let mut leads = vec![0usize; round.len()];
     let mut has = vec![0usize; round.len()];
-    let mut together = BTreeMap::new();
+    // How often a leader has had a follower already: its followers are to differ, so that all share its load when it is
+    // gone.
+    let mut together: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     let position: BTreeMap<NodeId, usize> = round.iter().enumerate().map(|(n, node)| (node.id, n)).collect();
     for replicas in existing {
         for (n, id) in replicas.iter().enumerate() {
@@ -54,12 +57,9 @@ pub fn place(
         }
     }
     let start = usize::try_from(seed % round.len() as u64).unwrap_or_default();
+    let turn = |at: usize| (at + round.len() - start) % round.len();
     let mut placed = Vec::new();
-    for partition in 0..count as usize {
-        // From where on equals are taken in turn; a round later it begins one further, so that the followers of one leader
-        // are not always the same.
-        let from = start + partition + partition / round.len();
-        let turn = |at: usize| (at + round.len() - from % round.len()) % round.len();
+    for _ in 0..count {
         let leader = (0..round.len()).min_by_key(|at| (leads[*at], has[*at], turn(*at)))?;
         leads[leader] += 1;
         has[leader] += 1;
@@ -67,7 +67,7 @@ pub fn place(
         let mut sites = BTreeSet::from([round[leader].site()]);
         while chosen.len() < replication_factor {
             let next = (0..round.len()).filter(|at| !chosen.contains(at)).min_by_key(|at| {
-                let pairs = together.get(&(leader, *at)).copied().unwrap_or(0usize);
+                let pairs = together.get(&(leader, *at)).copied().unwrap_or_default();
                 (sites.contains(&round[*at].site()), has[*at], pairs, turn(*at))
             })?;
             has[next] += 1;

@@ -1,7 +1,7 @@
 //! The records that change the cluster's metadata, and from which level on each kind may be written.
 //!
-//! A record's form never changes: fields may be added with a default, and new kinds with a level of their own, so that a
-//! release that does not know them meets none while it is in the cluster.
+//! A record's form never changes: fields may be added with a default, and new kinds with a level of their own, so that
+//! a release that does not know them meets none while it is in the cluster.
 
 use std::collections::BTreeMap;
 

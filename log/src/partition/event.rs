@@ -162,7 +162,6 @@ pub enum Outcome {
 
 /// What the driver is to do.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "few at a time, and most are the largest: a box each would cost more")]
 pub enum Effect<T> {
     /// Make this durable, then hand `then` back.
     Persist(Persist<T>),

@@ -46,7 +46,7 @@ pub struct Truncation {
 }
 
 /// What a log that begins anew is told of what lies before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Anew {
     pub starts: Starts,
     pub epochs: EpochCache,

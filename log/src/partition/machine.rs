@@ -202,6 +202,12 @@ impl<T> Partition<T> {
         closed.iter().filter(|s| s.end_offset <= self.high_watermark).map(Segment::closed).collect()
     }
 
+    /// Where the log starts, here and in the cold tier.
+    #[must_use]
+    pub fn starts(&self) -> &Starts {
+        &self.starts
+    }
+
     /// Below which offset the log is compacted.
     #[must_use]
     pub fn compacted_to(&self) -> Offset {

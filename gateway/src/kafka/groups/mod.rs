@@ -10,11 +10,11 @@ mod topics;
 
 use std::sync::Arc;
 
-use forebay_disk::Log;
-use forebay_log::Millis;
+use forebay_cluster::Log;
 use forebay_log::group::classic::{Join, Joined, Leaver, MemberRecord, Sync, Synced};
 use forebay_log::group::consumer::{Beat, Catalog, Heartbeat, MemberView};
 use forebay_log::group::{GroupError, Limits, Name};
+use forebay_log::{Millis, NodeId};
 use kafka_protocol::ResponseError;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
@@ -139,9 +139,20 @@ impl Groups {
         self.begun.initialized() || log.topic(TOPIC).is_some()
     }
 
+    /// The node that coordinates the groups: it leads the partition that keeps them. Before there is one it is this node, which
+    /// makes it with the first use.
+    pub(crate) fn coordinator(&self, log: &Log) -> Option<NodeId> {
+        log.topic(TOPIC).map_or(Some(log.node_id()), |topic| topic.partitions.first()?.leader())
+    }
+
+    fn is_here(&self, log: &Log) -> bool {
+        self.coordinator(log) == Some(log.node_id())
+    }
+
     /// Takes the groups up that there were before a restart, so that the sessions of members that are gone run out.
     pub(crate) async fn resume(&self, log: &Log) {
         if self.is_used(log)
+            && self.is_here(log)
             && let Err(refusal) = self.begun(log).await
         {
             tracing::warn!(
@@ -152,6 +163,9 @@ impl Groups {
     }
 
     async fn begun(&self, log: &Log) -> Result<&Begun, Refusal> {
+        if !self.is_here(log) {
+            return Err(ResponseError::NotCoordinator.into());
+        }
         let begin = async || {
             let state = StateTopic::open(log, TOPIC).await?;
             // From an older offset a group reads records again, as after any crash of its own.
@@ -163,7 +177,7 @@ impl Groups {
             Ok(Begun { state, commands })
         };
         let begun = self.begun.get_or_try_init(begin).await;
-        begun.map_err(|error: forebay_disk::LogError| unavailable(error.to_string()))
+        begun.map_err(|error: forebay_cluster::LogError| unavailable(error.to_string()))
     }
 
     async fn send(&self, log: &Log, command: Command) -> Result<(), Refusal> {

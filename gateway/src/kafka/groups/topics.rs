@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use forebay_log::group::Name;
 use forebay_log::group::consumer::{Catalog, Shape, TopicId};
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_disk::{Log, LogError};
+use forebay_cluster::{Log, LogError};
 use forebay_log::AppendError;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;

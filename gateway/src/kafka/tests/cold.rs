@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Log, LogOptions, RealFiles};
+use forebay_cluster::{AppendData, Log, LogOptions, RealFiles};
 use forebay_log::record::RecordChunk;
 use forebay_log::{Millis, Offset, TopicConfig};
 use kafka_protocol::ResponseError;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_cluster::{Log, LogOptions, RealFiles};
 use forebay_disk::sim::{Faults, SimFiles};
-use forebay_disk::{Log, LogOptions, RealFiles};
 use forebay_log::Millis;
 use forebay_log::TopicConfig;
 use forebay_log::group::classic::{Join, Leaver};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use forebay_disk::{Log, LogOptions, RealFiles};
+use forebay_cluster::{Log, LogOptions, RealFiles};
 use forebay_log::record::{BatchBuilder, Batches, Compression, RecordReader};
 use forebay_log::{Epoch, Millis, Offset};
 use kafka_protocol::ResponseError;

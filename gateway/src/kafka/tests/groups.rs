@@ -1,7 +1,7 @@
 //! Consumer groups over a real log: members, their assignments and offsets, and what is left of them after a restart.
 
 use bytes::Bytes;
-use forebay_disk::{Log, LogOptions, RealFiles};
+use forebay_cluster::{Log, LogOptions, RealFiles};
 use forebay_log::Millis;
 use forebay_log::group::classic::{Join, Joined, Leaver, Sync};
 use forebay_log::group::{GroupError, Name};

@@ -10,6 +10,7 @@ mod door;
 mod fuzz;
 mod fuzz_admin;
 mod groups;
+mod leadership;
 mod login;
 mod offsets;
 mod quotas;
@@ -18,7 +19,7 @@ mod secured;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use forebay_disk::Log;
+use forebay_cluster::Log;
 use tokio_util::sync::CancellationToken;
 
 use super::session::Session;
@@ -32,6 +33,7 @@ use crate::security::Security;
 fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
     let config = Arc::new(Config::load(&Sources::default()).unwrap());
     let metrics = Arc::new(Metrics::new());
+    log.advertise(address.ip().to_string(), address.port());
     Arc::new(KafkaDoor {
         reader,
         groups: Arc::new(Groups::new(metrics.clone(), config.kafka.groups)),
@@ -40,7 +42,6 @@ fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
         tls: None,
         log,
         config,
-        advertised: (address.ip().to_string(), address.port()),
         max_connections: MAX_CONNECTIONS,
     })
 }

@@ -1,6 +1,6 @@
 //! Committed offsets of groups that nobody uses any more do not pile up.
 
-use forebay_disk::{Log, LogOptions, RealFiles};
+use forebay_cluster::{Log, LogOptions, RealFiles};
 use forebay_log::Millis;
 
 use super::super::Shared;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use forebay_disk::{Log, LogError, LogOptions, RealFiles};
+use forebay_cluster::{Log, LogError, LogOptions, RealFiles};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Request, StrBytes};
 use tokio::io::AsyncWriteExt;
@@ -78,6 +78,7 @@ impl Secured {
         security.start().await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         self.address = listener.local_addr().unwrap();
+        log.advertise(self.address.ip().to_string(), self.address.port());
         let door = KafkaDoor {
             log: log.clone(),
             reader: Reader::new(None),
@@ -86,7 +87,6 @@ impl Secured {
             security: Arc::clone(&security),
             tls: crate::node::tls::load(&config).unwrap().kafka.map(|tls| Arc::new(ArcSwap::from_pointee(tls))),
             config,
-            advertised: (self.address.ip().to_string(), self.address.port()),
             max_connections: MAX_CONNECTIONS,
         };
         let shutdown = CancellationToken::new();

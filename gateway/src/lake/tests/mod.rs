@@ -8,7 +8,7 @@ pub(crate) mod store;
 use std::path::Path as FsPath;
 use std::time::{Duration, Instant};
 
-use forebay_disk::{AppendData, LogOptions, RealFiles};
+use forebay_cluster::{AppendData, LogOptions, RealFiles};
 use forebay_log::TopicConfig;
 use forebay_log::record::{Batches, RecordChunk, RecordReader};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use forebay_disk::{Chain, Ticket};
+use forebay_cluster::{Chain, Ticket};
 use forebay_log::{AppendError, Millis};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use forebay_disk::{Log, Partition};
+use forebay_cluster::{Log, Partition};
 use forebay_log::Offset;
 use forebay_log::record::Record;
 use tokio_util::sync::CancellationToken;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use forebay_disk::AppendData;
+use forebay_cluster::AppendData;
 use forebay_log::record::RecordChunk;
 use tokio::io::{duplex, split};
 

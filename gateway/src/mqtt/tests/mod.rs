@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_cluster::{Files, Log, LogOptions};
 use forebay_disk::sim::{Faults, HookedFiles, SimFiles, Step};
-use forebay_disk::{Files, Log, LogOptions};
 use forebay_log::record::{Batches, Record, RecordReader};
 use forebay_log::{Millis, Offset, TopicConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

@@ -56,10 +56,6 @@ impl<'a> Change<'a> {
     /// The partition's new state; `None` when it is the same.
     pub(super) fn build(self, image: &Image) -> Option<PartitionState> {
         let Change { before, wanted: mut state, elect } = self;
-        if state.isr.is_empty() {
-            // Never without one who has everything: the last ones in sync stay so while they are away.
-            state.isr.clone_from(&before.isr);
-        }
         keep_the_best_in_sync(&mut state.isr, image);
         end_reassignment(&mut state);
         state.leader = choose_leader(&state, elect, image);
@@ -74,8 +70,8 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Fenced replicas leave the in-sync ones as long as one stays that is not; those about to end as well. If none is there
-/// all of them stay, since each has every acknowledged record.
+/// Fenced replicas leave the in-sync ones as long as one stays that is not; those about to end as well. If none is
+/// there all of them stay, since each has every acknowledged record.
 fn keep_the_best_in_sync(isr: &mut Vec<NodeId>, image: &Image) {
     for least in [Standing::Draining, Standing::Stopping] {
         if isr.iter().any(|id| standing(image, *id) >= least) {
@@ -180,6 +176,16 @@ mod tests {
         assert_eq!((&after.replicas, &after.isr, after.leader), (&ids(&[1]), &ids(&[1]), Some(NodeId(1))));
         assert!(!after.is_reassigning());
         assert_eq!((after.leader_epoch.0, after.partition_epoch.0), (1, 1));
+    }
+
+    #[test]
+    fn among_equals_the_leader_stays() {
+        let mut image = image();
+        for id in [1, 2] {
+            image.apply(&Record::NodeDraining { id: NodeId(id), draining: true });
+        }
+        let state = state(&[1, 2], &[1, 2], Some(2));
+        assert_eq!(Change::electing(&state, Elect::Best).build(&image), None);
     }
 
     #[test]

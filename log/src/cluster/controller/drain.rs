@@ -50,8 +50,8 @@ impl Controller {
         moves
     }
 
-    /// The partition's replicas with others in the places of those being drained: in racks that it is not in yet, if there
-    /// are any, and where the fewest replicas are. None when there is no place.
+    /// The partition's replicas with others in the places of those being drained: in racks that it is not in yet, if
+    /// there are any, and where the fewest replicas are. None when there is no place.
     fn target(
         &self,
         state: &PartitionState,

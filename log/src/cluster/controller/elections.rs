@@ -57,8 +57,7 @@ impl Controller {
     /// Moves leaderships to their preferred leaders, a bounded number of them.
     pub(super) fn balance(&mut self, now: Millis, records: &mut Vec<Record>) {
         let most = self.limits.leadership_moves;
-        let elsewhere =
-            |state: &PartitionState| state.leader.is_some() && state.leader.as_ref() != state.replicas.first();
+        let elsewhere = |state: &PartitionState| state.leader.as_ref() != state.replicas.first();
         let moved = self.change_partitions(most, |state| elsewhere(state).then_some(Elect::Preferred), records);
         let limits = &self.limits;
         self.balance_at = now.after(if moved == most { limits.move_interval } else { limits.balance_interval });

@@ -45,14 +45,13 @@ impl Controller {
         self.decide(Record::NodeUnfenced { id }, records);
         self.sessions.begin(id, now, applied);
         self.follow_nodes(&[id], records);
-        self.balance_soon(now);
         if self.drain_at.is_some() || self.image.node(id).is_some_and(|node| node.draining) {
             self.drain_at = Some(now);
         }
     }
 
-    /// A node that wants to end may do so when the others know that they lead what was its own: then no client is sent to
-    /// it any more.
+    /// A node that wants to end may do so when the others know that they lead what was its own: then no client is sent
+    /// to it any more.
     fn stopping(&mut self, id: NodeId, records: &mut Vec<Record>) -> HeartbeatReply {
         let may_shut_down = self.sessions.is_handed_over(id, self.image.version());
         if may_shut_down {
@@ -61,7 +60,8 @@ impl Controller {
         HeartbeatReply { fenced: may_shut_down, stopping: true, may_shut_down }
     }
 
-    /// Node `by` cannot reach a node, whose incarnation is checked. It is fenced unless it is heard of within a short time.
+    /// Node `by` cannot reach a node, whose incarnation is checked. It is fenced unless it is heard of within a short
+    /// time.
     pub(super) fn suspect(&mut self, now: Millis, id: NodeId, by: NodeId, records: &mut Vec<Record>) {
         if by == id || !self.image.is_active(by) {
             return;

@@ -1,11 +1,11 @@
 //! The controller: decides how the cluster's metadata changes, as a pure state machine.
 //!
 //! It runs where the metadata quorum's leader is. [`Controller::handle`] takes a request and the time and gives records
-//! and a reply; the records are applied to the controller's own image at once, so that the next decision rests on them. The
-//! driver commits the records of one or several calls as one batch, and answers only then. If a batch is not
+//! and a reply; the records are applied to the controller's own image at once, so that the next decision rests on them.
+//! The driver commits the records of one or several calls as one batch, and answers only then. If a batch is not
 //! committed, this controller is done for: a new one starts from the committed image.
 //!
-//! Who is alive is not in the records but here ([`sessions`]): a new controller gives every node a whole session.
+//! Who is alive is not in the records but here (`sessions`): a new controller gives every node a whole session.
 
 mod change;
 mod drain;
@@ -32,7 +32,7 @@ pub use request::{
 use self::change::{Change, Elect};
 use self::sessions::Sessions;
 use crate::cluster::image::Image;
-use crate::cluster::record::{PartitionState, Record};
+use crate::cluster::record::{LevelRange, PartitionState, Record};
 use crate::limits;
 use crate::units::{Millis, NodeId};
 
@@ -56,6 +56,8 @@ pub struct Limits {
     pub max_nodes: usize,
     pub max_partitions: usize,
     pub max_settings_bytes: usize,
+    /// What this release supports.
+    pub levels: LevelRange,
 }
 
 impl Default for Limits {
@@ -71,6 +73,7 @@ impl Default for Limits {
             max_nodes: limits::MAX_NODES,
             max_partitions: limits::MAX_CLUSTER_PARTITIONS,
             max_settings_bytes: limits::MAX_SETTINGS_BYTES,
+            levels: LevelRange::OURS,
         }
     }
 }
@@ -109,8 +112,8 @@ impl Controller {
         self.voters = voters;
     }
 
-    /// Decides on a request. The records are to be committed, in their order and with any that a reply of an earlier call
-    /// rests upon, before the reply is given.
+    /// Decides on a request. The records are to be committed, in their order and with any that a reply of an earlier
+    /// call rests upon, before the reply is given.
     ///
     /// # Errors
     /// Why the request changes nothing.
@@ -184,8 +187,8 @@ impl Controller {
         records.push(record);
     }
 
-    /// Takes up the partitions for which the selection says what leader to look for, and changes at most `most` of them where
-    /// there is something to change. Returns how many were changed.
+    /// Takes up the partitions for which the selection says what leader to look for, and changes at most `most` of them
+    /// where there is something to change. Returns how many were changed.
     fn change_partitions(
         &mut self,
         most: usize,

@@ -36,8 +36,8 @@ impl Controller {
         Ok(Reply::Reassigned { partitions: partitions.collect() })
     }
 
-    /// Begins to move the partition to other replicas, or changes where it moves to. What an earlier reassignment brought and
-    /// this one does not want leaves at once.
+    /// Begins to move the partition to other replicas, or changes where it moves to. What an earlier reassignment
+    /// brought and this one does not want leaves at once.
     pub(super) fn reassign(
         &mut self,
         topic: Uuid,

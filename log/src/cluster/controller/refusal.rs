@@ -1,4 +1,5 @@
-//! Why the controller refuses: what, why, and what to do. Each is one of Kafka's error codes, where Kafka has the request.
+//! Why the controller refuses: what, why, and what to do. Each is one of Kafka's error codes, where Kafka has the
+//! request.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,33 +18,37 @@ pub enum Refusal {
     #[error("a cluster needs 1 to {most} nodes with different ids that are not negative")]
     InvalidNodes { most: usize },
     #[error(
-        "node {id} belongs to cluster {theirs}, this is cluster {ours}: correct its [cluster] peers, or start it with an \
-         empty data directory to join this one"
+        "node {id} belongs to cluster {theirs}, this is cluster {ours}: correct its [cluster] peers, or start it \
+         with an empty data directory to join this one"
     )]
     WrongCluster { id: NodeId, ours: Uuid, theirs: Uuid },
     #[error(
-        "node {id} is not in the cluster: admit it with `forebay cluster add {id}` on one of the nodes, or correct its node.id"
+        "node {id} is not in the cluster: admit it with `forebay cluster add {id}` on one of the nodes, or correct \
+         its node.id"
     )]
     UnknownNode { id: NodeId },
     #[error("node {id} has not registered, or has been removed since: it has to register")]
     NotRegistered { id: NodeId },
     #[error(
-        "node {id} has registered with incarnation {known}, this is {got}: another process of it has started since, or two \
-         nodes have this id; a new process has to register with a higher one"
+        "node {id} has registered with incarnation {known}, this is {got}: another process of it has started since, \
+         or two nodes have this id; a new process has to register with a higher one"
     )]
     StaleIncarnation { id: NodeId, known: Incarnation, got: Incarnation },
     #[error(
-        "node {id} came with data directory {got}, its replicas and votes are in {known}: start it with that directory; if \
-         it is lost, take the node out with `forebay cluster drain {id}` and `remove {id}` and add it again"
+        "node {id} came with data directory {got}, its replicas and votes are in {known}: start it with that \
+         directory; if it is lost, take the node out with `forebay cluster drain {id}` and `remove {id}` and add it \
+         again"
     )]
     OtherDirectory { id: NodeId, known: Uuid, got: Uuid },
     #[error(
-        "node {id} supports levels {} to {}, the cluster runs at level {level}: start it with a release that supports it",
+        "node {id} supports levels {} to {}, the cluster runs at level {level}: start it with a release that \
+         supports it",
         .levels.least, .levels.most
     )]
     UnsupportedLevel { id: NodeId, level: Level, levels: LevelRange },
     #[error(
-        "the registration of node {id} is too long: a name, address or rack has at most {most} bytes, 16 addresses at most"
+        "the registration of node {id} is too long: a name, address or rack has at most {most} bytes, 16 addresses \
+         at most"
     )]
     InvalidRegistration { id: NodeId, most: usize },
 
@@ -60,8 +65,8 @@ pub enum Refusal {
     #[error("{count} partitions are not possible: {why}")]
     InvalidPartitions { count: u64, why: String },
     #[error(
-        "replication factor {wanted} is not possible: {available} nodes can take replicas; start more nodes, end a drain, or \
-         ask for a lower one"
+        "replication factor {wanted} is not possible: {available} nodes can take replicas; start more nodes, end a \
+         drain, or ask for a lower one"
     )]
     InvalidReplicationFactor { wanted: u16, available: usize },
     #[error("these replicas are not possible: {why}")]
@@ -99,8 +104,8 @@ pub enum Refusal {
     #[error("the cluster has {most} nodes, which is the most")]
     TooManyNodes { most: usize },
     #[error(
-        "node {id} cannot be drained: partition {topic}-{index} has {replicas} replicas, {left} other nodes are left to hold \
-         them; add a node first, or reassign the partition to fewer replicas"
+        "node {id} cannot be drained: partition {topic}-{index} has {replicas} replicas, {left} other nodes are \
+         left to hold them; add a node first, or reassign the partition to fewer replicas"
     )]
     NotEnoughNodes { id: NodeId, topic: String, index: u32, replicas: usize, left: usize },
     #[error("node {id} has {replicas} replicas still: move them with `forebay cluster drain {id}` first")]

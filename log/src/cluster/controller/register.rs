@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use super::request::{Register, Reply};
 use crate::cluster::invariants::all_differ;
 use crate::cluster::node::Liveness;
-use crate::cluster::record::{LevelRange, Record};
+use crate::cluster::record::Record;
 use crate::limits::{MAX_NODE_ADDRESSES, MAX_NODE_TEXT_BYTES};
 use crate::units::{Incarnation, Level, NodeId};
 
@@ -26,7 +26,7 @@ impl Controller {
             return Err(Refusal::InvalidNodes { most });
         }
         // The level goes up as soon as all have registered: until then nobody knows what the others support.
-        self.decide(Record::ClusterCreated { id, level: LevelRange::OURS.least, nodes }, records);
+        self.decide(Record::ClusterCreated { id, level: self.limits.levels.least, nodes }, records);
         Ok(Reply::Done)
     }
 
@@ -79,15 +79,11 @@ impl Controller {
 
     /// Raises the cluster's level to what every node supports, once every node has said what it does.
     pub(super) fn raise_level(&mut self, records: &mut Vec<Record>) {
-        let mut level = LevelRange::OURS.most;
-        for (_, node) in self.image.nodes() {
-            let Some(registration) = &node.registration else { return };
-            level = level.min(registration.levels.most);
-        }
-        let supported = |level: Level| {
-            self.image.nodes().all(|(_, node)| node.registration.as_ref().is_some_and(|r| r.levels.supports(level)))
-        };
-        if level > self.image.level() && supported(level) {
+        let levels = || self.image.nodes().map(|(_, node)| node.registration.as_ref().map(|node| node.levels));
+        // Who has not registered yet supports nothing.
+        let common = levels().map(|levels| levels.map_or(Level(0), |levels| levels.most)).min();
+        let level = common.unwrap_or_default().min(self.limits.levels.most);
+        if level > self.image.level() && levels().flatten().all(|levels| levels.supports(level)) {
             self.decide(Record::LevelFinalised { level }, records);
         }
     }

@@ -62,8 +62,8 @@ impl Sessions {
         }
     }
 
-    /// Whether every other node knows that the node's leaderships are with others. The first call says that they are so in
-    /// `version`.
+    /// Whether every other node knows that the node's leaderships are with others. The first call says that they are so
+    /// in `version`.
     pub(super) fn is_handed_over(&mut self, id: NodeId, version: MetadataVersion) -> bool {
         let Some(session) = self.0.get_mut(&id) else { return true };
         let version = *session.handed_over.get_or_insert(version);

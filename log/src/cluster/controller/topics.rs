@@ -147,7 +147,7 @@ impl Controller {
             return bad(format!("a partition has 1 to {MAX_REPLICAS} replicas, not {}", replicas.len()));
         }
         if !all_differ(replicas) {
-            return bad(format!("a node is there twice in {replicas:?}"));
+            return bad(format!("a node is there twice in {}", list(replicas)));
         }
         for id in replicas {
             match self.image.node(*id) {
@@ -167,7 +167,7 @@ impl Controller {
             return bad(format!("one partition has {factor} replicas, another {}", replicas.len()));
         }
         if !replicas.iter().any(|id| self.image.is_active(*id)) {
-            return bad(format!("none of the nodes {replicas:?} is running"));
+            return bad(format!("none of the nodes {} is running", list(replicas)));
         }
         Ok(())
     }
@@ -187,4 +187,8 @@ fn check_config(name: &str, config: &BTreeMap<String, String>) -> Result<(), Ref
     let bytes = config.iter().map(|(name, value)| name.len() + value.len()).sum();
     let most = MAX_TOPIC_CONFIG_BYTES;
     if bytes > most { Err(Refusal::ConfigTooLarge { name: name.to_owned(), bytes, most }) } else { Ok(()) }
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
 }

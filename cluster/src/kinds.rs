@@ -1,0 +1,18 @@
+//! The kinds of messages between nodes, and in which versions this release speaks them.
+
+use crate::link::Kinds;
+
+/// A message of the controller quorum.
+pub const QUORUM: u16 = 1;
+/// A request to the controller.
+pub const CONTROLLER: u16 = 2;
+/// A follower asks for what comes next.
+pub const PULL: u16 = 3;
+/// A follower tells what it has durably; one-way.
+pub const ENDS: u16 = 4;
+
+/// What this release speaks.
+#[must_use]
+pub fn spoken() -> Kinds {
+    Kinds::new([(QUORUM, 1, 1), (CONTROLLER, 1, 1), (PULL, 1, 1), (ENDS, 1, 1)])
+}

@@ -1,0 +1,314 @@
+//! One node of a cluster: its part of the quorum and of the replication, over its links to the others.
+
+mod assign;
+mod identity;
+mod in_sync;
+mod presence;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use forebay_disk::{Files, Log};
+use forebay_log::cluster::controller::{Limits, Register};
+use forebay_log::cluster::{LevelRange, Reply, Request};
+use forebay_log::{Incarnation, NodeId};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::controller::{Active, AskError, Client, limits::QUEUE};
+use crate::kinds;
+use crate::link::{self, Admission, Counters, Identity, Links, Local, Refusal, RefusalCode, Server};
+use crate::metadata::{Metadata, MetadataMachine};
+use crate::quorum::{self, Quorum, QuorumError};
+use crate::replication::{Feeder, Fetchers, Replicas};
+use assign::Assigner;
+pub use presence::Standing;
+use service::{NodeService, QuorumLinks};
+
+/// How a node takes part in its cluster.
+pub struct Options {
+    pub node: NodeId,
+    /// The first quorum, with the addresses of its cluster listeners; just this node for a cluster of one. A node that is not among
+    /// them asks these to let it in.
+    pub voters: BTreeMap<NodeId, String>,
+    /// Where others and clients reach this node, by the listener's name.
+    pub addresses: BTreeMap<String, String>,
+    pub rack: Option<String>,
+    /// Where other nodes connect; a cluster of one needs none.
+    pub listener: Option<TcpListener>,
+    pub server_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    pub client_tls: Option<Arc<ArcSwap<rustls::ClientConfig>>>,
+    pub links: link::Options,
+    pub timings: quorum::Timings,
+    pub controller: Limits,
+    /// Bytes a second for followers that are not in sync; `None` is no limit.
+    pub catch_up_rate: Option<u64>,
+    /// The id of the cluster, if this node is the one to make it.
+    pub new_cluster: Uuid,
+}
+
+impl Options {
+    /// Defaults for a cluster of one.
+    #[must_use]
+    pub fn alone(node: NodeId) -> Options {
+        Options {
+            node,
+            voters: BTreeMap::from([(node, String::new())]),
+            addresses: BTreeMap::new(),
+            rack: None,
+            listener: None,
+            server_tls: None,
+            client_tls: None,
+            links: link::Options::default(),
+            timings: quorum::Timings::default(),
+            controller: Limits::default(),
+            catch_up_rate: None,
+            new_cluster: Uuid::new_v4(),
+        }
+    }
+}
+
+/// Why a node does not take part.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the node's identity: {0}")]
+    Identity(std::io::Error),
+    #[error("the controller quorum: {0}")]
+    Quorum(#[from] QuorumError),
+}
+
+/// A node's part of its cluster. Clones share it; it ends with [`Cluster::shutdown`] or the last clone.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+    _tasks: Arc<Vec<AbortOnDropHandle<()>>>,
+}
+
+pub(crate) struct Inner {
+    node: NodeId,
+    incarnation: Incarnation,
+    log: Log,
+    links: Arc<Links>,
+    quorum: Quorum,
+    client: Client,
+    feeder: Arc<Feeder>,
+    metadata: watch::Receiver<Metadata>,
+    applied: watch::Receiver<u64>,
+    standing: watch::Receiver<Standing>,
+    stopping: watch::Sender<bool>,
+    shutdown: CancellationToken,
+}
+
+impl Inner {
+    async fn ask(&self, request: Request, timeout: Duration) -> Result<Reply, AskError> {
+        self.client.ask(request, timeout).await
+    }
+}
+
+impl Cluster {
+    /// Starts this node's part. The log must have been opened without leading by itself (`LogOptions::alone` off). A cluster of one
+    /// is complete when this returns, apart from its registration; others go on to find each other.
+    ///
+    /// # Errors
+    /// What is stored of the quorum or of this node's identity cannot be read or written.
+    pub async fn start(options: Options, files: Arc<dyn Files>, log: Log) -> Result<Cluster, StartError> {
+        let Options { node, voters, addresses, rack, listener, server_tls, client_tls, .. } = options;
+        let own_files = Arc::clone(&files);
+        let begun = tokio::task::spawn_blocking(move || identity::begin(own_files.as_ref())).await;
+        let identity::Identity { directory, incarnation } =
+            begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
+        let (machine, metadata) = MetadataMachine::new();
+        let me = Identity { cluster_id: String::new(), node: node.0, incarnation: incarnation.0, directory };
+        let local = Local::new(me, kinds::spoken());
+        let admission = admission(metadata.clone(), voters.keys().copied().collect());
+        let links = Links::new(Arc::clone(&local), client_tls, Arc::clone(&admission), options.links.clone());
+        let links = Arc::new(links);
+        for (id, address) in voters.iter().filter(|(id, _)| **id != node) {
+            links.set_peer(id.0, address);
+        }
+        let shutdown = CancellationToken::new();
+        let service = Arc::new(NodeService::default());
+        let mut tasks = Vec::new();
+        let mut run = |task: AbortOnDropHandle<()>| tasks.push(task);
+        // Before the quorum: its other voters may wait for this one.
+        if let Some(listener) = listener {
+            let server = Server {
+                local: Arc::clone(&local),
+                tls: server_tls,
+                service: Arc::clone(&service) as _,
+                admission,
+                options: options.links,
+            };
+            run(spawn(server.serve(listener, shutdown.clone())));
+        }
+        let raft_voters = if voters.contains_key(&node) { raft_ids(&voters) } else { BTreeMap::new() };
+        let quorum_options =
+            quorum::Options { timings: options.timings, ..quorum::Options::new(raft_id(node), raft_voters) };
+        let transport = Arc::new(QuorumLinks(Arc::clone(&links)));
+        let quorum = Quorum::open(quorum_options, files, Box::new(machine), transport).await?;
+
+        let (requests, asked) = mpsc::channel(QUEUE);
+        let client = Client { node, quorum: quorum.clone(), requests, links: Arc::clone(&links) };
+        let replicas = Arc::new(Replicas::default());
+        let feeder = Feeder::new(Arc::clone(&replicas), options.catch_up_rate);
+        let fetchers = Fetchers::new(Arc::clone(&links), Arc::clone(&replicas), incarnation.0 << 48);
+        let (applied_to, applied) = watch::channel(0);
+        let (stands, standing) = watch::channel(Standing::default());
+        let assigner = Assigner::new(node, log.clone(), replicas, Arc::clone(&feeder), fetchers, applied_to);
+        let proposals = log.isr_proposals();
+        let inner = Arc::new(Inner {
+            node,
+            incarnation,
+            log,
+            links,
+            quorum: quorum.clone(),
+            client,
+            feeder,
+            metadata: metadata.clone(),
+            applied: applied.clone(),
+            standing,
+            stopping: watch::channel(false).0,
+            shutdown,
+        });
+        // Once: this is the only place.
+        let _ = service.inner.set(Arc::downgrade(&inner));
+        let active = Active {
+            node,
+            quorum,
+            metadata: metadata.clone(),
+            requests: asked,
+            limits: options.controller,
+            new_cluster: options.new_cluster,
+            started: Instant::now(),
+        };
+        let levels = LevelRange::OURS;
+        let register = Register { id: node, incarnation, directory, addresses, rack, levels, cluster: None };
+        run(spawn(active.run()));
+        run(spawn(assigner.run(metadata.clone())));
+        run(spawn(presence::run(Arc::clone(&inner), register, applied, stands)));
+        run(spawn(presence::watch_peers(Arc::clone(&inner))));
+        run(spawn(name_cluster(local, metadata)));
+        if let Some(proposals) = proposals {
+            run(spawn(in_sync::run(Arc::clone(&inner), proposals)));
+        }
+        Ok(Cluster { inner, _tasks: Arc::new(tasks) })
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// The cluster's metadata, and when it changes.
+    #[must_use]
+    pub fn metadata(&self) -> watch::Receiver<Metadata> {
+        self.inner.metadata.clone()
+    }
+
+    /// Up to which version of the metadata this node has taken its part.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.inner.applied.clone()
+    }
+
+    /// What this node is to the cluster.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.inner.standing.clone()
+    }
+
+    /// Asks the controller, wherever it is. A request may be decided twice when its first answer was lost.
+    ///
+    /// # Errors
+    /// A refusal, or no controller in time.
+    pub async fn ask(&self, request: Request, timeout: Duration) -> Result<Reply, AskError> {
+        self.inner.ask(request, timeout).await
+    }
+
+    /// What this node knows of the quorum.
+    #[must_use]
+    pub fn quorum(&self) -> quorum::Status {
+        self.inner.quorum.status()
+    }
+
+    /// Why the quorum has stopped on this node, once it has.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<QuorumError>> {
+        self.inner.quorum.failure()
+    }
+
+    /// Counters of the links.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.inner.links.local().counters
+    }
+
+    /// Gives this node's leaderships to others first, within `patience` (controlled shutdown), then ends its part.
+    pub async fn shutdown(&self, patience: Duration) {
+        self.inner.stopping.send_replace(true);
+        let mut standing = self.inner.standing.clone();
+        let handed_over = standing.wait_for(|standing| standing.may_shut_down || !standing.registered);
+        let _ = tokio::time::timeout(patience, handed_over).await;
+        self.inner.shutdown.cancel();
+        self.inner.quorum.shutdown().await;
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// Who may talk to this node: the nodes of its cluster, with the data directories that they registered with.
+fn admission(metadata: watch::Receiver<Metadata>, voters: Vec<NodeId>) -> Arc<dyn Admission> {
+    Arc::new(move |peer: &Identity| {
+        let id = NodeId(peer.node);
+        let known = metadata.borrow();
+        if known.image.cluster().is_none() {
+            return Ok(());
+        }
+        let Some(node) = known.image.node(id) else {
+            if voters.contains(&id) {
+                return Ok(());
+            }
+            let text = format!("node {id} is not in the cluster: admit it with `forebay cluster add {id}`");
+            return Err(Refusal::new(RefusalCode::NotAdmitted, text));
+        };
+        match &node.registration {
+            Some(registration) if registration.directory != peer.directory => {
+                let text = format!(
+                    "node {id} came with data directory {}, its replicas and votes are in {}: start it with that one; if \
+                     it is lost, take the node out of the cluster and add it again",
+                    peer.directory, registration.directory
+                );
+                Err(Refusal::new(RefusalCode::WrongDirectory, text))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Tells the links which cluster this is, as soon as that is known.
+async fn name_cluster(local: Arc<Local>, mut metadata: watch::Receiver<Metadata>) {
+    if let Ok(known) = metadata.wait_for(|metadata| metadata.image.cluster().is_some()).await
+        && let Some(id) = known.image.cluster()
+    {
+        local.set_cluster_id(&id.to_string());
+    }
+}
+
+fn raft_id(node: NodeId) -> u64 {
+    u64::try_from(node.0).unwrap_or(u64::MAX)
+}
+
+fn raft_ids(voters: &BTreeMap<NodeId, String>) -> BTreeMap<u64, String> {
+    voters.iter().map(|(id, address)| (raft_id(*id), address.clone())).collect()
+}

@@ -1,0 +1,149 @@
+//! Tells the controller that this node is there, and which nodes are not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_log::cluster::controller::{HeartbeatReply, Register};
+use forebay_log::cluster::{Refusal, Reply, Request};
+use forebay_log::limits::HEARTBEAT_INTERVAL_MS;
+use forebay_log::{Incarnation, MetadataVersion, NodeId};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::Inner;
+use crate::controller::AskError;
+use crate::link::{PeerState, Reports};
+
+const INTERVAL: Duration = Duration::from_millis(HEARTBEAT_INTERVAL_MS.unsigned_abs());
+/// How long one heartbeat or registration looks for the controller.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What this node is to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// It has registered with its current incarnation.
+    pub registered: bool,
+    /// It may lead and be in sync.
+    pub active: bool,
+    /// It wanted to end, and may.
+    pub may_shut_down: bool,
+}
+
+/// Registers, then says that this node is there, until it ends.
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    register: Register,
+    applied: watch::Receiver<u64>,
+    standing: watch::Sender<Standing>,
+) {
+    let reports = Reports::default();
+    loop {
+        let now = *standing.borrow();
+        let done = if now.registered {
+            beat(&inner, &applied, &standing).await
+        } else {
+            let cluster = inner.metadata.borrow().image.cluster();
+            let request = Request::Register(Register { cluster, ..register.clone() });
+            inner.ask(request, PATIENCE).await.map(|_| {
+                info!(node = inner.node.0, incarnation = register.incarnation.0, "registered with the controller");
+                standing.send_modify(|standing| standing.registered = true);
+            })
+        };
+        match done {
+            Ok(()) => {}
+            Err(AskError::Refused(Refusal::NotRegistered { .. })) => {
+                standing.send_modify(|standing| *standing = Standing::default());
+                continue;
+            }
+            Err(error) => {
+                if let Some(suppressed) = reports.admit(&error.to_string()) {
+                    if matches!(error, AskError::Refused(_)) {
+                        error!(%error, suppressed, "the controller does not take this node");
+                    } else {
+                        warn!(%error, suppressed, "this node is not known to be there");
+                    }
+                }
+            }
+        }
+        // Once it is active, and until then as soon as it has caught up.
+        let pause = if standing.borrow().active { INTERVAL } else { Duration::from_millis(20) };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn beat(
+    inner: &Inner,
+    applied: &watch::Receiver<u64>,
+    standing: &watch::Sender<Standing>,
+) -> Result<(), AskError> {
+    let (id, incarnation) = (inner.node, inner.incarnation);
+    let applied = MetadataVersion(*applied.borrow());
+    let wants_shutdown = *inner.stopping.borrow();
+    let request = Request::Heartbeat { id, incarnation, applied, wants_shutdown };
+    let reply = inner.ask(request, PATIENCE).await?;
+    if let Reply::Heartbeat(HeartbeatReply { fenced, stopping, may_shut_down }) = reply {
+        standing.send_if_modified(|standing| {
+            let now = Standing { registered: true, active: !fenced && !stopping, may_shut_down };
+            let changed = *standing != now;
+            *standing = now;
+            changed
+        });
+    }
+    Ok(())
+}
+
+/// Follows the nodes of the cluster: dials them, and tells the controller at once when one's process is gone.
+pub(super) async fn watch_peers(inner: Arc<Inner>) {
+    let mut metadata = inner.metadata.clone();
+    let mut watched: BTreeMap<NodeId, tokio_util::task::AbortOnDropHandle<()>> = BTreeMap::new();
+    loop {
+        {
+            let image = metadata.borrow_and_update().image.clone();
+            for (id, node) in image.nodes().filter(|(id, _)| *id != inner.node) {
+                if let Some(address) = node.address("cluster") {
+                    inner.links.set_peer(id.0, address);
+                    watched.entry(id).or_insert_with(|| {
+                        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(watch_peer(Arc::clone(&inner), id)))
+                    });
+                }
+            }
+            if image.cluster().is_some() {
+                let gone: Vec<NodeId> = watched.keys().copied().filter(|id| image.node(*id).is_none()).collect();
+                for id in gone {
+                    watched.remove(&id);
+                    inner.links.remove_peer(id.0);
+                }
+            }
+        }
+        if metadata.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_peer(inner: Arc<Inner>, id: NodeId) {
+    let Some(mut state) = inner.links.watch(id.0) else { return };
+    let mut last_up = None;
+    loop {
+        let now = state.borrow_and_update().clone();
+        match now {
+            PeerState::Up { incarnation } => last_up = Some(Incarnation(incarnation)),
+            PeerState::Down { refused: true, .. } => {
+                if let Some(incarnation) = last_up.take() {
+                    let leads = inner.quorum.leadership().borrow().leader;
+                    if leads.and_then(|leader| i32::try_from(leader).ok()) == Some(id.0) {
+                        inner.quorum.elect_now();
+                    }
+                    let suspect = Request::Suspect { id, incarnation, by: inner.node };
+                    // If nobody takes it, the node's session ends all the same.
+                    let _ = inner.ask(suspect, PATIENCE).await;
+                }
+            }
+            PeerState::Down { .. } | PeerState::Connecting => {}
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}

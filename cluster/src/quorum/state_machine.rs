@@ -1,0 +1,167 @@
+//! openraft's state machine over the quorum's [`Machine`], with its snapshots.
+
+use std::io::{self, Cursor};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use openraft::storage::RaftStateMachine;
+use openraft::{
+    AnyError, BasicNode, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder, Snapshot,
+    StorageIOError,
+};
+
+use super::machine::Machine;
+use super::raft::{Entry, LogId, Payload, SnapshotMeta, StorageError, StoredMembership, Types};
+use super::store::SnapshotFile;
+use super::transport::NodeId;
+
+/// The machine and how far it is. Clones share it.
+#[derive(Clone)]
+pub(super) struct StateMachine {
+    /// Locked for as long as a snapshot takes to make, only on threads that may block.
+    applied: Arc<Mutex<Applied>>,
+    file: SnapshotFile,
+}
+
+struct Applied {
+    machine: Box<dyn Machine>,
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl StateMachine {
+    /// Restores the machine from the last snapshot. Blocks.
+    ///
+    /// # Errors
+    /// IO errors; `InvalidData` when the snapshot is damaged or the machine refuses it.
+    pub(super) fn open(mut machine: Box<dyn Machine>, file: SnapshotFile) -> io::Result<StateMachine> {
+        let mut meta = SnapshotMeta::default();
+        if let Some((stored, state)) = file.read()? {
+            machine.restore(&state).map_err(refused)?;
+            meta = stored;
+        }
+        let applied = Applied { machine, last: meta.last_log_id, membership: meta.last_membership };
+        Ok(StateMachine { applied: Arc::new(Mutex::new(applied)), file })
+    }
+
+    /// The last entry that is applied.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).last
+    }
+
+    /// Runs `act` where blocking does no harm.
+    async fn with<T: Send + 'static>(
+        &self,
+        subject: ErrorSubject<NodeId>,
+        verb: ErrorVerb,
+        act: impl FnOnce(&StateMachine) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let shared = self.clone();
+        let done = tokio::task::spawn_blocking(move || act(&shared)).await.unwrap_or_else(|error| Err(error.into()));
+        done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
+    }
+
+    fn apply_all(&self, entries: Vec<Entry>) {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries {
+            applied.last = Some(entry.log_id);
+            match entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Normal(Payload(bytes)) => applied.machine.apply(entry.log_id.index, &bytes),
+                EntryPayload::Membership(members) => {
+                    applied.membership = StoredMembership::new(Some(entry.log_id), members);
+                }
+            }
+        }
+    }
+
+    fn take_snapshot(&self) -> io::Result<(SnapshotMeta, Vec<u8>)> {
+        let (last_log_id, last_membership, state) = {
+            let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+            (applied.last, applied.membership.clone(), applied.machine.snapshot())
+        };
+        let snapshot_id = snapshot_id(last_log_id, &state);
+        let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id };
+        self.file.write(&meta, &state)?;
+        Ok((meta, state))
+    }
+
+    fn install(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        if meta.snapshot_id != snapshot_id(meta.last_log_id, state) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot was damaged on its way here"));
+        }
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.machine.restore(state).map_err(refused)?;
+        self.file.write(meta, state)?;
+        applied.last = meta.last_log_id;
+        applied.membership = meta.last_membership.clone();
+        Ok(())
+    }
+}
+
+fn refused(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the state machine refused a snapshot: {what}"))
+}
+
+/// Names a snapshot by what it covers and its checksum, so that whoever receives it can check it.
+fn snapshot_id(last: Option<LogId>, state: &[u8]) -> String {
+    let (term, index) = last.map_or((0, 0), |last| (last.leader_id.term, last.index));
+    format!("{term}-{index}-{:08x}", crc32c::crc32c(state))
+}
+
+impl RaftSnapshotBuilder<Types> for StateMachine {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let (meta, state) =
+            self.with(ErrorSubject::Snapshot(None), ErrorVerb::Write, StateMachine::take_snapshot).await?;
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(state)) })
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotBuilder = StateMachine;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId>, openraft::StoredMembership<NodeId, BasicNode>), StorageError> {
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let answers = vec![(); entries.len()];
+        let apply = move |shared: &StateMachine| {
+            shared.apply_all(entries);
+            Ok(())
+        };
+        self.with(ErrorSubject::StateMachine, ErrorVerb::Write, apply).await?;
+        Ok(answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> StateMachine {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &openraft::SnapshotMeta<NodeId, BasicNode>,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        let meta = meta.clone();
+        let install = move |shared: &StateMachine| shared.install(&meta, snapshot.get_ref());
+        self.with(ErrorSubject::Snapshot(None), ErrorVerb::Write, install).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        let read = |shared: &StateMachine| shared.file.read();
+        let stored = self.with(ErrorSubject::Snapshot(None), ErrorVerb::Read, read).await?;
+        Ok(stored.map(|(meta, state)| Snapshot { meta, snapshot: Box::new(Cursor::new(state)) }))
+    }
+}

@@ -1,0 +1,30 @@
+//! What a node of the quorum keeps on disk: its journal of votes and entries, and its last snapshot.
+
+mod format;
+mod journal;
+mod memory;
+mod raft_log;
+mod recover;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub(super) use raft_log::LogStore;
+pub(super) use snapshot::SnapshotFile;
+
+use std::io;
+
+/// What to do about files that cannot be read.
+pub(super) const REMEDY: &str = "restore it from a backup; or, if the other voters are whole, take this node out of the \
+                                 quorum, delete its quorum folder and add it again";
+
+/// An error that says what was done to which file.
+pub(super) fn at(what: &str, path: &std::path::Path) -> impl FnOnce(io::Error) -> io::Error {
+    let what = format!("{what} {}", path.display());
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Damage: the content of a file is not what was written.
+pub(in crate::quorum) fn damage(path: &std::path::Path, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}; {REMEDY}", path.display()))
+}

@@ -1,0 +1,87 @@
+//! The snapshot's file: the whole state as of one entry, replaced as a whole.
+//!
+//! `snapshot`: magic 8 | version u32 | length of the head u32 | head (JSON) | state | CRC-32C u32 over all before it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut};
+use forebay_disk::Files;
+
+use super::{at, damage};
+use crate::quorum::limits;
+use crate::quorum::raft::SnapshotMeta;
+
+const MAGIC: &[u8; 8] = b"FBQSNAP\0";
+const VERSION: u32 = 1;
+const HEAD: usize = 8 + 4 + 4;
+const CRC: usize = 4;
+
+/// Where the snapshot is. Every method blocks.
+#[derive(Clone)]
+pub(in crate::quorum) struct SnapshotFile {
+    files: Arc<dyn Files>,
+    path: PathBuf,
+}
+
+impl SnapshotFile {
+    pub(in crate::quorum) fn new(files: Arc<dyn Files>, folder: &Path) -> SnapshotFile {
+        SnapshotFile { files, path: folder.join("snapshot") }
+    }
+
+    /// Replaces the snapshot; a crash leaves the old or the new one.
+    ///
+    /// # Errors
+    /// IO errors.
+    pub(in crate::quorum) fn write(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        let head = serde_json::to_vec(meta)?;
+        let mut bytes = Vec::with_capacity(HEAD + head.len() + state.len() + CRC);
+        bytes.put_slice(MAGIC);
+        bytes.put_u32_le(VERSION);
+        bytes.put_u32_le(u32::try_from(head.len()).map_err(io::Error::other)?);
+        bytes.put_slice(&head);
+        bytes.put_slice(state);
+        bytes.put_u32_le(crc32c::crc32c(&bytes));
+        let mut pauses = limits::WRITE_PAUSES.into_iter();
+        loop {
+            let replaced = forebay_disk::replace_file(self.files.as_ref(), &self.path, &bytes);
+            let Err(error) = replaced.map_err(at("writing", &self.path)) else { return Ok(()) };
+            let Some(pause) = pauses.next() else { return Err(error) };
+            tracing::warn!(%error, "the quorum's snapshot was not written; trying again");
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// The snapshot, if there is one.
+    ///
+    /// # Errors
+    /// IO errors; `InvalidData` when it is damaged.
+    pub(in crate::quorum) fn read(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>> {
+        let read = forebay_disk::read_file(self.files.as_ref(), &self.path).map_err(at("reading", &self.path))?;
+        let Some(mut bytes) = read else { return Ok(None) };
+        let (meta, from) = parse(&bytes).map_err(|what| damage(&self.path, &what))?;
+        bytes.truncate(bytes.len() - CRC);
+        Ok(Some((meta, bytes.split_off(from))))
+    }
+}
+
+/// The head, and where the state begins.
+fn parse(bytes: &[u8]) -> Result<(SnapshotMeta, usize), String> {
+    let (content, mut crc) = bytes.len().checked_sub(CRC).map(|at| bytes.split_at(at)).ok_or("it ends early")?;
+    if crc32c::crc32c(content) != crc.get_u32_le() {
+        return Err("checksum mismatch".to_owned());
+    }
+    let mut head = content.get(..HEAD).ok_or("it ends early")?;
+    if !head.starts_with(MAGIC) {
+        return Err("not a snapshot".to_owned());
+    }
+    head.advance(MAGIC.len());
+    let (version, len) = (head.get_u32_le(), head.get_u32_le());
+    if version != VERSION {
+        return Err(format!("is of version {version}; this release reads version {VERSION}"));
+    }
+    let from = usize::try_from(len).ok().and_then(|len| HEAD.checked_add(len)).ok_or("it ends early")?;
+    let meta = serde_json::from_slice(content.get(HEAD..from).ok_or("it ends early")?);
+    Ok((meta.map_err(|error| error.to_string())?, from))
+}

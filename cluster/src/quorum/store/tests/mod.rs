@@ -1,0 +1,29 @@
+//! Tests of the storage: openraft's own suite, faults of the disk, and damage.
+
+mod conformance;
+mod damage;
+mod faults;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use forebay_disk::Files;
+use openraft::EntryPayload;
+
+use super::LogStore;
+use crate::quorum::raft::{Entry, Payload, log_id};
+
+/// Opens the log with small files and without pauses.
+fn open(files: Arc<dyn Files>) -> std::io::Result<LogStore> {
+    let store = LogStore::open(files, Path::new("quorum"))?;
+    {
+        let mut journal = store.journal.lock().unwrap();
+        journal.file_bytes = 4096;
+        journal.pauses = &[];
+    }
+    Ok(store)
+}
+
+fn entry(term: u64, index: u64, payload: Vec<u8>) -> Entry {
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Payload::from(payload)) }
+}
