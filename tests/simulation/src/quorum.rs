@@ -66,7 +66,11 @@ impl World {
     /// Looks after the leadership of the quorum.
     pub(crate) fn quorum_tick(&mut self) {
         self.queue.at(self.now + 100, Event::Quorum);
-        let holds = self.quorum.leader.is_some_and(|leader| self.majority(leader));
+        let leads = |leader: usize| {
+            let active = self.nodes[leader].live.as_ref().and_then(|live| live.active.as_ref());
+            active.is_some_and(|active| active.term == self.quorum.term) && self.majority(leader)
+        };
+        let holds = self.quorum.leader.is_some_and(leads);
         if holds {
             self.quorum.lost_since = None;
             if self.random.chance(2) && !self.healing {

@@ -32,6 +32,11 @@ impl Truth {
         self.records.get(&partition)?.get(usize::try_from(offset.0).ok()?).map(|(_, value)| value)
     }
 
+    /// A replica is there anew.
+    pub(crate) fn begin(&mut self, place: usize, life: u64, partition: PartitionId) {
+        self.seen.remove(&(place, life, partition));
+    }
+
     #[must_use]
     pub fn acked_count(&self) -> usize {
         self.acked.values().map(BTreeMap::len).sum()

@@ -138,7 +138,9 @@ impl World {
                 }
             }
         }
+        let life = self.nodes[place].life;
         for id in fresh {
+            self.truth.begin(place, life, id);
             self.touched.insert(id, ());
             self.check_reader(place, id);
         }

@@ -31,7 +31,7 @@ impl Source for Parts<'_> {
             leads: handle.leads(),
             epoch: handle.leader_epoch(),
             marks: handle.watermarks(),
-            tiered: Offset::ZERO,
+            tiered: handle.starts().tiered,
             in_sync: state.is_some_and(|state| state.isr.contains(&follower)),
         })
     }
@@ -41,9 +41,8 @@ impl Source for Parts<'_> {
     }
 
     fn anew(&self, partition: PartitionId) -> Anew {
-        let start = self.live.partitions.get(&partition).map(|handle| handle.watermarks().local_start);
-        let starts = Starts { log_start: start.unwrap_or_default(), ..Starts::default() };
-        Anew { starts, epochs: self.epochs(partition) }
+        let starts = self.live.partitions.get(&partition).map(|handle| Starts::clone(&handle.starts()));
+        Anew { starts: starts.unwrap_or_default(), epochs: self.epochs(partition) }
     }
 
     fn read(&self, partition: PartitionId, from: Offset, max_bytes: usize) -> Result<Bytes, ReadError> {
@@ -73,7 +72,10 @@ impl World {
                     let bytes = batches.len();
                     self.spawn(place, async move {
                         let result = match handle {
-                            Some(handle) => handle.copy(epoch, from, batches, marks).await,
+                            Some(handle) => match handle.copy(epoch, from, batches, marks).await {
+                                Ok(copying) => copying.await,
+                                Err(error) => Err(error),
+                            },
                             None => Err(forebay_log::AppendError::Closed),
                         };
                         Done::Copied { leader, partition, epoch, bytes, result }
