@@ -138,7 +138,7 @@ impl World {
                 let (topic, index, replicas, is_reassigning) = partitions[self.draw(partitions.len())].clone();
                 let count = self.nodes.len();
                 let first = self.draw(count);
-                let size = if self.random.chance(800) { replicas.len() } else { 1 + self.draw(3) };
+                let size = if self.random.chance(800) { replicas.len() } else { 2 + self.draw(2) };
                 let target = (0..size.min(count)).map(|n| id_of((first + n) % count)).collect();
                 let target = if is_reassigning && self.random.chance(300) { None } else { Some(target) };
                 self.order(Request::AlterReassignments { partitions: vec![Reassign { topic, index, target }] });

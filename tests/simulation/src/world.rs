@@ -197,7 +197,7 @@ impl World {
 
     fn deliver(&mut self, from: Peer, to: Peer, life: u64, message: Message) {
         if self.network.is_cut(from, to) {
-            return;
+            return self.lost(from, to, &message);
         }
         if let Peer::Node(node) = to {
             if self.nodes[node].life != life || self.nodes[node].live.is_none() {
@@ -219,7 +219,7 @@ impl World {
 
     pub(crate) fn send(&mut self, from: Peer, to: Peer, message: Message) {
         if self.network.is_cut(from, to) {
-            return;
+            return self.lost(from, to, &message);
         }
         let life = match to {
             Peer::Node(node) => self.nodes[node].life,
@@ -228,8 +228,19 @@ impl World {
         if from == to {
             return self.queue.at(self.now, Event::Deliver { from, to, life, message });
         }
-        for at in self.network.arrivals(&mut self.random, self.now, (from, to), message.is_ordered()) {
+        let arrivals = self.network.arrivals(&mut self.random, self.now, (from, to), message.is_ordered());
+        if arrivals.is_empty() {
+            self.lost(from, to, &message);
+        }
+        for at in arrivals {
             self.queue.at(at, Event::Deliver { from, to, life, message: message.clone() });
+        }
+    }
+
+    /// A message does not arrive. One that nobody answers is lost with its connection only, and the pulls on that with it.
+    fn lost(&mut self, from: Peer, to: Peer, message: &Message) {
+        if let (Peer::Node(follower), Peer::Node(leader), Message::Ends { .. }) = (from, to, message) {
+            self.lose_pulls(follower, leader);
         }
     }
 

@@ -74,9 +74,6 @@ impl World {
         if marks.high_watermark > marks.log_end {
             return self.fail(format!("node {place} has {marks:?} in {partition:?}"));
         }
-        if self.topic_of(partition).is_none() {
-            return;
-        }
         let mut next = self.truth.seen.get(&(place, life, partition)).copied().unwrap_or(marks.local_start);
         if marks.high_watermark < next {
             return self.fail(format!("the high watermark of {partition:?} on node {place} went back from {next}: {marks:?}"));
@@ -169,9 +166,5 @@ impl World {
         if error.contains("are committed here") {
             self.fail(format!("node {place}: {error}"));
         }
-    }
-
-    pub(crate) fn topic_of(&self, partition: PartitionId) -> Option<String> {
-        self.quorum.image.topic(partition.topic).map(|topic| topic.name.clone())
     }
 }

@@ -75,8 +75,8 @@ pub struct Live {
 /// A session with a leader.
 pub(crate) struct Pulls {
     pub(crate) puller: Puller,
-    /// Pulls without an answer, by session and sequence, and until when they are waited for.
-    pub(crate) waiting: BTreeMap<(u64, u32), i64>,
+    /// Pulls without an answer, by session and sequence: until when they are waited for, and whether their connection is gone.
+    pub(crate) waiting: BTreeMap<(u64, u32), (i64, bool)>,
 }
 
 /// A follower's session with this node.

@@ -60,7 +60,7 @@ impl World {
             match effect {
                 Effect::Pull(pull) => {
                     if let Some(pulls) = live.pullers.get_mut(&leader) {
-                        pulls.waiting.insert((pull.session, pull.sequence), self.now + PULL_MS);
+                        pulls.waiting.insert((pull.session, pull.sequence), (self.now + PULL_MS, false));
                     }
                     self.send(Peer::Node(place), Peer::Node(leader), Message::Pull { incarnation, pull });
                 }
@@ -149,7 +149,7 @@ impl World {
             let Some(pulls) = self.live(place).and_then(|live| live.pullers.get_mut(&leader)) else { continue };
             let mut effects = Vec::new();
             let late: Vec<(u64, u32)> =
-                pulls.waiting.iter().filter(|(_, until)| **until <= now).map(|(pull, _)| *pull).collect();
+                pulls.waiting.iter().filter(|(_, (until, _))| *until <= now).map(|(pull, _)| *pull).collect();
             for pull in late {
                 pulls.waiting.remove(&pull);
                 pulls.puller.pulled(steady, pull.0, None, &mut effects);
@@ -160,13 +160,22 @@ impl World {
         self.answer_pulls(place);
     }
 
+    /// The connection to a leader is gone: pulls on it get no answer.
+    pub(crate) fn lose_pulls(&mut self, place: usize, leader: usize) {
+        let soon = self.now + 100;
+        let Some(pulls) = self.live(place).and_then(|live| live.pullers.get_mut(&leader)) else { return };
+        pulls.waiting.values_mut().for_each(|waits| *waits = (soon, true));
+    }
+
     /// The leader has answered.
     pub(crate) fn pulled(&mut self, place: usize, leader: usize, (session, sequence): (u64, u32), parts: Option<Vec<Part>>) {
         let steady = self.steady(place);
         let Some(pulls) = self.live(place).and_then(|live| live.pullers.get_mut(&leader)) else { return };
-        if pulls.waiting.remove(&(session, sequence)).is_none() {
+        let Some((_, is_lost)) = pulls.waiting.get(&(session, sequence)).copied() else { return };
+        if is_lost {
             return;
         }
+        pulls.waiting.remove(&(session, sequence));
         let mut effects = Vec::new();
         pulls.puller.pulled(steady, session, parts, &mut effects);
         self.pull_effects(place, leader, effects);
