@@ -98,6 +98,8 @@ pub(crate) struct Inner {
     pub(crate) next_key: AtomicU64,
     /// The one that changes topics holds this; blocking threads only.
     pub(crate) metadata: Mutex<Metadata>,
+    /// The recovery points as they are on the disk; held while they are written.
+    pub(crate) points: Arc<Mutex<Points>>,
     /// Taken by the shutdown.
     pub(crate) running: Mutex<Option<Running>>,
     /// A simulation steps the shards.
@@ -129,12 +131,13 @@ impl Log {
         let stats = Arc::new(Stats::default());
         let started = start_shards(&space, &stats, &options).map_err(LogError::io("shards"))?;
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
-        let (inner, known) = Inner::open(node_id, files, options, space, stats, mailboxes, Clock::System)?;
+        let inner = Inner::open(node_id, files, options, space, stats, mailboxes, Clock::System)?;
         let (files, topics) = (Arc::clone(&inner.files), Arc::clone(&inner.topics));
         let care = Care { files: Arc::clone(&files), space: Arc::clone(&inner.space), topics: Arc::clone(&topics) };
         // Only now: while topics are missing, it would write the recovery points without theirs, and after a crash in a long
         // recovery damage below a lost point would be taken for a torn tail.
-        let keeper = Keeper::start(care, Arc::clone(&inner.unopened), known, inner.options.fsync);
+        let points = Arc::clone(&inner.points);
+        let keeper = Keeper::start(care, Arc::clone(&inner.unopened), points, inner.options.fsync);
         let keeper = keeper.map_err(LogError::io("keeper"))?;
         let cleaner = Cleaner::start(files, topics).map_err(LogError::io("cleaner"))?;
         *inner.running.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -275,7 +278,7 @@ impl Log {
 }
 
 impl Inner {
-    /// Reads what is in the directory and opens every partition; returns the recovery points too.
+    /// Reads what is in the directory and opens every partition.
     pub(crate) fn open(
         node_id: u32,
         files: Arc<dyn Files>,
@@ -284,13 +287,14 @@ impl Inner {
         stats: Arc<Stats>,
         mailboxes: Mailboxes,
         clock: Clock,
-    ) -> Result<(Inner, Points), LogError> {
+    ) -> Result<Inner, LogError> {
         files.create_dir_all(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
         let mut metadata = identify(node_id, files.as_ref(), &space)?;
         if let Err(error) = finish_deletions(files.as_ref(), &space, &mut metadata) {
             tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
         }
         let known = points::load(files.as_ref());
+        let points = Arc::new(Mutex::new(known.clone()));
         let stepped = matches!(clock, Clock::Stepped(_));
         let (changed, _) = watch::channel(0);
         let (outbox, proposals) = mpsc::unbounded_channel();
@@ -310,6 +314,7 @@ impl Inner {
             proposals: Mutex::new(Some(proposals)),
             next_key: AtomicU64::new(0),
             metadata: Mutex::new(metadata.clone()),
+            points,
             running: Mutex::default(),
             stepped,
         };
@@ -321,7 +326,7 @@ impl Inner {
         }
         inner.unopened.open_all(waiting)?;
         inner.topics.store(Arc::new(topics));
-        Ok((inner, known))
+        Ok(inner)
     }
 
     fn shutdown(&self) {
