@@ -80,8 +80,11 @@ impl World {
             let name = format!("{}-{index}", topic.name);
             let copies = state.replicas.iter().map(|id| self.bytes(place_of(*id), partition));
             let copies: Vec<Vec<u8>> = copies.collect::<Result<_, _>>().map_err(|what| format!("{name}: {what}"))?;
-            if copies.windows(2).any(|pair| pair[0] != pair[1]) {
-                return Err(format!("{name}: the replicas differ"));
+            for (copy, replica) in copies.iter().zip(&state.replicas) {
+                if *copy != copies[0] {
+                    let what = difference(&copies[0], copy);
+                    return Err(format!("{name}: nodes {} and {replica} differ: {what}", state.replicas[0]));
+                }
             }
             self.check_acked(partition).map_err(|what| format!("{name}: {what}"))?;
             self.check_order(partition).map_err(|what| format!("{name}: {what}"))?;
@@ -133,5 +136,15 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// Where two logs part, for a person.
+fn difference(one: &[u8], other: &[u8]) -> String {
+    let records = |bytes: &[u8]| crate::clients::values(&bytes.to_vec().into()).unwrap_or_default();
+    let (one, other) = (records(one), records(other));
+    match one.iter().zip(&other).find(|(a, b)| a != b) {
+        Some((a, b)) => format!("{a:?} and {b:?}"),
+        None => format!("{} and {} records, the same up to there, or other batches", one.len(), other.len()),
     }
 }

@@ -6,7 +6,7 @@ use forebay_log::cluster::controller::{AlterPartition, IsrMember, Register};
 use forebay_log::cluster::{LevelRange, Refusal, Reply, Request};
 use forebay_log::partition::IsrChange;
 use forebay_log::replication::PartitionId;
-use forebay_log::{Incarnation, NodeId};
+use forebay_log::{Incarnation, NodeId, PartitionEpoch};
 
 use super::Done;
 use crate::message::{Message, Peer};
@@ -25,7 +25,8 @@ pub(crate) struct Asked {
 enum Question {
     Register,
     Heartbeat,
-    InSync(PartitionId),
+    /// The proposal made at this partition epoch.
+    InSync(PartitionId, PartitionEpoch),
     Suspect,
 }
 
@@ -128,6 +129,7 @@ impl World {
             // The machine has not heard from it since it leads: the process that the controller has seen.
             IsrMember { id, incarnation: if incarnation.0 == 0 { known(id) } else { incarnation } }
         };
+        let at = proposal.change.partition_epoch;
         let mut isr = vec![IsrMember { id: me, incarnation: own }];
         isr.extend(proposal.change.in_sync.iter().map(member));
         let wanted = AlterPartition {
@@ -138,7 +140,7 @@ impl World {
             isr,
         };
         let request = Request::AlterPartitions { from: me, incarnation: own, partitions: vec![wanted] };
-        self.ask(place, Question::InSync(partition), request);
+        self.ask(place, Question::InSync(partition, at), request);
     }
 
     pub(crate) fn answered(&mut self, place: usize, id: u64, answer: Option<Box<Result<Reply, Refusal>>>) {
@@ -154,9 +156,11 @@ impl World {
                 self.stop(place);
             }
             (Question::Heartbeat, Err(Refusal::NotRegistered { .. })) => live.since = None,
-            (Question::InSync(partition), Ok(Reply::Altered { partitions })) => {
-                let Some(proposal) = live.proposals.get_mut(&partition) else { return };
-                let at = proposal.change.partition_epoch;
+            (Question::InSync(partition, at), Ok(Reply::Altered { partitions })) => {
+                // The answer to an earlier proposal says nothing of this one.
+                if live.proposals.get(&partition).is_none_or(|known| known.change.partition_epoch != at) {
+                    return;
+                }
                 let is_refused = match partitions.first() {
                     // As it was: there is nothing to wait for.
                     Some(Ok(state)) => state.partition_epoch == at,
