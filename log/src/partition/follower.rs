@@ -157,6 +157,9 @@ impl<T> Partition<T> {
             return effects.push(Effect::Done(token, Outcome::Applied));
         }
         self.cut_token = Some(token);
+        // From here on it is as if they were gone: should this node lead before they are, it must not count on them.
+        self.log_end = self.log_end.min(cut.to);
+        self.epochs.truncate(cut.to);
         effects.push(Effect::Truncate(cut.clone()));
         self.state = State::Truncating(cut);
     }
