@@ -160,6 +160,7 @@ impl<T> Partition<T> {
         // From here on it is as if they were gone: should this node lead before they are, it must not count on them.
         self.log_end = self.log_end.min(cut.to);
         self.epochs.truncate(cut.to);
+        effects.push(Effect::Watermarks(self.watermarks()));
         effects.push(Effect::Truncate(cut.clone()));
         self.state = State::Truncating(cut);
     }

@@ -27,3 +27,17 @@ fn records_that_are_being_cut_are_not_led() {
     assert_eq!(model.machine.watermarks().high_watermark, Offset(0), "they are not shown");
     assert_eq!(model.machine.epochs().end_offset(Epoch(0), Offset(0)), None, "nor told of");
 }
+
+#[test]
+fn what_is_being_cut_is_not_told_of() {
+    let mut model = follows();
+    let mut effects = Vec::new();
+    let cut = Truncation { epoch: Epoch(1), to: Offset(0), anew: None };
+    model.machine.handle(model.now, Event::Truncate(cut, 3), &mut effects);
+    // Should the cut fail, the leader must not be told that all is there still.
+    let told = effects.iter().find_map(|effect| match effect {
+        Effect::Watermarks(marks) => Some(marks.log_end),
+        _ => None,
+    });
+    assert_eq!(told, Some(Offset(0)));
+}
