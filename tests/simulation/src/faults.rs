@@ -25,7 +25,7 @@ impl World {
         self.make_topics();
         let node = self.draw(self.nodes.len());
         let profile = &self.profile;
-        match self.random.below(12) {
+        match self.random.below(14) {
             0 | 1 if profile.crashes => {
                 let back = self.now + self.within(50, 8000);
                 self.crash(node);
@@ -51,6 +51,13 @@ impl World {
             8 if profile.clocks => self.set_clock(node),
             9 | 10 if profile.admin => self.operate(node),
             11 if profile.deletions => self.change_topic(),
+            12 if profile.late_metadata => {
+                let until = self.now + self.within(500, 9000);
+                let now = self.now;
+                self.trace.tell(now, || format!("node {node} hears nothing of the metadata until {until}"));
+                self.nodes[node].deaf_until = until;
+            }
+            13 if profile.moves => self.move_leader(),
             _ => {}
         }
     }
@@ -146,6 +153,24 @@ impl World {
         }
     }
 
+    /// Another replica is to lead a partition.
+    fn move_leader(&mut self) {
+        let led: Vec<(Uuid, u32, Vec<NodeId>)> = self
+            .quorum
+            .image
+            .partitions()
+            .filter(|(_, _, state)| state.replicas.len() > 1 && !state.is_reassigning())
+            .map(|(topic, index, state)| (topic.id, index, state.replicas.clone()))
+            .collect();
+        if led.is_empty() {
+            return;
+        }
+        let (topic, index, mut target) = led[self.draw(led.len())].clone();
+        target.rotate_left(1);
+        self.order(Request::AlterReassignments { partitions: vec![Reassign { topic, index, target: Some(target) }] });
+        self.order(Request::ElectLeaders { election: ElectionType::Preferred, partitions: Some(vec![(topic, index)]) });
+    }
+
     pub(crate) fn end_drain(&mut self, id: i32) {
         self.order(Request::DrainNode { id: NodeId(id), draining: false });
     }
@@ -174,6 +199,7 @@ impl World {
         self.network.heal();
         for node in 0..self.nodes.len() {
             self.nodes[node].paused_until = None;
+            self.nodes[node].deaf_until = 0;
             self.mend_disk(node);
             if let Some(live) = self.live(node) {
                 live.wants_shutdown = false;

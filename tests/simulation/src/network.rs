@@ -7,6 +7,9 @@ use forebay_disk::sim::Random;
 use crate::message::Peer;
 use crate::options::Profile;
 
+/// How late a message may come a second time, in milliseconds.
+const LATE_MS: u64 = 10_000;
+
 /// Cuts, and when the last ordered message between two arrives.
 #[derive(Default)]
 pub struct Network {
@@ -68,7 +71,11 @@ impl Network {
             return vec![*last];
         }
         let first = late();
-        let second = late();
-        if random.chance(self.duplicate_per_mille) { vec![first, second] } else { vec![first] }
+        if !random.chance(self.duplicate_per_mille) {
+            return vec![first];
+        }
+        // The second one may be of another age.
+        let most = if random.chance(300) { LATE_MS } else { self.delay_ms };
+        vec![first, first + i64::try_from(random.below(most + 1)).unwrap_or(0)]
     }
 }

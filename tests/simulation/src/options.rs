@@ -42,6 +42,10 @@ pub struct Profile {
     pub clocks: bool,
     pub admin: bool,
     pub deletions: bool,
+    /// Nodes hear late of what is committed.
+    pub late_metadata: bool,
+    /// Leaders are moved.
+    pub moves: bool,
     /// Until a silent node is fenced.
     pub session_timeout: i64,
     /// Most bytes of an answer to a follower.
@@ -55,6 +59,7 @@ impl Profile {
         let (crashes, pauses, cuts) = (some(800), some(500), some(800));
         let (disk_faults, full_disks, clocks) = (some(300), some(250), some(400));
         let (admin, deletions) = (some(700), some(400));
+        let (late_metadata, moves) = (some(500), some(600));
         let mut pick = |values: &[u64]| values[usize::try_from(random.below(values.len() as u64)).unwrap_or(0)];
         let nodes = options.nodes.unwrap_or_else(|| usize::try_from(pick(&[3, 3, 3, 4, 5])).unwrap_or(3));
         Profile {
@@ -78,6 +83,8 @@ impl Profile {
             clocks,
             admin,
             deletions,
+            late_metadata,
+            moves,
             session_timeout: i64::try_from(pick(&[1000, 3000])).unwrap_or(3000),
             answer_bytes: pick(&[300, 2000, 65_536]),
         }

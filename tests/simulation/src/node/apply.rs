@@ -37,8 +37,8 @@ impl World {
         if live.active.as_ref().is_some_and(|active| active.term < term) {
             live.active = None;
         }
-        let node = &mut self.nodes[place];
-        if commit > node.applied {
+        let (now, node) = (self.now, &mut self.nodes[place]);
+        if commit > node.applied && (now >= node.deaf_until || leader == place) {
             for entry in &self.quorum.entries[node.applied..commit] {
                 entry.records.iter().for_each(|record| node.image.apply(record));
             }

@@ -38,6 +38,8 @@ pub struct Node {
     pub live: Option<Box<Live>>,
     /// It does nothing before this.
     pub paused_until: Option<i64>,
+    /// It hears of no metadata before this.
+    pub deaf_until: i64,
     /// Entries of the metadata that it has applied, and the image that they make: durable.
     pub applied: usize,
     pub image: Image,
@@ -116,6 +118,7 @@ impl Node {
             life: 0,
             live: None,
             paused_until: None,
+            deaf_until: 0,
             applied: 0,
             image: Image::default(),
             directory: uuid::Uuid::from_u128(0x1000 + place as u128),

@@ -26,13 +26,15 @@ impl Source for Parts<'_> {
     fn view(&self, partition: PartitionId) -> Option<View> {
         let handle = self.live.partitions.get(&partition)?;
         let follower = id_of(self.follower);
+        // A replica that knows of itself before its leader does is to ask again: the machine takes no report of a stranger.
         let state = self.image.partition(partition.topic, partition.index);
+        let state = state.filter(|state| state.replicas.contains(&follower))?;
         Some(View {
             leads: handle.leads(),
             epoch: handle.leader_epoch(),
             marks: handle.watermarks(),
             tiered: handle.starts().tiered,
-            in_sync: state.is_some_and(|state| state.isr.contains(&follower)),
+            in_sync: state.isr.contains(&follower),
         })
     }
 
