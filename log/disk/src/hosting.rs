@@ -102,7 +102,9 @@ impl Inner {
         let mut left = points.clone();
         left.retain(|(topic, index), _| *topic != id || !indexes.contains(index));
         if left != *points {
-            self.space.reserved(|| points::save(self.files.as_ref(), &left)).map_err(LogError::io("recovery points"))?;
+            self.space
+                .reserved(|| points::save(self.files.as_ref(), &left))
+                .map_err(LogError::io("recovery points"))?;
             *points = left;
         }
         Ok(())

@@ -43,7 +43,12 @@ pub(crate) struct Work {
 }
 
 impl Keeper {
-    pub(crate) fn start(care: Care, unopened: Arc<UnopenedList>, written: Arc<Mutex<Points>>, fsync: bool) -> io::Result<Keeper> {
+    pub(crate) fn start(
+        care: Care,
+        unopened: Arc<UnopenedList>,
+        written: Arc<Mutex<Points>>,
+        fsync: bool,
+    ) -> io::Result<Keeper> {
         let work = Arc::new(Work::new(care, unopened, written));
         let (stop, stopped) = sync_channel(1);
         let thread = thread::Builder::new().name("forebay-keeper".to_owned()).spawn({

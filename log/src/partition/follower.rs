@@ -84,7 +84,9 @@ impl<T> Partition<T> {
     pub(super) fn copy(&mut self, copied: Copied<T>, effects: &mut Vec<Effect<T>>) {
         let refusal = match (&self.role, self.refusal()) {
             (Role::Leader(_), _) => Some(AppendError::FencedLeaderEpoch),
-            (Role::Follower, _) if copied.epoch != self.epoch && !flaws::has(Flaw::NoEpochCheck) => Some(AppendError::FencedLeaderEpoch),
+            (Role::Follower, _) if copied.epoch != self.epoch && !flaws::has(Flaw::NoEpochCheck) => {
+                Some(AppendError::FencedLeaderEpoch)
+            }
             (Role::Follower, refusal) => refusal,
         };
         if let Some(error) = refusal {

@@ -107,10 +107,8 @@ impl World {
         let wall = node.wall(now);
         node.files.set_clock(wall.0);
         self.trace.tell(now, || format!("the clock of node {place} is set by {by} ms"));
-        if let Some(live) = &mut node.live {
-            if by.abs() > forebay_log::limits::CLOCK_STEP_MS {
-                live.steps.clock_stepped(wall, by);
-            }
+        if let Some(live) = node.live.as_mut().filter(|_| by.abs() > forebay_log::limits::CLOCK_STEP_MS) {
+            live.steps.clock_stepped(wall, by);
         }
         self.follow_moves(place);
     }

@@ -12,8 +12,8 @@ pub mod message;
 pub mod network;
 pub mod node;
 pub mod options;
-pub mod quorum;
 pub mod queue;
+pub mod quorum;
 pub mod trace;
 pub mod world;
 

@@ -33,19 +33,48 @@ pub struct Produce {
 #[derive(Debug, Clone)]
 pub enum Message {
     /// The quorum's leader of a term, and how many entries are committed.
-    Lead { term: u64, commit: usize },
+    Lead {
+        term: u64,
+        commit: usize,
+    },
     /// A request to the controller.
-    Ask { id: u64, request: Box<Request> },
+    Ask {
+        id: u64,
+        request: Box<Request>,
+    },
     /// `None`: no controller is here.
-    Answer { id: u64, answer: Option<Box<Result<Reply, Refusal>>> },
-    Pull { incarnation: Incarnation, pull: Pull },
+    Answer {
+        id: u64,
+        answer: Option<Box<Result<Reply, Refusal>>>,
+    },
+    Pull {
+        incarnation: Incarnation,
+        pull: Pull,
+    },
     /// `None`: the session is lost.
-    Pulled { session: u64, sequence: u32, parts: Option<Vec<Part>> },
-    Ends { incarnation: Incarnation, ends: Vec<End> },
+    Pulled {
+        session: u64,
+        sequence: u32,
+        parts: Option<Vec<Part>>,
+    },
+    Ends {
+        incarnation: Incarnation,
+        ends: Vec<End>,
+    },
     Produce(Produce),
-    Produced { attempt: u64, outcome: Result<Appended, Refused> },
-    Fetch { attempt: u64, partition: PartitionId, from: Offset },
-    Fetched { attempt: u64, batches: Option<Bytes> },
+    Produced {
+        attempt: u64,
+        outcome: Result<Appended, Refused>,
+    },
+    Fetch {
+        attempt: u64,
+        partition: PartitionId,
+        from: Offset,
+    },
+    Fetched {
+        attempt: u64,
+        batches: Option<Bytes>,
+    },
 }
 
 /// Why nothing was appended.
@@ -60,10 +89,7 @@ impl Message {
     /// Whether messages of this kind keep their order between the same two, and come once: they go over one connection.
     #[must_use]
     pub fn is_ordered(&self) -> bool {
-        !matches!(
-            self,
-            Message::Lead { .. } | Message::Pull { .. } | Message::Pulled { .. } | Message::Ends { .. }
-        )
+        !matches!(self, Message::Lead { .. } | Message::Pull { .. } | Message::Pulled { .. } | Message::Ends { .. })
     }
 
     /// A few words for the trace.

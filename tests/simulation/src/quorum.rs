@@ -60,7 +60,8 @@ impl World {
             other == node
                 || self.nodes[other].is_up(self.now) && self.network.joins(Peer::Node(node), Peer::Node(other))
         };
-        self.nodes[node].is_up(self.now) && (0..self.nodes.len()).filter(|&other| reaches(other)).count() * 2 > self.nodes.len()
+        self.nodes[node].is_up(self.now)
+            && (0..self.nodes.len()).filter(|&other| reaches(other)).count() * 2 > self.nodes.len()
     }
 
     /// Looks after the leadership of the quorum.
@@ -206,9 +207,7 @@ impl World {
         let is_asked = |active: &&mut Active| active.term == term && active.in_flight.is_some();
         let is_leader = self.quorum.term == term && self.quorum.leader == Some(node);
         let majority = self.majority(node);
-        let Some(active) =
-            self.nodes[node].live.as_mut().and_then(|live| live.active.as_mut()).filter(is_asked)
-        else {
+        let Some(active) = self.nodes[node].live.as_mut().and_then(|live| live.active.as_mut()).filter(is_asked) else {
             return;
         };
         if !is_leader {
@@ -251,9 +250,8 @@ impl World {
             self.quorum.image.apply(record);
         }
         let after = &self.quorum.image;
-        let checked = invariants::check_settled(after).and_then(|()| {
-            if before.cluster().is_some() { invariants::check_step(&before, after) } else { Ok(()) }
-        });
+        let checked = invariants::check_settled(after)
+            .and_then(|()| if before.cluster().is_some() { invariants::check_step(&before, after) } else { Ok(()) });
         if let Err(what) = checked {
             self.fail(format!("the image is broken: {what}"));
         }

@@ -163,8 +163,8 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Deliver { from, to, life, message } => self.deliver(from, to, life, message),
-            Event::Turn { node, life } => self.on_node(node, life, event_turn),
-            Event::Tick { node, life } => self.on_node(node, life, event_tick),
+            Event::Turn { node, life } => self.on_node((node, life), Event::Turn { node, life }, World::turn),
+            Event::Tick { node, life } => self.on_node((node, life), Event::Tick { node, life }, World::tick),
             Event::Start { node } => self.start(node),
             Event::Quorum => self.quorum_tick(),
             Event::Commit { node, term } => {
@@ -183,14 +183,13 @@ impl World {
     }
 
     /// An event of a node's process: later when that is paused, never when it is not there any more.
-    fn on_node(&mut self, node: usize, life: u64, event: fn(usize, u64) -> (Event, fn(&mut World, usize))) {
+    fn on_node(&mut self, (node, life): (usize, u64), event: Event, act: fn(&mut World, usize)) {
         let known = &self.nodes[node];
         if known.life != life || known.live.is_none() {
             return;
         }
-        let (again, act) = event(node, life);
         match known.paused_until.filter(|until| *until > self.now) {
-            Some(until) => self.queue.at(until, again),
+            Some(until) => self.queue.at(until, event),
             None => act(self, node),
         }
     }
@@ -262,12 +261,4 @@ impl World {
     pub(crate) fn within(&mut self, least: i64, most: i64) -> i64 {
         least + i64::try_from(self.random.below((most - least).max(0).unsigned_abs() + 1)).unwrap_or(0)
     }
-}
-
-fn event_turn(node: usize, life: u64) -> (Event, fn(&mut World, usize)) {
-    (Event::Turn { node, life }, World::turn)
-}
-
-fn event_tick(node: usize, life: u64) -> (Event, fn(&mut World, usize)) {
-    (Event::Tick { node, life }, World::tick)
 }

@@ -59,8 +59,7 @@ impl Log {
         }
         let mailboxes: Mailboxes = mailboxes.into();
         let clock_of_opens = Clock::Stepped(Arc::clone(&clock));
-        let inner =
-            Inner::open(node_id, Arc::clone(&files), options, space, stats, mailboxes, clock_of_opens)?;
+        let inner = Inner::open(node_id, Arc::clone(&files), options, space, stats, mailboxes, clock_of_opens)?;
         let topics = Arc::clone(&inner.topics);
         let care = Care { files, space: Arc::clone(&inner.space), topics };
         let keeper = Work::new(care, Arc::clone(&inner.unopened), Arc::clone(&inner.points));

@@ -45,7 +45,7 @@ impl Truth {
 
 impl World {
     /// A batch was acknowledged by all: it is there from now on, at these offsets.
-    pub(crate) fn truth_acked(&mut self, partition: PartitionId, at: Appended, _numbers: (u64, u64), batch: &Bytes) {
+    pub(crate) fn truth_acked(&mut self, partition: PartitionId, at: Appended, batch: &Bytes) {
         let Ok(records) = values(batch) else { return };
         let last = at.base_offset.plus(records.len() as i64 - 1);
         if last != at.last_offset {
@@ -54,7 +54,8 @@ impl World {
         for (delta, (_, _, value)) in (0i64..).zip(records) {
             let offset = at.base_offset.plus(delta);
             if let Some(known) = self.truth.at(partition, offset).filter(|known| **known != value) {
-                return self.fail(format!("{value:?} was acknowledged at {offset} of {partition:?}, there is {known:?}"));
+                return self
+                    .fail(format!("{value:?} was acknowledged at {offset} of {partition:?}, there is {known:?}"));
             }
             let before = self.truth.acked.entry(partition).or_default().insert(offset, value.clone());
             if let Some(before) = before.filter(|before| *before != value) {
@@ -76,7 +77,8 @@ impl World {
         }
         let mut next = self.truth.seen.get(&(place, life, partition)).copied().unwrap_or(marks.local_start);
         if marks.high_watermark < next {
-            return self.fail(format!("the high watermark of {partition:?} on node {place} went back from {next}: {marks:?}"));
+            return self
+                .fail(format!("the high watermark of {partition:?} on node {place} went back from {next}: {marks:?}"));
         }
         while next < marks.high_watermark {
             let Ok(fetched) = handle.read(next, 8000) else { break };

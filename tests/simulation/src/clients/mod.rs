@@ -32,7 +32,13 @@ impl World {
             let (idempotent, all) = (self.random.chance(500), self.random.chance(800));
             let window = if idempotent { 1 + self.draw(4) } else { 1 };
             let index = u32::try_from(self.draw(3)).unwrap_or(0);
-            self.producers.push(Producer::new(client, format!("t{topic}"), index, (idempotent, all || idempotent), window));
+            self.producers.push(Producer::new(
+                client,
+                format!("t{topic}"),
+                index,
+                (idempotent, all || idempotent),
+                window,
+            ));
             self.queue.at(2000, Event::Producer { client });
         }
         for client in 0..self.profile.consumers {

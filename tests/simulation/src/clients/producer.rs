@@ -97,7 +97,12 @@ impl Producer {
         let values: Vec<String> = (numbers.0..=numbers.1).map(|number| format!("{number:06}")).collect();
         let producer = self.idempotent.then(|| (self.id(), i32::try_from(numbers.0).unwrap_or(0)));
         self.next += records;
-        self.unacked.push_back(Batch { numbers, bytes: build(&self.key(), &values, producer), sent: false, acked: false });
+        self.unacked.push_back(Batch {
+            numbers,
+            bytes: build(&self.key(), &values, producer),
+            sent: false,
+            acked: false,
+        });
     }
 
     /// Its topic is gone: another one of that name is begun with anew.
@@ -201,7 +206,9 @@ impl World {
                 }
                 while producer.unacked.pop_front_if(|batch| batch.acked).is_some() {}
             }
-            Err(Refused::By(error @ (AppendError::ProducerFenced | AppendError::Corrupt(_) | AppendError::Invalid(_)))) => {
+            Err(Refused::By(
+                error @ (AppendError::ProducerFenced | AppendError::Corrupt(_) | AppendError::Invalid(_)),
+            )) => {
                 let what = format!("{} was refused: {error}", producer.state());
                 self.fail(what);
             }

@@ -170,7 +170,13 @@ impl World {
     }
 
     /// The leader has answered.
-    pub(crate) fn pulled(&mut self, place: usize, leader: usize, (session, sequence): (u64, u32), parts: Option<Vec<Part>>) {
+    pub(crate) fn pulled(
+        &mut self,
+        place: usize,
+        leader: usize,
+        (session, sequence): (u64, u32),
+        parts: Option<Vec<Part>>,
+    ) {
         let steady = self.steady(place);
         let Some(pulls) = self.live(place).and_then(|live| live.pullers.get_mut(&leader)) else { return };
         let Some((_, is_lost)) = pulls.waiting.get(&(session, sequence)).copied() else { return };

@@ -34,7 +34,7 @@ impl World {
     }
 
     fn produce(&mut self, place: usize, client: Peer, produce: Produce) {
-        let Produce { partition, batch, all, attempt, numbers } = produce;
+        let Produce { partition, batch, all, attempt, .. } = produce;
         let Some(handle) = self.live(place).and_then(|live| live.partitions.get(&partition).cloned()) else {
             let outcome = Err(Refused::NotHere);
             return self.send(Peer::Node(place), client, Message::Produced { attempt, outcome });
@@ -46,15 +46,15 @@ impl World {
                 Ok(ticket) => ticket.await,
                 Err(error) => Err(error),
             };
-            Done::Appended { client, attempt, partition, all, numbers, batch, result }
+            Done::Appended { client, attempt, partition, all, batch, result }
         });
     }
 
     /// An append was answered by the log.
     pub(crate) fn appended(&mut self, place: usize, done: Done) {
-        let Done::Appended { client, attempt, partition, all, numbers, batch, result } = done else { return };
+        let Done::Appended { client, attempt, partition, all, batch, result } = done else { return };
         if let (Ok(at), true) = (&result, all) {
-            self.truth_acked(partition, *at, numbers, &batch);
+            self.truth_acked(partition, *at, &batch);
         }
         if matches!(result, Err(AppendError::Closed)) {
             return;

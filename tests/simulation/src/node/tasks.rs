@@ -17,15 +17,29 @@ pub(crate) type Task = Pin<Box<dyn Future<Output = Done>>>;
 pub(crate) enum Done {
     /// Nobody has to hear of it.
     Quietly,
-    Followed { partition: PartitionId, epoch: Epoch, result: Result<(), AppendError> },
-    Copied { leader: usize, partition: PartitionId, epoch: Epoch, bytes: usize, result: Result<(), AppendError> },
-    Cut { leader: usize, partition: PartitionId, epoch: Epoch, result: Result<(), AppendError> },
+    Followed {
+        partition: PartitionId,
+        epoch: Epoch,
+        result: Result<(), AppendError>,
+    },
+    Copied {
+        leader: usize,
+        partition: PartitionId,
+        epoch: Epoch,
+        bytes: usize,
+        result: Result<(), AppendError>,
+    },
+    Cut {
+        leader: usize,
+        partition: PartitionId,
+        epoch: Epoch,
+        result: Result<(), AppendError>,
+    },
     Appended {
         client: Peer,
         attempt: u64,
         partition: PartitionId,
         all: bool,
-        numbers: (u64, u64),
         batch: bytes::Bytes,
         result: Result<Appended, AppendError>,
     },
