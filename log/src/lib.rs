@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod compaction;
 pub mod error;
+pub mod flaws;
 pub mod group;
 pub mod limits;
 pub mod partition;

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tiering", &["forebay-log"]),
     ("sinks", &["forebay-log", "forebay-tiering"]),
     ("gateway", &["forebay-log", "forebay-cluster", "forebay-tiering", "forebay-sinks"]),
+    ("tests/simulation", &["forebay-log", "forebay-disk"]),
     ("examples", &[]),
 ];
 
@@ -108,6 +109,15 @@ fn arrows_between_crates_point_one_way() {
             assert!(allowed.contains(&used), "{folder} may not use {used}");
         }
     }
+}
+
+#[test]
+fn planted_bugs_are_for_the_simulation_alone() {
+    let mut manifests = Vec::new();
+    files(&root(), "toml", &mut manifests);
+    let plants = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default().contains("features = [\"flaws\"]");
+    let who: Vec<PathBuf> = manifests.into_iter().filter(plants).collect();
+    assert_eq!(who, [root().join("tests/simulation/Cargo.toml")], "nobody else may switch them on");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use forebay_log::flaws::{self, Flaw};
 use forebay_log::partition::{Append, Durable, Effect, Event, Fault, Outcome, Persist};
 use forebay_log::{Millis, limits};
 use tracing::error;
@@ -41,6 +42,8 @@ pub(crate) struct Engine {
     stats: Arc<Stats>,
     sync_clock: Arc<SyncClock>,
     fsync: bool,
+    /// Acknowledged and not synced yet, where that flaw is planted.
+    late: Vec<Arc<dyn File>>,
 }
 
 /// A write that waits for the sync of this turn.
@@ -53,7 +56,7 @@ struct Unsynced {
 impl Engine {
     pub(crate) fn new(pool: SyncPool, space: Arc<Space>, stats: Arc<Stats>, fsync: bool) -> Engine {
         let sync_clock = stats.sync_clock();
-        Engine { partitions: BTreeMap::new(), pool, space, stats, sync_clock, fsync }
+        Engine { partitions: BTreeMap::new(), pool, space, stats, sync_clock, fsync, late: Vec::new() }
     }
 
     /// Takes a partition in, unless its topic was deleted while it was opened.
@@ -152,7 +155,12 @@ impl Engine {
                 continue;
             }
             let began = Instant::now();
-            let results = if self.fsync {
+            let late = flaws::has(Flaw::AckBeforeSync);
+            let results = if self.fsync && late {
+                let before = std::mem::replace(&mut self.late, unsynced.iter().map(|w| Arc::clone(&w.file)).collect());
+                self.pool.sync_all(&before);
+                unsynced.iter().map(|_| Ok(())).collect()
+            } else if self.fsync {
                 let files: Vec<Arc<dyn File>> = unsynced.iter().map(|write| Arc::clone(&write.file)).collect();
                 self.sync_clock.begin();
                 let results = self.pool.sync_all(&files);

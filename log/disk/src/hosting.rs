@@ -16,7 +16,7 @@ use crate::lifecycle::{Prepared, finish_deletions};
 use crate::log::Inner;
 use crate::meta::TopicMeta;
 use crate::partition::Partition;
-use crate::points::Points;
+use crate::points::{self, Points};
 use crate::shard::Request;
 use crate::topic::Topic;
 
@@ -47,6 +47,7 @@ impl Inner {
         if let Some(known) = known.as_ref().filter(|_| more.is_empty()) {
             return Ok(Arc::clone(known));
         }
+        self.forget_points(id, &more)?;
         let Some(&first) = more.first() else { return Err(LogError::UnknownTopic(name.to_owned())) };
         let make = || dirs::create(self.files.as_ref(), std::iter::once((name, id, more.as_slice())));
         self.space.reserved(make).map_err(LogError::io(partition_dir(name, first)))?;
@@ -91,6 +92,20 @@ impl Inner {
         let gone: Vec<u32> = go.iter().map(|partition| partition.index()).collect();
         if let Err(error) = dirs::delete(self.files.as_ref(), name, id, &gone) {
             tracing::warn!(topic = name, partitions = ?gone, %error, "files of partitions that moved away are not all removed");
+        }
+        Ok(())
+    }
+
+    /// Partitions that were here before begin empty: what they held then is not to be missed after a crash.
+    fn forget_points(&self, id: Uuid, indexes: &[u32]) -> Result<(), LogError> {
+        let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = points.clone();
+        left.retain(|(topic, index), _| *topic != id || !indexes.contains(index));
+        if left != *points {
+            self.space
+                .reserved(|| points::save(self.files.as_ref(), &left))
+                .map_err(LogError::io("recovery points"))?;
+            *points = left;
         }
         Ok(())
     }

@@ -37,14 +37,19 @@ pub(crate) struct Care {
 pub(crate) struct Work {
     care: Care,
     unopened: Arc<UnopenedList>,
-    written: Mutex<Points>,
+    written: Arc<Mutex<Points>>,
     /// That they are not written is told once.
     points_failed: AtomicBool,
 }
 
 impl Keeper {
-    pub(crate) fn start(care: Care, unopened: Arc<UnopenedList>, known: Points, fsync: bool) -> io::Result<Keeper> {
-        let work = Arc::new(Work::new(care, unopened, known));
+    pub(crate) fn start(
+        care: Care,
+        unopened: Arc<UnopenedList>,
+        written: Arc<Mutex<Points>>,
+        fsync: bool,
+    ) -> io::Result<Keeper> {
+        let work = Arc::new(Work::new(care, unopened, written));
         let (stop, stopped) = sync_channel(1);
         let thread = thread::Builder::new().name("forebay-keeper".to_owned()).spawn({
             let work = Arc::clone(&work);
@@ -64,8 +69,8 @@ impl Keeper {
 }
 
 impl Work {
-    pub(crate) fn new(care: Care, unopened: Arc<UnopenedList>, known: Points) -> Work {
-        Work { care, unopened, written: Mutex::new(known), points_failed: AtomicBool::new(false) }
+    pub(crate) fn new(care: Care, unopened: Arc<UnopenedList>, written: Arc<Mutex<Points>>) -> Work {
+        Work { care, unopened, written, points_failed: AtomicBool::new(false) }
     }
 
     /// One round, the recovery points included.
@@ -91,6 +96,8 @@ impl Work {
     /// Writes the recovery points if they have moved. `synced` tells whether everything published is on the disk;
     /// otherwise only closed segments are.
     fn checkpoint(&self, synced: bool) {
+        // Before the topics are looked at: a partition that comes back meanwhile must not get its old point again.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let mut points = Points::new();
         for topic in self.care.topics.load().values() {
             for partition in &topic.partitions {
@@ -100,7 +107,6 @@ impl Work {
                 points.insert((topic.id, partition.index()), point);
             }
         }
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written == points {
             return;
         }

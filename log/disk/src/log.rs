@@ -106,6 +106,8 @@ pub(crate) struct Inner {
     pub(crate) next_key: AtomicU64,
     /// The one that changes topics holds this; blocking threads only.
     pub(crate) metadata: Mutex<Metadata>,
+    /// The recovery points as they are on the disk; held while they are written.
+    pub(crate) points: Arc<Mutex<Points>>,
     /// Taken by the shutdown.
     pub(crate) running: Mutex<Option<Running>>,
     /// A simulation steps the shards.
@@ -138,8 +140,8 @@ impl Log {
         let started = start_shards(&space, &stats, &options).map_err(LogError::io("shards"))?;
         let mailboxes: Mailboxes = started.iter().map(|shard| shard.mailbox.clone()).collect();
         let opened = Inner::open(node_id, files, options, space, stats, mailboxes, Clock::System);
-        let (inner, known) = match opened {
-            Ok(opened) => opened,
+        let inner = match opened {
+            Ok(inner) => inner,
             Err(error) => {
                 // The directory is free for another try when this is told.
                 for Shard { mailbox, thread } in started {
@@ -153,7 +155,8 @@ impl Log {
         let care = Care { files: Arc::clone(&files), space: Arc::clone(&inner.space), topics: Arc::clone(&topics) };
         // Only now: while topics are missing, it would write the recovery points without theirs, and after a crash in a long
         // recovery damage below a lost point would be taken for a torn tail.
-        let keeper = Keeper::start(care, Arc::clone(&inner.unopened), known, inner.options.fsync);
+        let points = Arc::clone(&inner.points);
+        let keeper = Keeper::start(care, Arc::clone(&inner.unopened), points, inner.options.fsync);
         let keeper = keeper.map_err(LogError::io("keeper"))?;
         let cleaner = Cleaner::start(files, topics).map_err(LogError::io("cleaner"))?;
         *inner.running.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -294,7 +297,7 @@ impl Log {
 }
 
 impl Inner {
-    /// Reads what is in the directory and opens every partition; returns the recovery points too.
+    /// Reads what is in the directory and opens every partition.
     pub(crate) fn open(
         node_id: u32,
         files: Arc<dyn Files>,
@@ -303,13 +306,14 @@ impl Inner {
         stats: Arc<Stats>,
         mailboxes: Mailboxes,
         clock: Clock,
-    ) -> Result<(Inner, Points), LogError> {
+    ) -> Result<Inner, LogError> {
         files.create_dir_all(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
         let mut metadata = identify(node_id, files.as_ref(), &space)?;
         if let Err(error) = finish_deletions(files.as_ref(), &space, &mut metadata) {
             tracing::warn!(%error, "files of deleted topics are not all removed: tried again later");
         }
         let known = points::load(files.as_ref());
+        let points = Arc::new(Mutex::new(known.clone()));
         let stepped = matches!(clock, Clock::Stepped(_));
         let (changed, _) = watch::channel(0);
         let (outbox, proposals) = mpsc::unbounded_channel();
@@ -329,6 +333,7 @@ impl Inner {
             proposals: Mutex::new(Some(proposals)),
             next_key: AtomicU64::new(0),
             metadata: Mutex::new(metadata.clone()),
+            points,
             running: Mutex::default(),
             stepped,
         };
@@ -340,7 +345,7 @@ impl Inner {
         }
         inner.unopened.open_all(waiting)?;
         inner.topics.store(Arc::new(topics));
-        Ok((inner, known))
+        Ok(inner)
     }
 
     fn shutdown(&self) {

@@ -27,6 +27,8 @@ pub(crate) const PRODUCER_MEMORY_MS: i64 = 15 * 60_000;
 /// How far back closed segments are read for what producers wrote last, in entries of their indexes: at least as many batches, or
 /// 4 MiB of smaller ones. A producer sends no more than five ahead of its answers.
 const PRODUCER_MEMORY_ENTRIES: usize = 1024;
+/// The same where by the clock nothing is that recent: it may have been set since, and no partition has many producers at once.
+const OLD_PRODUCER_MEMORY_ENTRIES: usize = 64;
 /// Bytes read at once meanwhile: the headers of several small batches, or of one large one.
 const PRODUCER_MEMORY_READ: usize = 8 << 10;
 
@@ -236,15 +238,18 @@ impl Recovery<'_> {
         })
     }
 
-    /// What producers wrote at the end of the closed segments, when it is so recent that they may still repeat it.
+    /// What producers wrote at the end of the closed segments: far back while it is so recent that they may still repeat it.
     fn remember(&self, closed: &[Arc<SegmentFile>], metas: &[Segment], producers: &mut Producers) -> io::Result<()> {
         let mut left = PRODUCER_MEMORY_ENTRIES;
         let mut from = Vec::new();
         for (segment, meta) in closed.iter().zip(metas).rev() {
-            if left == 0 || meta.appended.0 + PRODUCER_MEMORY_MS < self.now.0 {
+            let spent = PRODUCER_MEMORY_ENTRIES - left;
+            let is_old = meta.appended.0 + PRODUCER_MEMORY_MS < self.now.0;
+            if left == 0 || is_old && spent >= OLD_PRODUCER_MEMORY_ENTRIES {
                 break;
             }
-            let (position, entries) = segment.position_before_entries(left)?;
+            let most = if is_old { OLD_PRODUCER_MEMORY_ENTRIES - spent } else { left };
+            let (position, entries) = segment.position_before_entries(most)?;
             left = left.saturating_sub(entries.max(1));
             from.push((segment, position, meta.bytes));
         }

@@ -8,6 +8,7 @@ use super::machine::{Partition, Restored, State};
 use super::role::Role;
 use super::segments::Starts;
 use crate::error::AppendError;
+use crate::flaws::{self, Flaw};
 use crate::record::{BatchHeader, Batches};
 use crate::units::{Epoch, Offset};
 
@@ -83,7 +84,9 @@ impl<T> Partition<T> {
     pub(super) fn copy(&mut self, copied: Copied<T>, effects: &mut Vec<Effect<T>>) {
         let refusal = match (&self.role, self.refusal()) {
             (Role::Leader(_), _) => Some(AppendError::FencedLeaderEpoch),
-            (Role::Follower, _) if copied.epoch != self.epoch => Some(AppendError::FencedLeaderEpoch),
+            (Role::Follower, _) if copied.epoch != self.epoch && !flaws::has(Flaw::NoEpochCheck) => {
+                Some(AppendError::FencedLeaderEpoch)
+            }
             (Role::Follower, refusal) => refusal,
         };
         if let Some(error) = refusal {
@@ -156,6 +159,10 @@ impl<T> Partition<T> {
             return effects.push(Effect::Done(token, Outcome::Applied));
         }
         self.cut_token = Some(token);
+        // From here on it is as if they were gone: should this node lead before they are, it must not count on them.
+        self.log_end = self.log_end.min(cut.to);
+        self.epochs.truncate(cut.to);
+        effects.push(Effect::Watermarks(self.watermarks()));
         effects.push(Effect::Truncate(cut.clone()));
         self.state = State::Truncating(cut);
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Effect;
 use super::machine::Partition;
+use crate::flaws::{self, Flaw};
 use crate::units::{Epoch, Incarnation, Millis, NodeId, Offset, PartitionEpoch};
 
 /// How long after a refusal another change of the in-sync replicas is proposed, in milliseconds.
@@ -108,7 +109,11 @@ impl Leading {
     /// What every replica has that is in sync or may be by now.
     pub(super) fn replicated(&self, log_end: Offset) -> Offset {
         let proposed = self.proposed.iter().flatten();
-        let ends = self.in_sync.iter().chain(proposed).map(|id| self.followers.get(id).map_or(Offset::ZERO, |f| f.end));
+        let in_sync = match &self.proposed {
+            Some(proposed) if flaws::has(Flaw::ShrinkBeforeCommit) => proposed,
+            _ => &self.in_sync,
+        };
+        let ends = in_sync.iter().chain(proposed).map(|id| self.followers.get(id).map_or(Offset::ZERO, |f| f.end));
         ends.fold(log_end, Offset::min)
     }
 

@@ -10,6 +10,7 @@ use crate::units::{Epoch, Incarnation, Millis, NodeId, Offset, PartitionEpoch};
 
 mod ages;
 mod producers;
+mod roles;
 mod timestamps;
 
 type Token = u32;

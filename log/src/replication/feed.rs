@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::message::{End, Part, PartBody, PartitionId, Pull, PullRefusal, Want};
 use crate::error::ReadError;
+use crate::flaws::{self, Flaw};
 use crate::partition::{Anew, EpochCache, LeaderMarks, Watermarks};
 use crate::record::BatchHeader;
 use crate::units::{Epoch, Offset};
@@ -173,10 +174,11 @@ impl Position {
         let last = |body| Next::Part { body, more: false };
         let refused = |why| last(PartBody::Refused(why));
         let Some(view) = source.view(self.want.partition) else { return refused(PullRefusal::NotLeader) };
-        if view.epoch > self.want.epoch {
+        let any_epoch = flaws::has(Flaw::NoEpochCheck);
+        if view.epoch > self.want.epoch && !any_epoch {
             return refused(PullRefusal::FencedEpoch);
         }
-        if view.epoch < self.want.epoch {
+        if view.epoch < self.want.epoch && !any_epoch {
             return refused(PullRefusal::UnknownEpoch);
         }
         if !view.leads {
@@ -242,6 +244,9 @@ impl Position {
     /// Where the follower's log parts from the leader's, if it does (KIP-101, KIP-595).
     fn divergence(&self, source: &impl Source, view: &View) -> Option<(Epoch, Offset)> {
         let log_end = view.marks.log_end;
+        if flaws::has(Flaw::TruncateToHighWatermark) {
+            return None;
+        }
         let Some(last) = self.want.last_epoch else {
             // An empty log parts from nothing, unless it begins where the leader's has not come to.
             return (self.next > log_end).then_some((Epoch(-1), log_end));

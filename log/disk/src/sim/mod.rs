@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use disk::{Disk, NodeId};
 pub use hooked::{Hook, HookedFiles, Step};
 pub use random::Random;
+pub use stepped::Steps;
 
 use crate::files::{File, Files};
 

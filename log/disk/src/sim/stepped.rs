@@ -1,16 +1,22 @@
 //! A log without threads, for simulations: its shards work when they are told to, by the time that they are told.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use forebay_log::Millis;
 use forebay_log::limits::SHARD_QUEUE;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
+use crate::dirs::kafka_id;
 use crate::engine::Engine;
 use crate::files::Files;
 use crate::keeper::{Care, Work};
+use crate::layout::LOG_DIR;
 use crate::log::{Inner, Log, LogError, LogOptions};
+use crate::meta::Metadata;
 use crate::pool::SyncPool;
 use crate::shard::{Core, Mailbox, Mailboxes};
 use crate::space::Space;
@@ -39,6 +45,7 @@ impl Log {
         options: LogOptions,
         now: Millis,
     ) -> Result<(Log, Steps), LogError> {
+        begin(node_id, files.as_ref())?;
         let space = Arc::new(Space::with_reserve(Arc::clone(&files), RESERVE.0, RESERVE.1));
         let stats = Arc::new(Stats::default());
         let clock = Arc::new(AtomicI64::new(now.0));
@@ -52,13 +59,24 @@ impl Log {
         }
         let mailboxes: Mailboxes = mailboxes.into();
         let clock_of_opens = Clock::Stepped(Arc::clone(&clock));
-        let (inner, known) =
-            Inner::open(node_id, Arc::clone(&files), options, space, stats, mailboxes, clock_of_opens)?;
+        let inner = Inner::open(node_id, Arc::clone(&files), options, space, stats, mailboxes, clock_of_opens)?;
         let topics = Arc::clone(&inner.topics);
         let care = Care { files, space: Arc::clone(&inner.space), topics };
-        let keeper = Work::new(care, Arc::clone(&inner.unopened), known);
+        let keeper = Work::new(care, Arc::clone(&inner.unopened), Arc::clone(&inner.points));
         Ok((Log::stepped(inner), Steps { shards, keeper, clock }))
     }
+}
+
+/// An empty directory gets a cluster id that is not drawn: the same run is to leave the same bytes.
+fn begin(node_id: u32, files: &dyn Files) -> Result<(), LogError> {
+    files.create_dir_all(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?;
+    let is_new = files.list(Path::new(LOG_DIR)).map_err(LogError::io(LOG_DIR))?.is_empty();
+    if is_new && Metadata::load(files)?.is_none() {
+        let cluster_id = kafka_id(Uuid::from_u128(u128::from(node_id)));
+        let fresh = Metadata { cluster_id, topics: BTreeMap::new() };
+        fresh.save(files).map_err(LogError::io("metadata"))?;
+    }
+    Ok(())
 }
 
 impl Steps {

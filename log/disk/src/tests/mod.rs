@@ -2,6 +2,7 @@
 
 mod compaction;
 mod files;
+mod hosting;
 mod producers;
 mod simulation;
 

@@ -204,6 +204,10 @@ fn run(seed: u64) {
         world.send(&mut node, id, true);
         drop(node);
         world.files.crash();
+        if world.random.chance(300) {
+            // The clock is set while the machine is down.
+            world.now += i64::try_from(world.random.below(86_400_000)).unwrap();
+        }
     }
     let mut node = world.start();
     for _ in 0..50 {

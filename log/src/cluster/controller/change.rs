@@ -62,7 +62,9 @@ impl<'a> Change<'a> {
         if state == *before {
             return None;
         }
-        if state.leader != before.leader {
+        // A replica that leaves and comes back has nothing: what is said of it from before must not count then.
+        let leaves = before.replicas.iter().any(|id| !state.replicas.contains(id));
+        if state.leader != before.leader || leaves {
             state.leader_epoch = state.leader_epoch.next();
         }
         state.partition_epoch = state.partition_epoch.next();
@@ -176,6 +178,14 @@ mod tests {
         assert_eq!((&after.replicas, &after.isr, after.leader), (&ids(&[1]), &ids(&[1]), Some(NodeId(1))));
         assert!(!after.is_reassigning());
         assert_eq!((after.leader_epoch.0, after.partition_epoch.0), (1, 1));
+    }
+
+    #[test]
+    fn a_replica_that_leaves_ends_the_epoch() {
+        let mut before = state(&[1, 2], &[1, 2], Some(1));
+        before.removing = ids(&[2]);
+        let after = Change::of(&before).build(&image()).unwrap();
+        assert_eq!((&after.replicas, after.leader, after.leader_epoch.0), (&ids(&[1]), Some(NodeId(1)), 1));
     }
 
     #[test]

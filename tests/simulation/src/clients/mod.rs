@@ -1,0 +1,82 @@
+//! Clients: meters that write numbered records, readers, and somebody who makes topics.
+
+mod batch;
+mod consumer;
+mod producer;
+
+use std::collections::BTreeMap;
+
+use forebay_log::cluster::Request;
+use forebay_log::cluster::controller::{Assignment, CreateTopic};
+use uuid::Uuid;
+
+pub use batch::{build, values};
+pub use consumer::Consumer;
+pub use producer::Producer;
+
+use crate::message::{Message, Peer};
+use crate::queue::Event;
+use crate::world::World;
+
+/// Somebody who changes the cluster.
+#[derive(Default)]
+pub struct Admin {
+    /// Topics that there are to be, and their numbers of partitions.
+    pub topics: BTreeMap<String, Uuid>,
+}
+
+impl World {
+    pub(crate) fn begin_clients(&mut self) {
+        for client in 0..self.profile.producers {
+            let topic = self.draw(self.profile.topics);
+            let (idempotent, all) = (self.random.chance(500), self.random.chance(800));
+            let window = if idempotent { 1 + self.draw(4) } else { 1 };
+            let index = u32::try_from(self.draw(3)).unwrap_or(0);
+            self.producers.push(Producer::new(
+                client,
+                format!("t{topic}"),
+                index,
+                (idempotent, all || idempotent),
+                window,
+            ));
+            self.queue.at(2000, Event::Producer { client });
+        }
+        for client in 0..self.profile.consumers {
+            self.consumers.push(Consumer::default());
+            self.queue.at(2500, Event::Consumer { client });
+        }
+    }
+
+    /// Asks the controller, as an operator does; whether it is heard shows in the image.
+    pub(crate) fn order(&mut self, request: Request) {
+        let (id, now) = (self.number(), self.now);
+        self.trace.tell(now, || format!("admin: {request:?}"));
+        if let Some(controller) = self.quorum.leader {
+            self.send(Peer::Admin, Peer::Node(controller), Message::Ask { id, request: Box::new(request) });
+        }
+    }
+
+    /// Has every topic made that is to be there and is not.
+    pub(crate) fn make_topics(&mut self) {
+        for topic in 0..self.profile.topics {
+            let name = format!("t{topic}");
+            if self.quorum.image.topic_named(&name).is_some() {
+                continue;
+            }
+            let id = Uuid::from_u128((1 << 64) + u128::from(self.random.bits()));
+            let factor = [3, 3, 2, 1][self.draw(4)];
+            let partitions = u32::try_from(1 + self.draw(3)).unwrap_or(1);
+            let min = if factor >= 2 { 1 + self.draw(2) } else { 1 };
+            let configs = [
+                ("min.insync.replicas", min.to_string()),
+                ("segment.bytes", self.profile.segment_bytes.to_string()),
+                ("retention.ms", "-1".to_owned()),
+                ("remote.storage.enable", "false".to_owned()),
+                ("compression.type", "producer".to_owned()),
+            ];
+            let config = configs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let replicas = Assignment::Placed { partitions, replication_factor: factor };
+            self.order(Request::CreateTopic(CreateTopic { id, name, replicas, config, validate_only: false }));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A producer: writes numbered records of one key to one partition, and sends each again until it is acknowledged.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use forebay_log::AppendError;
+use forebay_log::replication::PartitionId;
+
+use super::build;
+use crate::message::{Message, Peer, Produce, Refused};
+use crate::queue::Event;
+use crate::quorum::place_of;
+use crate::world::World;
+
+/// How long an answer is waited for, in milliseconds.
+const WAIT_MS: i64 = 2500;
+
+struct Batch {
+    numbers: (u64, u64),
+    bytes: Bytes,
+    sent: bool,
+    acked: bool,
+}
+
+/// A producer.
+pub struct Producer {
+    client: usize,
+    topic: String,
+    index: u32,
+    idempotent: bool,
+    all: bool,
+    /// Batches from the first without an answer on, at most.
+    window: usize,
+    /// Raised when its topic was deleted: another key, beginning with record 0.
+    generation: u64,
+    target: Option<PartitionId>,
+    next: u64,
+    unacked: VecDeque<Batch>,
+    /// By attempt: the first number of the batch, and until when its answer is waited for.
+    in_flight: BTreeMap<u64, (u64, i64)>,
+    leader: Option<usize>,
+    /// An attempt failed: no other is made before all of them are over.
+    failed: bool,
+    /// One batch at a time: nothing was acknowledged since the last failure.
+    careful: bool,
+    again_at: i64,
+    write_at: i64,
+}
+
+impl Producer {
+    pub(super) fn new(client: usize, topic: String, index: u32, kind: (bool, bool), window: usize) -> Producer {
+        let (idempotent, all) = kind;
+        Producer {
+            client,
+            topic,
+            index,
+            idempotent,
+            all,
+            window,
+            generation: 0,
+            target: None,
+            next: 0,
+            unacked: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            leader: None,
+            failed: false,
+            careful: true,
+            again_at: 0,
+            write_at: 0,
+        }
+    }
+
+    /// The key of its records: `i` where each is stored once.
+    fn key(&self) -> String {
+        format!("{}{}.{}", if self.idempotent { "i" } else { "p" }, self.client, self.generation)
+    }
+
+    fn id(&self) -> i64 {
+        i64::try_from(self.client as u64 * 1000 + self.generation).unwrap_or(0)
+    }
+
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.unacked.is_empty()
+    }
+
+    /// For a person who asks why it is not.
+    #[must_use]
+    pub fn state(&self) -> String {
+        let Producer { target, leader, failed, careful, .. } = self;
+        let numbers = self.unacked.front().map(|batch| batch.numbers);
+        format!("producer {} waits for {numbers:?} of {target:?} at {leader:?}, {failed} {careful}", self.key())
+    }
+
+    fn write(&mut self, records: u64) {
+        let numbers = (self.next, self.next + records - 1);
+        let values: Vec<String> = (numbers.0..=numbers.1).map(|number| format!("{number:06}")).collect();
+        let producer = self.idempotent.then(|| (self.id(), i32::try_from(numbers.0).unwrap_or(0)));
+        self.next += records;
+        self.unacked.push_back(Batch {
+            numbers,
+            bytes: build(&self.key(), &values, producer),
+            sent: false,
+            acked: false,
+        });
+    }
+
+    /// Its topic is gone: another one of that name is begun with anew.
+    fn forget(&mut self) {
+        self.generation += 1;
+        self.target = None;
+        self.next = 0;
+        self.unacked.clear();
+        self.in_flight.clear();
+        self.leader = None;
+        self.failed = false;
+        self.careful = true;
+    }
+}
+
+impl World {
+    /// A producer's timer: there is something to write, or something was not answered.
+    pub(crate) fn producer_goes_on(&mut self, client: usize) {
+        let think = self.within(10, i64::try_from(self.profile.think_ms).unwrap_or(100));
+        self.queue.at(self.now + think.min(200), Event::Producer { client });
+        let (now, healing) = (self.now, self.healing);
+        let records = 1 + self.random.below(3);
+        let producer = &mut self.producers[client];
+        let before = producer.in_flight.len();
+        producer.in_flight.retain(|_, (_, until)| *until > now);
+        producer.failed |= producer.in_flight.len() < before;
+        if !healing && now >= producer.write_at && producer.unacked.len() < producer.window {
+            producer.write_at = now + think;
+            producer.write(records);
+        }
+        self.pump(client);
+    }
+
+    /// Sends what is to be sent.
+    fn pump(&mut self, client: usize) {
+        let now = self.now;
+        let producer = &mut self.producers[client];
+        if producer.failed {
+            if !producer.in_flight.is_empty() || now < producer.again_at {
+                return;
+            }
+            producer.failed = false;
+            producer.careful = true;
+            producer.leader = None;
+            producer.unacked.iter_mut().for_each(|batch| batch.sent = batch.acked);
+        }
+        if producer.leader.is_none() {
+            self.find_leader(client);
+        }
+        let producer = &self.producers[client];
+        let (Some(leader), Some(partition)) = (producer.leader, producer.target) else { return };
+        let window = if producer.careful { 1 } else { producer.window };
+        let (all, room) = (producer.all, window.saturating_sub(producer.in_flight.len()));
+        for _ in 0..room {
+            let attempt = self.number();
+            let producer = &mut self.producers[client];
+            let Some(batch) = producer.unacked.iter_mut().find(|batch| !batch.sent) else { return };
+            batch.sent = true;
+            let (numbers, batch) = (batch.numbers, batch.bytes.clone());
+            producer.in_flight.insert(attempt, (numbers.0, now + WAIT_MS));
+            let produce = Message::Produce(Produce { partition, batch, all, attempt, numbers });
+            self.send(Peer::Producer(client), Peer::Node(leader), produce);
+        }
+    }
+
+    /// Asks any node who leads: what it knows may be old.
+    fn find_leader(&mut self, client: usize) {
+        let asked = self.draw(self.nodes.len());
+        let (me, now) = (Peer::Producer(client), self.now);
+        if !self.nodes[asked].is_up(now) || !self.network.joins(me, Peer::Node(asked)) {
+            return;
+        }
+        let image = &self.nodes[asked].image;
+        let producer = &mut self.producers[client];
+        let named = image.topic_named(&producer.topic);
+        if let Some(target) = producer.target {
+            let is_gone = self.quorum.image.topic(target.topic).is_none();
+            if is_gone {
+                producer.forget();
+            }
+        }
+        let Some(topic) = named.filter(|topic| producer.target.is_none_or(|target| target.topic == topic.id)) else {
+            return;
+        };
+        let count = u32::try_from(topic.partitions.len()).unwrap_or(1).max(1);
+        let target = *producer.target.get_or_insert(PartitionId { topic: topic.id, index: producer.index % count });
+        producer.leader = topic.partition(target.index).and_then(|state| state.leader).map(place_of);
+    }
+
+    pub(crate) fn producer_hears(&mut self, client: usize, message: Message) {
+        let Message::Produced { attempt, outcome } = message else { return };
+        let again_at = self.now + self.within(20, 200);
+        let producer = &mut self.producers[client];
+        let Some((first, _)) = producer.in_flight.remove(&attempt) else { return };
+        match outcome {
+            Ok(_) => {
+                producer.careful = false;
+                // No further ahead of one that is not acknowledged than the log remembers.
+                if let Some(batch) = producer.unacked.iter_mut().find(|batch| batch.numbers.0 == first) {
+                    batch.acked = true;
+                }
+                while producer.unacked.pop_front_if(|batch| batch.acked).is_some() {}
+            }
+            Err(Refused::By(
+                error @ (AppendError::ProducerFenced | AppendError::Corrupt(_) | AppendError::Invalid(_)),
+            )) => {
+                let what = format!("{} was refused: {error}", producer.state());
+                self.fail(what);
+            }
+            Err(_) => {
+                producer.failed = true;
+                producer.again_at = again_at;
+            }
+        }
+        self.pump(client);
+    }
+}
