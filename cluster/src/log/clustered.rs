@@ -58,11 +58,12 @@ impl Clustered {
                 return Err(LogError::InvalidTopic(why));
             }
         }
-        for NewTopic { name, partitions, config } in wanted {
+        // All at once: the controller decides on them together.
+        let made = wanted.into_iter().map(|NewTopic { name, partitions, config }| async move {
             let replicas = Assignment::Placed { partitions, replication_factor: self.replication_factor };
-            self.create_topic(name, replicas, &config, false).await?;
-        }
-        Ok(())
+            self.create_topic(name, replicas, &config, false).await
+        });
+        futures_util::future::join_all(made).await.into_iter().collect()
     }
 
     /// Makes one topic with these replicas.

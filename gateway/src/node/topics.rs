@@ -16,6 +16,9 @@ use crate::lake::MANIFEST_TOPIC;
 use crate::log_limit::LogLimit;
 use crate::mqtt;
 
+/// How often a topic that the cluster is to have is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How often missing topics are made again.
 const MAKE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -29,11 +32,36 @@ pub(super) async fn create_at_start(log: &Log, config: &Config) -> anyhow::Resul
     let configured = wanted(config).into_iter().map(|(name, t)| new(name, t.num_partitions, t.config.clone()));
     let state = STATE.map(|name| new(name, 1, config.replicated(TopicConfig::state())));
     let journal = new(alerts::JOURNAL_TOPIC, 1, config.replicated(alerts::journal_config()));
-    let missing = configured.chain(state).chain([journal]).filter(|topic| log.topic(&topic.name).is_none()).collect();
+    let needed: Vec<NewTopic> = configured.chain(state).chain([journal]).collect();
+    let missing = needed.iter().filter(|topic| log.topic(&topic.name).is_none()).cloned().collect();
     if let Err(error) = log.create_topics(missing).await {
         tracing::debug!(%error, "missing topics cannot be made at once");
     }
+    if !config.cluster.peers.is_empty() {
+        for topic in needed {
+            make_together(log, topic).await?;
+        }
+    }
     create_configured(log, config).await
+}
+
+/// Makes a topic of a cluster whose other nodes may be about to make it too, or may not be there yet.
+async fn make_together(log: &Log, topic: NewTopic) -> anyhow::Result<()> {
+    static LIMIT: LogLimit = LogLimit::new(1);
+    while log.topic(&topic.name).is_none() {
+        match log.create_topics(vec![topic.clone()]).await {
+            // Another node was first: it shows in a moment.
+            Ok(_) | Err(LogError::TopicExists(_)) => {}
+            Err(error @ (LogError::TooFewNodes(_) | LogError::Unavailable(_))) => {
+                if let Some(suppressed) = LIMIT.admit() {
+                    tracing::warn!(topic = topic.name, %error, suppressed, "waiting for the cluster's other nodes");
+                }
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot make topic {}", topic.name)),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
 }
 
 /// Makes what is missing; topics that exist keep their configs.
