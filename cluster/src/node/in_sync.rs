@@ -1,6 +1,7 @@
 //! Takes the changes of in-sync replicas that this node's partitions propose to the controller.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_disk::IsrProposal;
@@ -16,6 +17,13 @@ use crate::controller::AskError;
 /// Proposals that go together.
 const BATCH: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often in-sync replicas of what this node leads became fewer and more, since it was started.
+#[derive(Debug, Default)]
+pub struct IsrChanges {
+    pub shrinks: AtomicU64,
+    pub expands: AtomicU64,
+}
 
 pub(super) async fn run(inner: Arc<Inner>, mut proposals: mpsc::UnboundedReceiver<IsrProposal>) {
     let mut batch = Vec::new();
@@ -39,6 +47,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut proposals: mpsc::UnboundedReceive
                     match decided {
                         Ok(state) if state.partition_epoch > proposal.change.partition_epoch => {
                             info!(topic = proposal.topic, partition = proposal.partition, in_sync = ?state.isr, "in-sync replicas");
+                            count(&inner, before(&image, proposal), state.isr.len());
                         }
                         // Nothing has changed, or newer metadata is on its way.
                         Ok(_) => refused(&inner, proposal).await,
@@ -58,6 +67,21 @@ pub(super) async fn run(inner: Arc<Inner>, mut proposals: mpsc::UnboundedReceive
             }
         }
     }
+}
+
+fn before(image: &Image, proposal: &IsrProposal) -> Option<usize> {
+    let topic = image.topic_named(&proposal.topic)?;
+    topic.partition(proposal.partition).map(|state| state.isr.len())
+}
+
+fn count(inner: &Inner, before: Option<usize>, now: usize) {
+    let Some(before) = before else { return };
+    let counter = match now.cmp(&before) {
+        std::cmp::Ordering::Less => &inner.isr_changes.shrinks,
+        std::cmp::Ordering::Greater => &inner.isr_changes.expands,
+        std::cmp::Ordering::Equal => return,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 fn alter(inner: &Inner, image: &Image, proposal: &IsrProposal) -> Option<AlterPartition> {
