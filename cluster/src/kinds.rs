@@ -13,8 +13,21 @@ pub const ENDS: u16 = 4;
 /// An append that the receiver leads the partition of.
 pub const APPEND: u16 = 5;
 
+/// A node is asked what it knows of itself: its quorum, and the followers that are behind.
+pub const REPORT: u16 = 16;
+/// A node is to vote in the quorum, or not any more: for the quorum's leader.
+pub const VOTER: u16 = 17;
+
 /// What this release speaks.
 #[must_use]
 pub fn spoken() -> Kinds {
-    Kinds::new([(QUORUM, 1, 1), (CONTROLLER, 1, 1), (PULL, 1, 1), (ENDS, 1, 1), (APPEND, 1, 1)])
+    Kinds::new([
+        (QUORUM, 1, 1),
+        (CONTROLLER, 1, 1),
+        (PULL, 1, 1),
+        (ENDS, 1, 1),
+        (APPEND, 1, 1),
+        (REPORT, 1, 1),
+        (VOTER, 1, 1),
+    ])
 }

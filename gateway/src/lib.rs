@@ -6,6 +6,7 @@ mod bench;
 pub mod cli;
 pub mod client;
 mod clock;
+mod cluster;
 mod cluster_tls;
 pub mod config;
 pub mod demo;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub(crate) struct Forwarder {
     links: Arc<Links>,
     /// One permit a byte.
     admission: Arc<Semaphore>,
+    sent: Arc<AtomicU64>,
 }
 
 /// The answer of another node that is on its way.
@@ -54,7 +56,12 @@ impl Future for Remote {
 
 impl Forwarder {
     pub(crate) fn new(links: Arc<Links>) -> Forwarder {
-        Forwarder { links, admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)) }
+        Forwarder { links, admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)), sent: Arc::default() }
+    }
+
+    /// Appends that were sent to leaders on other nodes.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// The connection to a leader.
@@ -65,7 +72,8 @@ impl Forwarder {
         let unreachable = |error: LinkError| unreachable(leader, &error);
         let link = self.links.link(leader.0, Lane::Forward, CONNECT).await.map_err(unreachable)?;
         let version = link.common(kinds::APPEND).map_err(unreachable)?;
-        Ok(Connected { leader, link, version, admission: Arc::clone(&self.admission) })
+        let (admission, sent) = (Arc::clone(&self.admission), Arc::clone(&self.sent));
+        Ok(Connected { leader, link, version, admission, sent })
     }
 }
 
@@ -75,6 +83,7 @@ pub(crate) struct Connected {
     link: Link,
     version: u16,
     admission: Arc<Semaphore>,
+    sent: Arc<AtomicU64>,
 }
 
 fn unreachable(leader: NodeId, error: &LinkError) -> AppendError {
@@ -111,6 +120,7 @@ impl Connected {
         let body = wire::write_append(&append, &head, &payload, chunk);
         let pending = self.link.submit(kinds::APPEND, self.version, body, ANSWER).await;
         let pending = pending.map_err(|error| unreachable(leader, &error))?;
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let chain = chain.cloned();
         let answer = async move {
             let answer = match pending.answer().await {

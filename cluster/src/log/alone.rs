@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use forebay_disk::{LogError, NewTopic};
+use forebay_log::cluster::Refusal;
+use forebay_log::cluster::controller::Assignment;
 use forebay_log::{NodeId, TopicConfig};
 
 use super::placement::{Node, Placement};
@@ -27,8 +29,55 @@ impl Alone {
         self.local.create_topics(wanted).await.map(drop)
     }
 
-    pub(super) async fn add_partitions(&self, name: &str, count: u32) -> Result<(), LogError> {
-        self.local.add_partitions(name, count).await
+    pub(super) async fn place_topic(
+        &self,
+        name: String,
+        replicas: Assignment,
+        config: &TopicConfig,
+        validate_only: bool,
+    ) -> Result<Vec<Vec<NodeId>>, LogError> {
+        let partitions = match replicas {
+            Assignment::Placed { partitions, replication_factor: 1 } => partitions,
+            Assignment::Placed { replication_factor, .. } => {
+                let why = format!("replication factor {replication_factor} is more than the one node there is");
+                return Err(LogError::TooFewNodes(why));
+            }
+            Assignment::Explicit { replicas } => {
+                self.check_assignment(&replicas)?;
+                u32::try_from(replicas.len()).unwrap_or(u32::MAX)
+            }
+        };
+        if !validate_only {
+            self.create_topics(vec![NewTopic { name, partitions, config: config.clone() }]).await?;
+        }
+        Ok(vec![vec![self.here]; partitions as usize])
+    }
+
+    pub(super) async fn add_partitions(
+        &self,
+        name: &str,
+        count: u32,
+        assignment: Option<Vec<Vec<NodeId>>>,
+        validate_only: bool,
+    ) -> Result<(), LogError> {
+        if let Some(replicas) = assignment {
+            let topic = self.local.topic(name).ok_or_else(|| LogError::UnknownTopic(name.to_owned()))?;
+            self.check_assignment(&replicas)?;
+            if topic.partitions.len() + replicas.len() != count as usize {
+                let why = "one list of replicas for each new partition is needed".to_owned();
+                return Err(Refusal::InvalidReplicaAssignment { why }.into());
+            }
+        }
+        if validate_only { Ok(()) } else { self.local.add_partitions(name, count).await }
+    }
+
+    /// This node is the only replica there is.
+    fn check_assignment(&self, replicas: &[Vec<NodeId>]) -> Result<(), LogError> {
+        if replicas.iter().all(|replicas| *replicas == [self.here]) {
+            return Ok(());
+        }
+        let why = format!("each partition must be assigned to node {}", self.here);
+        Err(Refusal::InvalidReplicaAssignment { why }.into())
     }
 
     pub(super) async fn delete_topic(&self, name: &str) -> Result<(), LogError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use forebay_disk::{LogError, NewTopic};
+use forebay_log::cluster::controller::Assignment;
 use forebay_log::{NodeId, TopicConfig};
 use uuid::Uuid;
 
@@ -46,10 +47,37 @@ impl Authority {
         }
     }
 
-    pub(super) async fn add_partitions(&self, name: &str, count: u32) -> Result<(), LogError> {
+    pub(super) async fn place_topic(
+        &self,
+        name: String,
+        replicas: Assignment,
+        config: &TopicConfig,
+        validate_only: bool,
+    ) -> Result<Vec<Vec<NodeId>>, LogError> {
         match self {
-            Authority::Alone(alone) => alone.add_partitions(name, count).await,
-            Authority::Cluster(clustered) => clustered.add_partitions(name, count).await,
+            Authority::Alone(alone) => alone.place_topic(name, replicas, config, validate_only).await,
+            Authority::Cluster(clustered) => clustered.place_topic(name, replicas, config, validate_only).await,
+        }
+    }
+
+    pub(super) async fn add_partitions(
+        &self,
+        name: &str,
+        count: u32,
+        assignment: Option<Vec<Vec<NodeId>>>,
+        validate_only: bool,
+    ) -> Result<(), LogError> {
+        match self {
+            Authority::Alone(alone) => alone.add_partitions(name, count, assignment, validate_only).await,
+            Authority::Cluster(clustered) => clustered.add_partitions(name, count, assignment, validate_only).await,
+        }
+    }
+
+    /// Replicas of a topic that nobody has said a number for.
+    pub(super) fn default_replication_factor(&self) -> u16 {
+        match self {
+            Authority::Alone(_) => 1,
+            Authority::Cluster(clustered) => clustered.default_replication_factor(),
         }
     }
 

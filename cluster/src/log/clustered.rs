@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forebay_disk::{LogError, NewTopic};
 use forebay_log::cluster::controller::{Assignment, CreateTopic};
-use forebay_log::cluster::{PartitionState, Refusal, Request, Topic};
+use forebay_log::cluster::{PartitionState, Refusal, Reply, Request, Topic};
 use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
 use forebay_log::topic::check_topic_name;
 use forebay_log::{NodeId, TopicConfig};
@@ -61,38 +61,55 @@ impl Clustered {
         // All at once: the controller decides on them together.
         let made = wanted.into_iter().map(|NewTopic { name, partitions, config }| async move {
             let replicas = Assignment::Placed { partitions, replication_factor: self.replication_factor };
-            self.create_topic(name, replicas, &config, false).await
+            self.place_topic(name, replicas, &config, false).await.map(drop)
         });
         futures_util::future::join_all(made).await.into_iter().collect()
     }
 
-    /// Makes one topic with these replicas.
-    pub(super) async fn create_topic(
+    /// Makes one topic with these replicas; returns those of each partition.
+    pub(super) async fn place_topic(
         &self,
         name: String,
         replicas: Assignment,
         config: &TopicConfig,
         validate_only: bool,
-    ) -> Result<(), LogError> {
+    ) -> Result<Vec<Vec<NodeId>>, LogError> {
         let id = Uuid::new_v4();
         let config = topic_config::to_map(config);
         let topic = CreateTopic { id, name: name.clone(), replicas, config, validate_only };
         match self.ask(&name, Request::CreateTopic(topic)).await {
-            Ok(()) if validate_only => Ok(()),
-            Ok(()) => self.applied(|image| image.topic(id).is_some()).await,
-            // The first answer was lost, and it is ours.
-            Err(LogError::TopicExists(_)) if self.knows(id) => self.applied(|_| true).await,
+            Ok(reply) if validate_only => Ok(placed(reply)),
+            Ok(reply) => {
+                self.applied(|image| image.topic(id).is_some()).await?;
+                Ok(placed(reply))
+            }
+            Err(LogError::TopicExists(name)) => match self.replicas_of(id) {
+                // The first answer was lost, and it is ours.
+                Some(replicas) => self.applied(|_| true).await.map(|()| replicas),
+                None => Err(LogError::TopicExists(name)),
+            },
             Err(error) => Err(error),
         }
     }
 
-    fn knows(&self, id: Uuid) -> bool {
-        self.cluster.metadata().borrow().image.topic(id).is_some()
+    fn replicas_of(&self, id: Uuid) -> Option<Vec<Vec<NodeId>>> {
+        let metadata = self.cluster.metadata();
+        let metadata = metadata.borrow();
+        Some(metadata.image.topic(id)?.partitions().map(|(_, state)| state.replicas.clone()).collect())
     }
 
-    pub(super) async fn add_partitions(&self, name: &str, count: u32) -> Result<(), LogError> {
+    pub(super) async fn add_partitions(
+        &self,
+        name: &str,
+        count: u32,
+        assignment: Option<Vec<Vec<NodeId>>>,
+        validate_only: bool,
+    ) -> Result<(), LogError> {
         let topic = self.id(name)?;
-        self.ask(name, Request::CreatePartitions { topic, count, assignment: None, validate_only: false }).await?;
+        self.ask(name, Request::CreatePartitions { topic, count, assignment, validate_only }).await?;
+        if validate_only {
+            return Ok(());
+        }
         self.applied(|image| image.topic(topic).is_none_or(|topic| topic.partitions.len() >= count as usize)).await
     }
 
@@ -115,8 +132,12 @@ impl Clustered {
         known.ok_or_else(|| LogError::UnknownTopic(name.to_owned()))
     }
 
-    async fn ask(&self, name: &str, request: Request) -> Result<(), LogError> {
-        self.cluster.ask(request, PATIENCE).await.map(drop).map_err(|error| refused(name, error))
+    pub(super) fn default_replication_factor(&self) -> u16 {
+        self.replication_factor
+    }
+
+    async fn ask(&self, name: &str, request: Request) -> Result<Reply, LogError> {
+        self.cluster.ask(request, PATIENCE).await.map_err(|error| refused(name, error))
     }
 
     /// Waits until the metadata says so here and this node has taken its part in it.
@@ -199,17 +220,24 @@ impl Parsed {
     }
 }
 
+fn placed(reply: Reply) -> Vec<Vec<NodeId>> {
+    match reply {
+        Reply::Placed { replicas, .. } => replicas,
+        _ => Vec::new(),
+    }
+}
+
 fn refused(name: &str, error: AskError) -> LogError {
     match error {
         AskError::Refused(Refusal::TopicExists { name }) => LogError::TopicExists(name),
         AskError::Refused(Refusal::UnknownTopicId { .. }) => LogError::UnknownTopic(name.to_owned()),
-        AskError::Refused(refusal @ (Refusal::InvalidTopic { .. } | Refusal::InvalidPartitions { .. })) => {
+        AskError::Refused(refusal @ Refusal::InvalidTopic { .. }) => {
             LogError::InvalidTopic(refusal.to_string())
         }
         AskError::Refused(refusal @ Refusal::InvalidReplicationFactor { .. }) => {
             LogError::TooFewNodes(refusal.to_string())
         }
-        AskError::Refused(refusal) => LogError::NotPossible(refusal.to_string()),
+        AskError::Refused(refusal) => LogError::NotPossible(refusal),
         AskError::Unavailable(why) => LogError::Unavailable(why),
     }
 }

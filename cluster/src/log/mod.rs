@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_disk::{Files, LogError, LogOptions, LogStats, NewTopic};
+use forebay_log::cluster::controller::Assignment;
 use forebay_log::{NodeId, TopicConfig};
 use tokio::sync::watch;
 
@@ -157,12 +158,46 @@ impl Log {
         made.collect()
     }
 
+    /// Makes a topic whose replicas go where `replicas` says, durable on return, or only checks that it could be made. Returns
+    /// the replicas of each partition, the preferred leader first.
+    ///
+    /// # Errors
+    /// As `create_topic`; fewer nodes than replicas, replicas that are not possible.
+    pub async fn place_topic(
+        &self,
+        name: &str,
+        replicas: Assignment,
+        config: &TopicConfig,
+        validate_only: bool,
+    ) -> Result<Vec<Vec<NodeId>>, LogError> {
+        self.inner.authority.place_topic(name.to_owned(), replicas, config, validate_only).await
+    }
+
+    /// Replicas of a topic that nobody has said a number for.
+    pub fn default_replication_factor(&self) -> u16 {
+        self.inner.authority.default_replication_factor()
+    }
+
     /// Gives a topic more partitions, `count` in all; they are durable on return.
     ///
     /// # Errors
     /// No such topic, a count that is not more than it has or too large, a disk that fails.
     pub async fn add_partitions(&self, name: &str, count: u32) -> Result<(), LogError> {
-        self.inner.authority.add_partitions(name, count).await
+        self.inner.authority.add_partitions(name, count, None, false).await
+    }
+
+    /// [`Log::add_partitions`] with the replicas of each new partition, or only a check that it could be done.
+    ///
+    /// # Errors
+    /// As `add_partitions`; replicas that are not possible.
+    pub async fn place_partitions(
+        &self,
+        name: &str,
+        count: u32,
+        replicas: Option<Vec<Vec<NodeId>>>,
+        validate_only: bool,
+    ) -> Result<(), LogError> {
+        self.inner.authority.add_partitions(name, count, replicas, validate_only).await
     }
 
     /// Deletes a topic; that is durable on return.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_disk::IsrProposal;
@@ -36,6 +37,13 @@ struct Open {
 }
 
 type Proposals = BTreeMap<(String, u32), Open>;
+
+/// How often in-sync replicas of what this node leads became fewer and more, since it was started.
+#[derive(Debug, Default)]
+pub struct IsrChanges {
+    pub shrinks: AtomicU64,
+    pub expands: AtomicU64,
+}
 
 pub(super) async fn run(inner: Arc<Inner>, mut proposals: mpsc::UnboundedReceiver<IsrProposal>) {
     let mut open = Proposals::new();
@@ -94,6 +102,8 @@ async fn ask(inner: &Inner, image: &Image, open: &mut Proposals) {
         match outcome(known, decided) {
             Outcome::Decided(state) => {
                 info!(topic = id.0, partition = id.1, in_sync = ?state.isr, "in-sync replicas");
+                let before = image.partition(alter.topic, id.1).map(|state| state.isr.len());
+                count(inner, before, state.isr.len());
                 open.remove(&id);
             }
             Outcome::Refused => {
@@ -104,6 +114,16 @@ async fn ask(inner: &Inner, image: &Image, open: &mut Proposals) {
             Outcome::Open => {}
         }
     }
+}
+
+fn count(inner: &Inner, before: Option<usize>, now: usize) {
+    let Some(before) = before else { return };
+    let counter = match now.cmp(&before) {
+        std::cmp::Ordering::Less => &inner.isr_changes.shrinks,
+        std::cmp::Ordering::Greater => &inner.isr_changes.expands,
+        std::cmp::Ordering::Equal => return,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 enum Outcome {

@@ -3,10 +3,13 @@
 mod assign;
 mod identity;
 mod in_sync;
+mod limits;
 mod presence;
+mod report;
 mod service;
 #[cfg(test)]
 mod tests;
+mod voters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,8 +35,11 @@ use crate::quorum::{self, Quorum, QuorumError};
 use crate::replication::{Feeder, Fetchers, Replicas};
 use crate::topic_config;
 use assign::Assigner;
+pub use in_sync::IsrChanges;
 pub use presence::Standing;
+pub use report::{Behind, Report};
 use service::{NodeService, QuorumLinks};
+pub use voters::VoterError;
 
 /// How long the controller may take for each topic that a node brings.
 const ADOPT_PATIENCE: Duration = Duration::from_secs(10);
@@ -123,6 +129,7 @@ pub(crate) struct Inner {
     standing: watch::Receiver<Standing>,
     stopping: watch::Sender<bool>,
     shutdown: CancellationToken,
+    isr_changes: IsrChanges,
 }
 
 impl Inner {
@@ -213,6 +220,7 @@ impl Cluster {
             standing,
             stopping: watch::channel(false).0,
             shutdown,
+            isr_changes: IsrChanges::default(),
         });
         // Once: this is the only place.
         let _ = service.inner.set(Arc::downgrade(&inner));
@@ -290,6 +298,18 @@ impl Cluster {
     #[must_use]
     pub fn failure(&self) -> watch::Receiver<Option<QuorumError>> {
         self.inner.quorum.failure()
+    }
+
+    /// Appends that this node took and sent on to leaders on other nodes.
+    #[must_use]
+    pub fn forwarded_appends(&self) -> u64 {
+        self.inner.forwarder.sent()
+    }
+
+    /// How often in-sync replicas of what this node leads became fewer and more.
+    #[must_use]
+    pub fn isr_changes(&self) -> &IsrChanges {
+        &self.inner.isr_changes
     }
 
     /// Counters of the links.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use forebay_log::cluster::Request as ControllerRequest;
 use forebay_log::{Incarnation, NodeId};
 
-use super::Inner;
+use super::{Inner, report, voters};
 use crate::codec::Malformed;
 use crate::controller::ask_here;
 use crate::forward::Receiver;
@@ -16,7 +16,7 @@ use crate::link::{Begun, Body, Lane, LinkError, Links, Peer, Request, Rest, Serv
 use crate::quorum::{self, Transport, TransportError};
 
 /// The message cannot be read.
-const MALFORMED: u16 = 1;
+pub(super) const MALFORMED: u16 = 1;
 /// The node has only just started.
 const NOT_READY: u16 = 2;
 
@@ -51,6 +51,8 @@ impl Service for NodeService {
                 }
                 Err(problem) => refuse(problem),
             },
+            kinds::REPORT => Begun::beside(async move { answer(&report::of(&inner).await) }),
+            kinds::VOTER => Begun::beside(async move { answer(&voters::serve(&inner, &body).await?) }),
             kind => {
                 Begun::beside(async move { Err(ServiceError::new(MALFORMED, format!("no message of kind {kind}"))) })
             }
@@ -61,8 +63,11 @@ impl Service for NodeService {
 async fn ask(inner: &Inner, body: &Bytes) -> Result<Body, ServiceError> {
     let request: ControllerRequest = serde_json::from_slice(body)
         .map_err(|error| ServiceError::new(MALFORMED, format!("a request to the controller: {error}")))?;
-    let answer = ask_here(&inner.client.requests, request).await;
-    let answer = serde_json::to_vec(&answer).map_err(|error| ServiceError::new(MALFORMED, error.to_string()))?;
+    answer(&ask_here(&inner.client.requests, request).await)
+}
+
+fn answer(what: &impl serde::Serialize) -> Result<Body, ServiceError> {
+    let answer = serde_json::to_vec(what).map_err(|error| ServiceError::new(MALFORMED, error.to_string()))?;
     Ok(Bytes::from(answer).into())
 }
 

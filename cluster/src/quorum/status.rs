@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::transport::NodeId;
 
 /// Who leads, as this node knows it.
@@ -16,7 +18,8 @@ pub struct Leadership {
 }
 
 /// The quorum as one node sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     pub node: NodeId,
     pub term: u64,
@@ -38,7 +41,8 @@ pub struct Status {
 }
 
 /// How far a follower is, as the leader knows it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Follower {
     /// The last entry that is known to be durable there.
     pub matched: Option<u64>,

@@ -9,6 +9,7 @@ use forebay_log::Offset;
 
 use super::bootstrap::BootstrapArgs;
 use super::place::Place;
+use super::table::table;
 use crate::client::kafka::{At, Client};
 
 /// Arguments of `forebay group`.
@@ -188,29 +189,4 @@ async fn seek(
     client.seek_group(group, topic, &places).await?;
     let line = |text: String, (index, offset): &(i32, Offset)| text + &format!("{topic}-{index} {offset}\n");
     Ok(places.iter().fold(String::new(), line))
-}
-
-/// Columns as wide as what is in them.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_stand_below_each_other() {
-        let rows = [vec!["GROUP".to_owned(), "LAG".to_owned()], vec!["billing".to_owned(), "7".to_owned()]];
-        assert_eq!(table(&rows), "GROUP    LAG\nbilling  7\n");
-    }
 }

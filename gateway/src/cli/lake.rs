@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use super::api::Api;
 use crate::lake::{TopicStatus, VerifyReport};
 
 /// How often a running progress bar moves.
@@ -46,19 +46,19 @@ enum Command {
 /// # Errors
 /// The node cannot be reached, or what was verified does not agree.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let node = Node { url: args.url.trim_end_matches('/').to_owned(), client: reqwest::Client::new() };
+    let api = Api::new(&args.url);
     match args.command {
         Command::Status { topic } => {
-            let topics = node.topics(topic.as_deref()).await?;
+            let topics = topics(&api, topic.as_deref()).await?;
             print(&if args.json { format!("{}\n", serde_json::to_string_pretty(&topics)?) } else { table(&topics) })
         }
         Command::Verify { topic } => {
             let mut reports = Vec::new();
-            for topic in node.topics(topic.as_deref()).await? {
+            for topic in topics(&api, topic.as_deref()).await? {
                 let bar = spinner(&topic.topic);
-                let answer = node.get::<VerifyReport>("/api/v1/lake/verify", Some(&topic.topic)).await;
+                let answer = api.get("/api/v1/lake/verify", &[("topic", &topic.topic)]).await;
                 bar.finish_and_clear();
-                let Listing { topics } = answer?;
+                let Listing::<VerifyReport> { topics } = answer?;
                 if !args.json {
                     print(&topics.iter().map(summary).collect::<String>())?;
                 }
@@ -76,41 +76,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-struct Node {
-    url: String,
-    client: reqwest::Client,
-}
-
 /// What the lake's pages of the API answer with.
 #[derive(Deserialize)]
 struct Listing<T> {
     topics: Vec<T>,
 }
 
-impl Node {
-    async fn get<T: DeserializeOwned>(&self, path: &str, topic: Option<&str>) -> anyhow::Result<Listing<T>> {
-        let url = format!("{}{path}", self.url);
-        let request = self.client.get(&url).query(&topic.map(|topic| [("topic", topic)]));
-        let unreachable = || format!("{url} does not answer: is the node running, and is --url its http listener?");
-        let response = request.send().await.with_context(unreachable)?;
-        let status = response.status();
-        let body = response.bytes().await.with_context(|| format!("{url}: the answer was cut off"))?;
-        if !status.is_success() {
-            bail!("{url}: {status}: {}", String::from_utf8_lossy(&body).trim());
+async fn topics(api: &Api, only: Option<&str>) -> anyhow::Result<Vec<TopicStatus>> {
+    let Listing { mut topics } = api.get::<Listing<TopicStatus>>("/api/v1/lake", &[]).await?;
+    if let Some(only) = only {
+        topics.retain(|topic| topic.topic == only);
+        if topics.is_empty() {
+            bail!("topic {only} is not offloaded: it does not exist or has remote.storage.enable=false");
         }
-        serde_json::from_slice(&body).with_context(|| format!("{url}: not the answer of this program's API"))
     }
-
-    async fn topics(&self, only: Option<&str>) -> anyhow::Result<Vec<TopicStatus>> {
-        let Listing { mut topics } = self.get::<TopicStatus>("/api/v1/lake", None).await?;
-        if let Some(only) = only {
-            topics.retain(|topic| topic.topic == only);
-            if topics.is_empty() {
-                bail!("topic {only} is not offloaded: it does not exist or has remote.storage.enable=false");
-            }
-        }
-        Ok(topics)
-    }
+    Ok(topics)
 }
 
 fn spinner(topic: &str) -> ProgressBar {

@@ -1,7 +1,10 @@
 //! The command line: one file for each command, and what they share: help, logs, runtime, exit codes.
 
+mod api;
 mod bench;
 mod bootstrap;
+mod cluster;
+mod cluster_text;
 mod config;
 mod consume;
 mod demo;
@@ -13,6 +16,7 @@ mod produce;
 mod rules;
 mod serve;
 mod start;
+mod table;
 mod topic;
 
 use std::process::ExitCode;
@@ -63,6 +67,8 @@ enum Command {
     Consume(consume::Args),
     /// List, describe, move and delete consumer groups
     Group(group::Args),
+    /// Show the cluster's nodes and partitions, add and drain nodes, move replicas and leaderships
+    Cluster(cluster::Args),
     /// Show how far the lake is, and verify that it agrees with the log
     Lake(lake::Args),
     /// Check and test alert rules
@@ -92,6 +98,7 @@ impl Command {
             Command::Produce(args) => produce::run(args).await,
             Command::Consume(args) => consume::run(args).await,
             Command::Group(args) => group::run(args).await,
+            Command::Cluster(args) => cluster::run(args).await,
             Command::Lake(args) => lake::run(args).await,
             Command::Rules(args) => rules::run(args).await,
             Command::Bench(args) => bench::run(*args).await,

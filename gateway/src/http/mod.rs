@@ -1,6 +1,7 @@
 //! The HTTP door: metrics, health, the JSON API and the console page.
 
 mod budget;
+mod cluster;
 mod console;
 mod error;
 #[cfg(test)]
@@ -61,6 +62,12 @@ fn routes() -> Vec<Route> {
         ("/api/v1/lake", &["get"], get(lake::status)),
         ("/api/v1/lake/flush", &["post"], post(lake::flush)),
         ("/api/v1/lake/verify", &["get"], get(lake::verify)),
+        ("/api/v1/cluster", &["get"], get(cluster::status)),
+        ("/api/v1/cluster/add", &["post"], post(cluster::add)),
+        ("/api/v1/cluster/drain", &["post"], post(cluster::drain)),
+        ("/api/v1/cluster/remove", &["post"], post(cluster::remove)),
+        ("/api/v1/cluster/reassign", &["post"], post(cluster::reassign)),
+        ("/api/v1/cluster/elect", &["post"], post(cluster::elect)),
         ("/api/v1/openapi.json", &["get"], get(openapi::document)),
     ]
 }

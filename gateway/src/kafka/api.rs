@@ -6,12 +6,12 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::guard::{self, BadRequest, Struct};
 use super::{
-    alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, consumer_group_describe,
+    alter_client_quotas, alter_configs, alter_partition_reassignments, alter_user_scram_credentials, api_versions, consumer_group_describe,
     consumer_group_heartbeat, create_acls, create_partitions, create_topics, delete_acls, delete_groups,
     delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster, describe_configs,
-    describe_groups, describe_log_dirs, describe_producers, describe_topic_partitions, describe_user_scram_credentials,
-    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    describe_groups, describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions, describe_user_scram_credentials,
+    elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
     sasl_authenticate, sasl_handshake, sync_group,
 };
 
@@ -73,7 +73,7 @@ pub(crate) fn set_length(frame: &mut BytesMut, more: usize) {
 }
 
 /// Every API that is served; what is not here is not advertised, and a request for it closes the connection.
-pub(crate) static SERVED: [&Api; 40] = [
+pub(crate) static SERVED: [&Api; 44] = [
     &produce::API,
     &fetch::API,
     &list_offsets::API,
@@ -104,6 +104,10 @@ pub(crate) static SERVED: [&Api; 40] = [
     &alter_client_quotas::API,
     &describe_user_scram_credentials::API,
     &alter_user_scram_credentials::API,
+    &elect_leaders::API,
+    &alter_partition_reassignments::API,
+    &list_partition_reassignments::API,
+    &describe_quorum::API,
     &describe_cluster::API,
     &offset_for_leader_epoch::API,
     &create_partitions::API,

@@ -16,6 +16,7 @@ pub(crate) struct Broker {
     pub(crate) id: BrokerId,
     pub(crate) host: StrBytes,
     pub(crate) port: i32,
+    pub(crate) rack: Option<StrBytes>,
 }
 
 /// Where a partition lies.
@@ -45,7 +46,8 @@ impl Brokers {
         self.nodes.iter().filter_map(|node| {
             let (host, port) = node.kafka.as_ref()?;
             let host = StrBytes::from_string(host.clone());
-            Some(Broker { id: broker_id(node.id), host, port: i32::from(*port) })
+            let rack = node.rack.clone().map(StrBytes::from_string);
+            Some(Broker { id: broker_id(node.id), host, port: i32::from(*port), rack })
         })
     }
 

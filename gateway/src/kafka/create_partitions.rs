@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use forebay_log::NodeId;
 use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::{CreatePartitionsRequest, CreatePartitionsTopic};
@@ -94,17 +95,13 @@ async fn grow(
         let why = format!("topic {name} has {now} partitions; ask for more, {MAX_PARTITIONS_PER_TOPIC} at most");
         return Err(Refusal::new(ResponseError::InvalidPartitions, why));
     }
-    if let Some(assignments) = &asked.assignments {
-        let node = shared.node_id();
-        let here = assignments.iter().all(|a| a.broker_ids.len() == 1 && a.broker_ids[0].0 == node);
-        if assignments.len() != (count - now) as usize || !here {
-            let why = format!("each of the {} new partitions must be assigned to node {node}", count - now);
-            return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, why));
-        }
-    }
     check_room(log, count - now)?;
+    let replicas = asked.assignments.as_ref().map(|assignments| {
+        let of = assignments.iter().map(|one| one.broker_ids.iter().map(|broker| NodeId(broker.0)).collect());
+        of.collect()
+    });
+    log.place_partitions(name, count, replicas, validate_only).await?;
     if !validate_only {
-        log.add_partitions(name, count).await?;
         tracing::info!(topic = name, partitions = count, "topic has got more partitions");
     }
     Ok(())

@@ -1,9 +1,10 @@
-//! CreateTopics (19), v2-7: makes topics with their partition count and configs.
+//! CreateTopics (19), v2-7: makes topics with their partitions, replicas and configs.
 
 use std::collections::HashMap;
 
-use forebay_log::TopicConfig;
+use forebay_log::cluster::controller::Assignment;
 use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
+use forebay_log::{NodeId, TopicConfig};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use kafka_protocol::messages::create_topics_response::{
@@ -100,59 +101,60 @@ pub(crate) async fn handle(
 
 struct Made {
     id: Uuid,
-    partitions: u32,
+    replicas: Vec<Vec<NodeId>>,
     config: TopicConfig,
 }
 
 async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) -> Result<Made, Refusal> {
+    let log = &shared.door.log;
     check_new_name(&topic.name)?;
-    let partitions = partition_count(shared, topic)?;
+    let (replicas, partitions) = assignment(shared, topic)?;
     let defaults = &shared.door.config.topic_defaults.config;
     let mut config = defaults.clone();
     let given = topic.configs.iter().filter_map(|entry| Some(Change::Set(&entry.name, entry.value.as_deref()?)));
     change(&mut config, defaults, &given.collect::<Vec<_>>())
         .map_err(|why| Refusal::new(ResponseError::InvalidConfig, why))?;
-    if shared.door.log.topic(&topic.name).is_some() {
+    if log.topic(&topic.name).is_some() {
         let why = format!("Topic '{}' already exists.", topic.name.as_str());
         return Err(Refusal::new(ResponseError::TopicAlreadyExists, why));
     }
-    check_room(&shared.door.log, partitions)?;
-    let id = if validate_only {
-        Uuid::nil()
-    } else {
-        shared.door.log.create_topic(&topic.name, partitions, config.clone()).await?.id
-    };
-    Ok(Made { id, partitions, config })
+    check_room(log, partitions)?;
+    let replicas = log.place_topic(&topic.name, replicas, &config, validate_only).await?;
+    let id = log.topic(&topic.name).map_or(Uuid::nil(), |topic| topic.id);
+    Ok(Made { id, replicas, config })
 }
 
-/// From the count, the manual assignment or the default; this node is the only replica there is.
-fn partition_count(shared: &Shared, topic: &CreatableTopic) -> Result<u32, Refusal> {
-    let node = shared.node_id();
-    let count = if topic.assignments.is_empty() {
-        if !matches!(topic.replication_factor, -1 | 1) {
-            let why = format!("replication factor {} is more than the one node there is", topic.replication_factor);
-            return Err(Refusal::new(ResponseError::InvalidReplicationFactor, why));
-        }
-        match topic.num_partitions {
+/// Where the replicas go, and how many partitions there are: from the counts, the manual assignment or the defaults.
+fn assignment(shared: &Shared, topic: &CreatableTopic) -> Result<(Assignment, u32), Refusal> {
+    let (assignment, count) = if topic.assignments.is_empty() {
+        let replication_factor = match topic.replication_factor {
+            -1 => shared.door.log.default_replication_factor(),
+            n => u16::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| {
+                Refusal::new(ResponseError::InvalidReplicationFactor, "a topic has at least one replica")
+            })?,
+        };
+        let partitions = match topic.num_partitions {
             -1 => shared.door.config.topic_defaults.num_partitions,
             n => u32::try_from(n).unwrap_or(0),
-        }
+        };
+        (Assignment::Placed { partitions, replication_factor }, partitions)
     } else {
-        let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
-        indexes.sort_unstable();
-        let consecutive = indexes.iter().enumerate().all(|(i, index)| i32::try_from(i) == Ok(*index));
-        let here = topic.assignments.iter().all(|a| a.broker_ids.len() == 1 && a.broker_ids[0].0 == node);
-        if !consecutive || !here {
-            let why = format!("each partition from 0 on must be assigned to node {node}");
+        let mut assigned: Vec<_> = topic.assignments.iter().collect();
+        assigned.sort_unstable_by_key(|one| one.partition_index);
+        let consecutive = assigned.iter().enumerate().all(|(i, one)| i32::try_from(i) == Ok(one.partition_index));
+        if !consecutive {
+            let why = "the assignment must name each partition from 0 on once";
             return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, why));
         }
-        u32::try_from(indexes.len()).unwrap_or(u32::MAX)
+        let count = u32::try_from(assigned.len()).unwrap_or(u32::MAX);
+        let replicas = assigned.iter().map(|one| one.broker_ids.iter().map(|broker| NodeId(broker.0)).collect());
+        (Assignment::Explicit { replicas: replicas.collect() }, count)
     };
     if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(&count) {
         let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions");
         return Err(Refusal::new(ResponseError::InvalidPartitions, why));
     }
-    Ok(count)
+    Ok((assignment, count))
 }
 
 fn describe(shared: &Shared, version: i16, made: Made, result: CreatableTopicResult) -> CreatableTopicResult {
@@ -165,8 +167,8 @@ fn describe(shared: &Shared, version: i16, made: Made, result: CreatableTopicRes
             .with_config_source(if default { SOURCE_DEFAULT } else { SOURCE_TOPIC })
     });
     let result = result
-        .with_num_partitions(i32::try_from(made.partitions).unwrap_or(i32::MAX))
-        .with_replication_factor(1)
+        .with_num_partitions(i32::try_from(made.replicas.len()).unwrap_or(i32::MAX))
+        .with_replication_factor(made.replicas.first().map_or(-1, |first| i16::try_from(first.len()).unwrap_or(i16::MAX)))
         .with_configs(Some(if version >= 5 { configs.collect() } else { Vec::new() }));
     if version >= 7 { result.with_topic_id(made.id) } else { result }
 }

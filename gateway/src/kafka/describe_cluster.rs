@@ -29,7 +29,8 @@ pub(crate) fn handle(
 ) -> DescribeClusterResponse {
     let up = Brokers::of(&shared.door.log);
     let brokers = up.all().map(|broker| {
-        DescribeClusterBroker::default().with_broker_id(broker.id).with_host(broker.host).with_port(broker.port)
+        let shown = DescribeClusterBroker::default().with_broker_id(broker.id).with_rack(broker.rack);
+        shown.with_host(broker.host).with_port(broker.port)
     });
     let response = DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(shared.door.log.cluster_id()))

@@ -18,12 +18,12 @@ use super::quotas::Limited;
 use super::request::{Request, Unreadable};
 use super::session::{self, Session};
 use super::{
-    Shared, alter_client_quotas, alter_configs, alter_user_scram_credentials, api_versions, consumer_group_describe,
+    Shared, alter_client_quotas, alter_configs, alter_partition_reassignments, alter_user_scram_credentials, api_versions, consumer_group_describe,
     consumer_group_heartbeat, create_acls, create_partitions, create_topics, delete_acls, delete_groups,
     delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster, describe_configs,
-    describe_groups, describe_log_dirs, describe_producers, describe_topic_partitions, describe_user_scram_credentials,
-    fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    describe_groups, describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions, describe_user_scram_credentials,
+    elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
     sasl_authenticate, sasl_handshake, sync_group,
 };
 
@@ -178,6 +178,14 @@ pub(crate) async fn dispatch(
         }
         ApiKey::DescribeLogDirs => call.answer(describe_log_dirs::handle(shared, session, version, call.decode()?)),
         ApiKey::DescribeProducers => call.answer(describe_producers::handle(shared, session, call.decode()?).await),
+        ApiKey::ElectLeaders => call.answer(elect_leaders::handle(shared, session, version, call.decode()?).await),
+        ApiKey::AlterPartitionReassignments => {
+            call.answer(alter_partition_reassignments::handle(shared, session, call.decode()?).await)
+        }
+        ApiKey::ListPartitionReassignments => {
+            call.answer(list_partition_reassignments::handle(shared, session, &call.decode()?))
+        }
+        ApiKey::DescribeQuorum => call.answer(describe_quorum::handle(shared, session, version, call.decode()?).await),
         ApiKey::ApiVersions => call.answer(api_versions::answer(!call.request.unknown_version)),
         _ => Err(Unreadable::Api { key: api.key as i16 }),
     }

@@ -88,6 +88,7 @@ impl From<ReadError> for Refusal {
 impl From<LogError> for Refusal {
     fn from(error: LogError) -> Refusal {
         let code = match &error {
+            LogError::NotPossible(refusal) => return refusal.clone().into(),
             LogError::TopicExists(_) => ResponseError::TopicAlreadyExists,
             LogError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
             LogError::InvalidTopic(_) => ResponseError::InvalidTopicException,
@@ -95,7 +96,6 @@ impl From<LogError> for Refusal {
                 ResponseError::KafkaStorageError
             }
             LogError::TooFewNodes(_) => ResponseError::InvalidReplicationFactor,
-            LogError::NotPossible(_) => ResponseError::InvalidRequest,
             LogError::Unavailable(_) => ResponseError::RequestTimedOut,
             LogError::Closed => ResponseError::NotController,
         };

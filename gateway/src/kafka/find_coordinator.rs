@@ -59,7 +59,7 @@ pub(crate) fn handle(
     if version < 4 {
         let response = FindCoordinatorResponse::default();
         return match find(&request.key) {
-            Ok(Broker { id, host, port }) => response.with_node_id(id).with_host(host).with_port(port),
+            Ok(Broker { id, host, port, .. }) => response.with_node_id(id).with_host(host).with_port(port),
             Err(Refusal { code, message }) => response
                 .with_error_code(code)
                 .with_error_message(message.map(StrBytes::from_string))
@@ -70,7 +70,7 @@ pub(crate) fn handle(
     let coordinators = request.coordinator_keys.iter().map(|key| {
         let coordinator = Coordinator::default().with_key(key.clone());
         match find(key) {
-            Ok(Broker { id, host, port }) => coordinator.with_node_id(id).with_host(host).with_port(port),
+            Ok(Broker { id, host, port, .. }) => coordinator.with_node_id(id).with_host(host).with_port(port),
             Err(Refusal { code, message }) => coordinator
                 .with_error_code(code)
                 .with_error_message(message.map(StrBytes::from_string))

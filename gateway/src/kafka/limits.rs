@@ -12,6 +12,8 @@ pub(crate) const MAX_SMALL_REQUEST_BYTES: usize = 4 << 20;
 pub(crate) const MAX_REQUEST_ELEMENTS: usize = 100_000;
 /// Most partitions of all topics together, when clients make topics.
 pub(crate) const MAX_PARTITIONS: usize = 20_000;
+/// Longest time that a request waits for the cluster's controller.
+pub(crate) const CONTROLLER_WAIT: Duration = Duration::from_secs(30);
 /// Most committed offsets of all consumer groups together: they are held in memory.
 pub(crate) const MAX_GROUP_OFFSETS: usize = 100_000;
 /// A group is forgotten this long after its last commit, milliseconds (Kafka's default of `offsets.retention.minutes`).

@@ -69,7 +69,9 @@ pub(crate) async fn handle(
     }
     let up = Brokers::of(&door.log);
     let brokers = up.all().map(|broker| {
-        MetadataResponseBroker::default().with_node_id(broker.id).with_host(broker.host).with_port(broker.port)
+        let shown = MetadataResponseBroker::default().with_node_id(broker.id);
+        let shown = shown.with_host(broker.host).with_port(broker.port);
+        if version >= 1 { shown.with_rack(broker.rack) } else { shown }
     });
     let response = MetadataResponse::default()
         .with_brokers(brokers.collect())

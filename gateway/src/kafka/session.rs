@@ -62,6 +62,10 @@ const CHECKED: &[ApiKey] = &[
     ApiKey::AlterClientQuotas,
     ApiKey::ConsumerGroupHeartbeat,
     ApiKey::ConsumerGroupDescribe,
+    ApiKey::ElectLeaders,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::ListPartitionReassignments,
+    ApiKey::DescribeQuorum,
 ];
 
 /// Whether an API may be served where ACLs are asked.

@@ -1,6 +1,7 @@
 //! Every metric of the program, by door; Prometheus names with the `forebay_` prefix, base units, `_total` on counters.
 
 mod alerts;
+mod cluster;
 mod exposition;
 mod http;
 mod kafka;
@@ -18,6 +19,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
 pub use alerts::AlertMetrics;
 pub use exposition::{Format, render};
@@ -64,10 +66,16 @@ impl Metrics {
         self.accept_failures.get_or_create(&DoorLabel { door }).inc();
     }
 
-    /// The metrics of a node: those of the program, of its log and of the process.
-    pub fn of_node(log: &Log) -> Arc<Metrics> {
+    /// The metrics of a node: those of the program, of its log, of its cluster and of the process. Until `shutdown` it is looked up
+    /// now and then how far followers are behind.
+    pub fn of_node(log: &Log, shutdown: CancellationToken) -> Arc<Metrics> {
         let mut metrics = Metrics::new();
         metrics.registry.register_collector(Box::new(log::LogCollector::new(log.clone())));
+        let lag = cluster::Lag::default();
+        if let Some(part) = log.cluster() {
+            tokio::spawn(cluster::follow_lag(part.clone(), Arc::clone(&lag), shutdown));
+        }
+        metrics.registry.register_collector(Box::new(cluster::ClusterCollector::new(log.clone(), lag)));
         metrics.registry.register_collector(Box::new(process::ProcessCollector::new()));
         Arc::new(metrics)
     }

@@ -135,7 +135,7 @@ impl Node {
         if bound.kafka.is_some() {
             security.start().await.context("listeners.kafka")?;
         }
-        let metrics = Metrics::of_node(&log);
+        let metrics = Metrics::of_node(&log, services.clone());
         let lake = Lake::start(log.clone(), config.clone(), metrics.clone(), services.clone()).await?;
         let lake = Some(lake);
         let reader = Reader::new(lake.clone());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_log::TopicConfig;
+use forebay_log::cluster::Refusal;
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -61,8 +62,9 @@ pub enum LogError {
     /// More replicas are asked for than there are nodes to take them.
     #[error("{0}")]
     TooFewNodes(String),
-    #[error("{0}")]
-    NotPossible(String),
+    /// Whoever decides on topics refuses.
+    #[error(transparent)]
+    NotPossible(#[from] Refusal),
     /// Whoever decides on it has not answered; it may be done all the same.
     #[error("{0}")]
     Unavailable(String),

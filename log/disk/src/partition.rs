@@ -258,6 +258,18 @@ impl Partition {
         segments.get(next).map_or(limit, |next| next.base.min(limit))
     }
 
+    /// About how many bytes of the log here lie at and behind `from`: as exact as the offset index.
+    pub fn bytes_from(&self, from: Offset) -> u64 {
+        if from >= self.watermarks().log_end {
+            return 0;
+        }
+        let segments = self.shared.segments.load_full();
+        let holder = segments.partition_point(|segment| segment.base <= from).saturating_sub(1);
+        let behind: u64 = segments.iter().skip(holder).map(|segment| segment.readable()).sum();
+        let hint = segments.get(holder).filter(|segment| segment.base <= from).map(|segment| segment.hint(from));
+        behind.saturating_sub(hint.and_then(Result::ok).map_or(0, |hint| hint.position))
+    }
+
     /// Closed segments wholly below the high watermark, oldest first.
     pub fn closed_segments(&self) -> Vec<ClosedSegment> {
         Vec::clone(&self.shared.closed.load())

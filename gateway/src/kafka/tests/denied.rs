@@ -146,6 +146,14 @@ async fn codes(stream: &mut TcpStream, api: &Api) -> Vec<i16> {
             let response = ask::<AlterUserScramCredentialsResponse>(stream, api).await;
             response.results.iter().map(|one| one.error_code).collect()
         }
+        ApiKey::ElectLeaders => vec![ask::<ElectLeadersResponse>(stream, api).await.error_code],
+        ApiKey::AlterPartitionReassignments => {
+            vec![ask::<AlterPartitionReassignmentsResponse>(stream, api).await.error_code]
+        }
+        ApiKey::ListPartitionReassignments => {
+            vec![ask::<ListPartitionReassignmentsResponse>(stream, api).await.error_code]
+        }
+        ApiKey::DescribeQuorum => vec![ask::<DescribeQuorumResponse>(stream, api).await.error_code],
         // For everybody.
         ApiKey::ListGroups
         | ApiKey::ApiVersions

@@ -91,6 +91,10 @@ fn check_any(api: &Api, version: i16, body: &Bytes) -> bool {
         ApiKey::AlterUserScramCredentials => check::<AlterUserScramCredentialsRequest>(api, version, body),
         ApiKey::ConsumerGroupHeartbeat => check::<ConsumerGroupHeartbeatRequest>(api, version, body),
         ApiKey::ConsumerGroupDescribe => check::<ConsumerGroupDescribeRequest>(api, version, body),
+        ApiKey::ElectLeaders => check::<ElectLeadersRequest>(api, version, body),
+        ApiKey::AlterPartitionReassignments => check::<AlterPartitionReassignmentsRequest>(api, version, body),
+        ApiKey::ListPartitionReassignments => check::<ListPartitionReassignmentsRequest>(api, version, body),
+        ApiKey::DescribeQuorum => check::<DescribeQuorumRequest>(api, version, body),
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }
 }

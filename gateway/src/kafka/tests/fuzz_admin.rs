@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
 use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+use kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::*;
 
@@ -60,6 +62,27 @@ pub(super) fn valid(api: &Api, version: i16) -> Bytes {
             let op = OpData::default().with_key(text("producer_byte_rate")).with_value(5.0);
             let entry = EntryData::default().with_entity(vec![side; 2]).with_ops(vec![op; 2]);
             encode(&AlterClientQuotasRequest::default().with_entries(vec![entry; 2]), version)
+        }
+        ApiKey::ElectLeaders => {
+            let topic = elect_leaders_request::TopicPartitions::default().with_topic(topic_name("t"));
+            let topic = topic.with_partitions(vec![1, 2]);
+            encode(&ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic; 2])), version)
+        }
+        ApiKey::AlterPartitionReassignments => {
+            let moved = ReassignablePartition::default().with_replicas(Some(vec![BrokerId(1), BrokerId(2)]));
+            let stays = ReassignablePartition::default().with_partition_index(1).with_replicas(None);
+            let topic = ReassignableTopic::default().with_name(topic_name("t")).with_partitions(vec![moved, stays]);
+            encode(&AlterPartitionReassignmentsRequest::default().with_topics(vec![topic; 2]), version)
+        }
+        ApiKey::ListPartitionReassignments => {
+            let topic = ListPartitionReassignmentsTopics::default().with_name(topic_name("t"));
+            let topics = Some(vec![topic.with_partition_indexes(vec![1, 2]); 2]);
+            encode(&ListPartitionReassignmentsRequest::default().with_topics(topics), version)
+        }
+        ApiKey::DescribeQuorum => {
+            let topic = describe_quorum_request::TopicData::default().with_topic_name(topic_name("__cluster_metadata"));
+            let topic = topic.with_partitions(vec![describe_quorum_request::PartitionData::default(); 2]);
+            encode(&DescribeQuorumRequest::default().with_topics(vec![topic; 2]), version)
         }
         other => panic!("{other:?} is served but not fuzzed: add it here"),
     }

@@ -1,0 +1,28 @@
+//! Tables in the output of commands.
+
+use std::fmt::Write as _;
+
+/// Columns as wide as what is in them.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other() {
+        let rows = [vec!["GROUP".to_owned(), "LAG".to_owned()], vec!["billing".to_owned(), "7".to_owned()]];
+        assert_eq!(table(&rows), "GROUP    LAG\nbilling  7\n");
+    }
+}
