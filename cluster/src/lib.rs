@@ -16,7 +16,7 @@ mod topic_config;
 
 pub use controller::AskError;
 pub use forebay_disk::{
-    AppendData, Appended, Chain, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Watermarks,
+    AppendData, Appended, Chain, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Term, Watermarks,
 };
 pub use forebay_disk::{Log as LocalLog, parse_kafka_id};
 pub use log::{Log, Node, Partition, Placement, Ticket, Topic, Topics};

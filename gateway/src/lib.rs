@@ -21,4 +21,5 @@ pub mod node;
 pub mod quic;
 pub mod reader;
 pub mod security;
+mod settings;
 pub mod state;
