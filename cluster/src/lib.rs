@@ -17,7 +17,7 @@ mod topic_config;
 pub use controller::AskError;
 pub use link::{Counters, PeerCounters};
 pub use forebay_disk::{
-    AppendData, Appended, Chain, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Watermarks,
+    AppendData, Appended, Chain, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Term, Watermarks,
 };
 pub use forebay_disk::{Log as LocalLog, kafka_id, parse_kafka_id};
 pub use log::{Log, Node, Partition, Placement, Ticket, Topic, Topics};

@@ -22,4 +22,5 @@ pub mod node;
 pub mod quic;
 pub mod reader;
 pub mod security;
+mod settings;
 pub mod state;

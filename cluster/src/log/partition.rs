@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_disk::{
-    ActiveProducer, AppendData, Appended, Chain, ClosedSegment, EpochCache, Fetched, Partition as Replica, Watermarks,
+    ActiveProducer, AppendData, Appended, Chain, ClosedSegment, EpochCache, Fetched, Partition as Replica, Term,
+    Watermarks,
 };
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, Millis, NodeId, Offset, ReadError};
@@ -130,6 +131,14 @@ impl Partition {
         chosen.is_some_and(|replica| replica.leads() || replica.offline().is_some())
     }
 
+    /// The leader epoch in which the replica here leads; `None` where it does not.
+    pub fn led_in(&self) -> Option<Epoch> {
+        let replica = self.chosen().filter(|replica| replica.leads())?;
+        let epoch = replica.leader_epoch();
+        // It may have stepped down in between.
+        (replica.leads() && replica.leader_epoch() == epoch).then_some(epoch)
+    }
+
     /// The latest that is known: the replica here may hear of its leader before the placement tells, and after.
     pub fn leader_epoch(&self) -> Epoch {
         let seat = self.seat.load();
@@ -240,6 +249,16 @@ impl Partition {
     pub async fn submit_chained(&self, chain: &Chain, data: AppendData) -> Result<Ticket, AppendError> {
         chain.check()?;
         self.submit_by(Some(chain), true, data).await.inspect_err(|_| chain.break_off())
+    }
+
+    /// [`Partition::submit`] to the replica here alone, in a term of its leadership: refused where this node does not lead, leads in
+    /// another epoch, or the term was ended.
+    ///
+    /// # Errors
+    /// As `submit`.
+    pub async fn submit_in(&self, term: &Term, data: AppendData) -> Result<Ticket, AppendError> {
+        let replica = self.chosen().ok_or(AppendError::NotLeader)?;
+        replica.submit_in(term, data).await.map(|ticket| Ticket(Waiting::Here(ticket)))
     }
 
     /// `submit`, and wait for the ticket.

@@ -1,6 +1,7 @@
 //! A node alone, through the log's handles: they follow the local log, and say what they are when another node leads.
 
-use forebay_disk::{AppendData, Chain, RealFiles};
+use forebay_disk::{AppendData, Chain, RealFiles, Term};
+use forebay_log::partition::Leadership;
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError};
 
@@ -151,4 +152,40 @@ async fn without_a_replica_here_there_is_nothing_to_read() {
     assert_eq!(partition.roll().await, Err(AppendError::NotLeader));
     assert_eq!((partition.watermarks().log_end, partition.local_bytes()), (Offset(0), 0));
     assert!(partition.watch().changed().await.is_err(), "nobody waits for what cannot come");
+}
+
+#[tokio::test]
+async fn a_term_writes_in_its_leader_epoch_and_until_it_is_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir);
+    let log = Log::alone(HERE, local.clone());
+    let topic = log.create_topic("readings", 1, TopicConfig::default()).await.unwrap();
+    let partition = &topic.partitions[0];
+    partition.append(record()).await.unwrap();
+    let epoch = partition.led_in().unwrap();
+    let write =
+        async |term: &Term| partition.submit_in(term, record()).await?.await.map(|appended| appended.base_offset);
+    let (term, other) = (Term::new(epoch), Term::new(epoch));
+    assert_eq!(write(&term).await, Ok(Offset(1)));
+    for gone in [Term::new(Epoch(epoch.0 - 1)), Term::new(Epoch(epoch.0 + 1))] {
+        assert_eq!(write(&gone).await, Err(AppendError::FencedLeaderEpoch));
+    }
+    term.end();
+    assert_eq!(write(&term).await, Err(AppendError::FencedLeaderEpoch));
+    assert_eq!(write(&other).await, Ok(Offset(2)), "the other one goes on");
+
+    // Another node leads for a while: what leads afterwards is another leadership.
+    let replica = local.topic("readings").unwrap().partition(0).cloned().unwrap();
+    replica.follow(Epoch(epoch.0 + 1)).await.unwrap();
+    assert_eq!(partition.led_in(), None);
+    assert_eq!(write(&other).await, Err(AppendError::FencedLeaderEpoch));
+    let (followers, in_sync) = (Vec::new(), Vec::new());
+    let (epoch, partition_epoch) = (Epoch(epoch.0 + 2), forebay_log::PartitionEpoch(1));
+    let word = Leadership { epoch, partition_epoch, followers, in_sync, max_lag_ms: 1000 };
+    replica.lead(word).await.unwrap();
+    assert_eq!(write(&other).await, Err(AppendError::FencedLeaderEpoch));
+    assert_eq!(write(&Term::new(epoch)).await, Ok(Offset(3)));
+    assert_eq!(partition.led_in(), Some(epoch));
+    partition.place(led_by(Some(2), epoch.0 + 1));
+    assert_eq!(write(&Term::new(epoch)).await, Err(AppendError::NotLeader), "never to another node");
 }

@@ -35,7 +35,7 @@ pub(super) async fn read(
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    if name == crate::security::TOPIC {
+    if name == crate::security::LEGACY_TOPIC {
         return Err(ApiError::forbidden(format!("{name} holds the keys of users; nobody reads it")));
     }
     let topic = gateway.log.topic(&name).ok_or_else(|| ApiError::unknown_topic(&name))?;

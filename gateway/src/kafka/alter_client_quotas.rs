@@ -13,7 +13,7 @@ use super::api::Api;
 use super::describe_client_quotas::{CLIENT_ID, USER};
 use super::errors::Refusal;
 use super::guard::{BOOL, Field, INT64, Kind, Struct};
-use super::quotas::{Entity, Limited, QuotaRefused, Rates, Side};
+use super::quotas::{Entity, Limited, Rates, Side};
 use super::session::Session;
 use crate::security::acl::Operation;
 
@@ -71,18 +71,11 @@ pub(crate) async fn handle(
 async fn alter(shared: &Shared, session: &Session, entry: &EntryData, validate_only: bool) -> Result<(), Refusal> {
     session.cluster(Operation::AlterConfigs)?;
     let entity = entity(entry)?;
-    let mut rates = shared.quotas.table().entries.get(&entity).cloned().unwrap_or_default();
-    for op in &entry.ops {
-        apply(&mut rates, op)?;
-    }
+    let change = |rates: &mut Rates| entry.ops.iter().try_for_each(|op| apply(rates, op));
     if validate_only {
-        return Ok(());
+        return change(&mut Rates::new());
     }
-    shared.quotas.set(&shared.door.log, entity.clone(), rates).await.map_err(|refused| match refused {
-        QuotaRefused::TooMany => Refusal::new(ResponseError::PolicyViolation, refused.to_string()),
-        QuotaRefused::Append(error) => error.into(),
-        QuotaRefused::Log(error) => error.into(),
-    })?;
+    shared.quotas.alter(&shared.door.log, &entity, change).await?;
     tracing::info!(?entity, "client quotas altered");
     Ok(())
 }

@@ -44,6 +44,7 @@ fn code(refusal: &Decided) -> ResponseError {
         | Decided::NodeVotes { .. }
         | Decided::NodeAlive { .. }
         | Decided::InvalidSetting { .. }
+        | Decided::SettingChanged { .. }
         | Decided::InvalidProducerIds { .. } => ResponseError::InvalidRequest,
         Decided::ProducerIdsExhausted => ResponseError::UnknownServerError,
     }

@@ -69,20 +69,16 @@ impl Caller {
         Caller { session, client_id: client_id.into() }
     }
 
-    fn client_id(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(&self.client_id)
-    }
-
     /// Notes bytes against its quota; returns how long it is muted for them.
     pub(crate) fn take(&self, shared: &Shared, limited: Limited, bytes: usize) -> Duration {
-        let throttle = shared.quotas.take(limited, self.session.user(), &self.client_id(), bytes);
+        let throttle = shared.quotas.take(limited, self.session.user(), &self.client_id, bytes);
         self.session.mute(throttle);
         throttle
     }
 
     /// How many bytes it may have at once, if it has a quota.
     pub(crate) fn most_at_once(&self, shared: &Shared, limited: Limited) -> Option<usize> {
-        shared.quotas.most_at_once(limited, self.session.user(), &self.client_id())
+        shared.quotas.most_at_once(limited, self.session.user(), &self.client_id)
     }
 }
 
@@ -145,12 +141,14 @@ pub(crate) async fn dispatch(
         ApiKey::OffsetDelete => call.answer(offset_delete::handle(shared, session, call.decode()?).await),
         ApiKey::ListOffsets => call.answer(list_offsets::handle(shared, session, version, call.decode()?).await),
         ApiKey::Metadata => call.answer(metadata::handle(shared, session, version, call.decode()?).await),
-        ApiKey::FindCoordinator => call.answer(find_coordinator::handle(shared, session, version, call.decode()?)),
+        ApiKey::FindCoordinator => {
+            call.answer(find_coordinator::handle(shared, session, version, call.decode()?).await)
+        }
         ApiKey::OffsetCommit => call.answer(offset_commit::handle(shared, session, call.decode()?).await),
         ApiKey::OffsetFetch => call.answer(offset_fetch::handle(shared, session, version, call.decode()?).await),
         ApiKey::CreateTopics => call.answer(create_topics::handle(shared, session, version, call.decode()?).await),
         ApiKey::DeleteTopics => call.answer(delete_topics::handle(shared, session, version, call.decode()?).await),
-        ApiKey::InitProducerId => call.answer(init_producer_id::handle(session, &call.decode()?)),
+        ApiKey::InitProducerId => call.answer(init_producer_id::handle(shared, session, &call.decode()?).await),
         ApiKey::DescribeConfigs => call.answer(describe_configs::handle(shared, session, call.decode()?)),
         ApiKey::IncrementalAlterConfigs => {
             call.answer(incremental_alter_configs::handle(shared, session, call.decode()?).await)

@@ -5,6 +5,8 @@ use forebay_log::group::GroupError;
 use forebay_log::{AppendError, ReadError};
 use kafka_protocol::ResponseError;
 
+use crate::settings::SettingsError;
+
 /// A refusal: the protocol's code and, where the response has room for it, the reason for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -100,5 +102,16 @@ impl From<LogError> for Refusal {
             LogError::Closed => ResponseError::NotController,
         };
         Refusal::new(code, error.to_string())
+    }
+}
+
+impl From<SettingsError> for Refusal {
+    fn from(error: SettingsError) -> Refusal {
+        match error {
+            SettingsError::Log(error) => error.into(),
+            // Both are for the client to try again, or for a person to make room.
+            SettingsError::Changed => Refusal::new(ResponseError::RequestTimedOut, error.to_string()),
+            SettingsError::Refused(_) => Refusal::new(ResponseError::PolicyViolation, error.to_string()),
+        }
     }
 }

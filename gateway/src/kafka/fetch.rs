@@ -31,7 +31,7 @@ use super::limits::{
 use super::quotas::{Limited, millis};
 use super::session::Session;
 use super::topics::partition;
-use crate::security::TOPIC as SECRET_TOPIC;
+use crate::security::LEGACY_TOPIC as SECRET_TOPIC;
 use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {

@@ -37,7 +37,7 @@ pub(crate) static API: Api = Api {
     },
 };
 
-pub(crate) fn handle(
+pub(crate) async fn handle(
     shared: &Shared,
     session: &Session,
     version: i16,
@@ -45,12 +45,12 @@ pub(crate) fn handle(
 ) -> FindCoordinatorResponse {
     let log = &shared.door.log;
     let brokers = Brokers::of(log);
-    let coordinator = || {
-        let node = shared.groups.coordinator(log).and_then(|id| brokers.find(id));
-        node.ok_or_else(|| Refusal::from(ResponseError::CoordinatorNotAvailable))
-    };
-    let find = |key: &str| match request.key_type {
-        GROUP => session.group(Operation::Describe, key).map_err(Refusal::from).and_then(|()| coordinator()),
+    let find = async |key: &str| match request.key_type {
+        GROUP => {
+            session.group(Operation::Describe, key)?;
+            let node = shared.groups.coordinator(log, key).await.and_then(|id| brokers.find(id));
+            node.ok_or_else(|| Refusal::from(ResponseError::CoordinatorNotAvailable))
+        }
         _ => {
             let why = "transactions are not served";
             Err(Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, why))
@@ -58,7 +58,7 @@ pub(crate) fn handle(
     };
     if version < 4 {
         let response = FindCoordinatorResponse::default();
-        return match find(&request.key) {
+        return match find(&request.key).await {
             Ok(Broker { id, host, port, .. }) => response.with_node_id(id).with_host(host).with_port(port),
             Err(Refusal { code, message }) => response
                 .with_error_code(code)
@@ -67,16 +67,17 @@ pub(crate) fn handle(
                 .with_port(-1),
         };
     }
-    let coordinators = request.coordinator_keys.iter().map(|key| {
+    let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+    for key in &request.coordinator_keys {
         let coordinator = Coordinator::default().with_key(key.clone());
-        match find(key) {
+        coordinators.push(match find(key).await {
             Ok(Broker { id, host, port, .. }) => coordinator.with_node_id(id).with_host(host).with_port(port),
             Err(Refusal { code, message }) => coordinator
                 .with_error_code(code)
                 .with_error_message(message.map(StrBytes::from_string))
                 .with_node_id(NOBODY)
                 .with_port(-1),
-        }
-    });
-    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
+        });
+    }
+    FindCoordinatorResponse::default().with_coordinators(coordinators)
 }

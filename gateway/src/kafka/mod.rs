@@ -58,6 +58,7 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod producer_ids;
 mod quotas;
 mod request;
 mod sasl_authenticate;
@@ -90,12 +91,16 @@ use authentication::Login;
 use fetch_session::FetchSessions;
 pub use groups::Groups;
 pub(crate) use groups::Overview;
+#[cfg(test)]
+pub(crate) use groups::partition_of;
 pub(crate) use limits::MAX_CONNECTIONS;
 use limits::{
     COLD_FETCH_MEMORY, DRAIN_TIMEOUT, FETCH_MEMORY, LOG_LINES, MAX_TLS_HANDSHAKES, MEMORY_UNIT, REQUEST_MEMORY,
     SMALL_REQUEST_MEMORY,
 };
+use producer_ids::ProducerIds;
 use quotas::Quotas;
+pub(crate) use quotas::legacy_quota;
 use topics::TopicIds;
 
 /// What every request handler may use.
@@ -118,7 +123,8 @@ struct Shared {
     topic_ids: TopicIds,
     groups: Arc<Groups>,
     fetch_sessions: FetchSessions,
-    quotas: Quotas,
+    quotas: Arc<Quotas>,
+    producer_ids: ProducerIds,
     /// In units of [`MEMORY_UNIT`] bytes.
     request_memory: Arc<Semaphore>,
     small_request_memory: Arc<Semaphore>,
@@ -136,7 +142,8 @@ impl Shared {
             groups: Arc::clone(&door.groups),
             door,
             fetch_sessions: FetchSessions::default(),
-            quotas: Quotas::default(),
+            quotas: Arc::default(),
+            producer_ids: ProducerIds::default(),
             request_memory: Arc::new(Semaphore::new(REQUEST_MEMORY / MEMORY_UNIT)),
             small_request_memory: Arc::new(Semaphore::new(SMALL_REQUEST_MEMORY / MEMORY_UNIT)),
             fetch_memory: Arc::new(Semaphore::new(FETCH_MEMORY / MEMORY_UNIT)),
@@ -157,11 +164,13 @@ static ACCEPT_FAILED: LogLimit = LogLimit::new(LOG_LINES);
 /// Accepts Kafka connections until shutdown; then requests in flight are answered.
 pub async fn serve(door: Arc<KafkaDoor>, listener: TcpListener, shutdown: CancellationToken) {
     let shared = Arc::new(Shared::new(door, shutdown));
-    if let Err(error) = shared.quotas.load(&shared.door.log).await {
-        tracing::error!(%error, "client quotas cannot be read: none holds until they are set again");
-    }
+    let (quotas, end) = (shared.quotas.follow(&shared.door.log), shared.shutdown.clone());
+    tokio::spawn(async move { end.run_until_cancelled(quotas).await });
     let metrics = &shared.door.metrics.kafka;
-    shared.groups.resume(&shared.door.log).await;
+    let coordinators = Arc::clone(&shared);
+    tokio::spawn(
+        async move { coordinators.groups.follow(&coordinators.door.log, coordinators.shutdown.clone()).await },
+    );
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

@@ -1,6 +1,8 @@
 //! One node: opens the log, starts every service and door in order, and drains them in reverse.
 
 mod bind;
+#[cfg(test)]
+mod cluster_tests;
 pub(crate) mod descriptors;
 mod health;
 mod member;
@@ -31,6 +33,7 @@ use crate::mqtt::{self, Broker};
 use crate::quic::QuicListener;
 use crate::reader::Reader;
 use crate::security::Security;
+use crate::settings;
 
 use bind::Bound;
 
@@ -131,6 +134,7 @@ impl Node {
         let log = member::join(&config, &addresses, bound.cluster, files, local).await?;
         topics::create_at_start(&log, &config).await?;
 
+        settings::take_over(&log).await.context("what users, ACLs and quotas were set before")?;
         let security = Arc::new(Security::new(log.clone(), config.clone()));
         if bound.kafka.is_some() {
             security.start().await.context("listeners.kafka")?;
@@ -158,7 +162,7 @@ impl Node {
             services.clone(),
         )
         .await?;
-        let groups = Arc::new(Groups::new(metrics.clone(), config.kafka.groups));
+        let groups = Arc::new(Groups::new(metrics.clone(), &config));
         let gateway = Arc::new(Gateway {
             config: config.clone(),
             log: log.clone(),

@@ -21,6 +21,12 @@ macro_rules! codes {
                 Self::ALL.iter().copied().find(|known| known.code() == code)
             }
 
+            /// Of its name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<$name> {
+                Self::ALL.iter().copied().find(|known| known.name() == name)
+            }
+
             /// As Kafka's tools write it.
             #[must_use]
             pub const fn name(self) -> &'static str {

@@ -1,25 +1,26 @@
-//! The one owner of stored users and ACLs: makes each change durable in `_security` before anyone sees it.
+//! Users and ACLs as the cluster's settings have them, and this node's one way to change them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use forebay_cluster::{Log, LogError};
-use forebay_log::AppendError;
+use forebay_cluster::LogError;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::acl::{Acl, AclFilter};
 use super::acls::Acls;
 use super::limits::{MAX_ACLS, MAX_CREDENTIALS, QUEUE};
-use super::records::{self, SECRET_KEY, Stored};
+use super::records;
 use super::scram::{ScramCredential, ScramMechanism};
 use super::users::Secret;
-use crate::state::StateTopic;
+use crate::settings::{Entry, MOST_TOGETHER, Settings, SettingsError, Watched};
 
-/// The topic that holds users and ACLs. Clients may not read it.
-pub const TOPIC: &str = "_security";
+/// How long another node's secret may take to be known here.
+const HEARD: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The credentials that clients made, by user.
 pub(super) type Credentials = BTreeMap<String, BTreeMap<ScramMechanism, ScramCredential>>;
@@ -43,7 +44,7 @@ pub enum ChangeRefused {
     NoCredential,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, AppendError>>;
+type Reply<T> = oneshot::Sender<Result<T, SettingsError>>;
 
 pub(super) enum Command {
     AddAcls(Vec<Acl>, Reply<Vec<Result<(), ChangeRefused>>>),
@@ -60,7 +61,7 @@ pub(super) struct Published {
     pub(super) credentials: ArcSwap<Credentials>,
 }
 
-/// The opened topic, from outside of its keeper.
+/// Users and ACLs, from outside of their keeper.
 pub(super) struct Store {
     pub(super) published: Arc<Published>,
     pub(super) commands: mpsc::Sender<Command>,
@@ -68,79 +69,123 @@ pub(super) struct Store {
 }
 
 struct Keeper {
-    state: Arc<StateTopic>,
+    settings: Settings,
     published: Arc<Published>,
 }
 
 impl Store {
-    /// Opens (or makes) the topic and starts its keeper.
+    /// Takes what is set, and follows it.
     ///
     /// # Errors
-    /// What kept it from being made or read.
-    pub(super) async fn open(log: &Log) -> Result<Store, LogError> {
-        let state = StateTopic::open(log, TOPIC).await?;
-        let (mut acls, mut credentials, mut strange) = (BTreeSet::new(), Credentials::new(), 0);
-        for (key, value) in state.scan(b"") {
-            match records::read(key.clone(), value) {
-                Some(Stored::Acl(acl)) => drop(acls.insert(acl)),
-                Some(Stored::Credential(user, credential)) => {
-                    credentials.entry(user).or_default().insert(credential.mechanism, credential);
-                }
-                None if key == SECRET_KEY => {}
-                None => strange += 1,
-            }
-        }
-        if strange > 0 {
-            tracing::error!(topic = TOPIC, records = strange, "records of another version are passed over");
-        }
-        let published = Arc::new(Published {
-            acls: ArcSwap::from_pointee(Acls::new(acls)),
-            credentials: ArcSwap::from_pointee(credentials),
-        });
-        let secret = secret(&state).await;
+    /// The log is in no cluster.
+    pub(super) async fn open(settings: Settings) -> Result<Store, LogError> {
+        let watched = settings.watch(&[records::ACLS, records::USERS])?;
+        let secret = secret(&settings).await;
+        let published = Arc::new(Published::default());
         let (commands, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(Keeper { state, published: Arc::clone(&published) }.run(queue));
+        let keeper = Keeper { settings, published: Arc::clone(&published) };
+        keeper.publish()?;
+        tokio::spawn(keeper.run(queue, watched));
         Ok(Store { published, commands, secret })
     }
 
     /// Has the keeper make a change.
-    pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, AppendError> {
+    pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SettingsError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| AppendError::Closed)?;
-        answer.await.unwrap_or(Err(AppendError::Closed))
+        self.commands.send(command(reply)).await.map_err(|_| LogError::Closed)?;
+        answer.await.unwrap_or(Err(LogError::Closed.into()))
     }
 }
 
-/// The node's secret, made at the first use. If it cannot be stored, another one is made at the next start.
-async fn secret(state: &StateTopic) -> Secret {
-    if let Some(kept) = state.get(SECRET_KEY).and_then(records::read_secret) {
+/// The cluster's secret, made at the first use. If it cannot be kept, another one is made at the next start.
+async fn secret(settings: &Settings) -> Secret {
+    let kept = || settings.get(records::SECRETS, records::SECRET).ok().flatten();
+    if let Some(kept) = kept().as_deref().and_then(records::read_secret) {
         return Secret::new(&kept);
     }
     let mut bytes = [0; 32];
     if SystemRandom::new().fill(&mut bytes).is_err() {
         tracing::error!("the system has no random numbers: which users exist can be guessed");
     }
-    let key = Bytes::from_static(SECRET_KEY);
-    if let Err(error) = state.put(key, Some(records::secret_value(&bytes))).await {
-        tracing::warn!(topic = TOPIC, %error, "the node's secret could not be stored");
+    let (none, made) =
+        ((records::SECRET.to_owned(), None), (records::SECRET.to_owned(), Some(records::secret(&bytes))));
+    match settings.put(records::SECRETS, vec![none], vec![made]).await {
+        // Another node was first; this one may hear of it a little later.
+        Err(SettingsError::Changed) => {
+            let deadline = Instant::now() + HEARD;
+            while Instant::now() < deadline {
+                if let Some(kept) = kept().as_deref().and_then(records::read_secret) {
+                    return Secret::new(&kept);
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            tracing::warn!("the secret that another node has made is not known here yet");
+        }
+        Err(error) => tracing::warn!(%error, "the secret that hides which users exist could not be kept"),
+        Ok(()) => {}
     }
     Secret::new(&bytes)
 }
 
 impl Keeper {
     /// Until nobody can ask any more.
-    async fn run(self, mut queue: mpsc::Receiver<Command>) {
-        while let Some(command) = queue.recv().await {
+    async fn run(self, mut queue: mpsc::Receiver<Command>, mut watched: Watched) {
+        loop {
+            let command = tokio::select! {
+                command = queue.recv() => command,
+                changed = watched.changed() => {
+                    if changed.is_none() || self.publish().is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
             // Who asked may be gone; then nobody is to be told.
             match command {
-                Command::AddAcls(acls, reply) => drop(reply.send(self.add(acls).await)),
-                Command::RemoveAcls(filters, reply) => drop(reply.send(self.remove(&filters).await)),
-                Command::Alter(changes, reply) => drop(reply.send(self.alter(changes).await)),
+                Some(Command::AddAcls(acls, reply)) => drop(reply.send(self.add(acls).await)),
+                Some(Command::RemoveAcls(filters, reply)) => drop(reply.send(self.remove(&filters).await)),
+                Some(Command::Alter(changes, reply)) => drop(reply.send(self.alter(changes).await)),
+                None => return,
             }
         }
     }
 
-    async fn add(&self, acls: Vec<Acl>) -> Result<Vec<Result<(), ChangeRefused>>, AppendError> {
+    /// Shows what is set now.
+    fn publish(&self) -> Result<(), LogError> {
+        let (mut acls, mut credentials, mut strange) = (BTreeSet::new(), Credentials::new(), 0);
+        for value in self.settings.values(records::ACLS)? {
+            match records::read_acl(&value) {
+                Some(acl) => drop(acls.insert(acl)),
+                None => strange += 1,
+            }
+        }
+        for value in self.settings.values(records::USERS)? {
+            match records::read_credential(&value) {
+                Some((user, credential)) => {
+                    credentials.entry(user).or_default().insert(credential.mechanism, credential);
+                }
+                None => strange += 1,
+            }
+        }
+        if strange > 0 {
+            tracing::error!(settings = strange, "users and ACLs of another version are passed over");
+        }
+        self.published.acls.store(Arc::new(Acls::new(acls)));
+        self.published.credentials.store(Arc::new(credentials));
+        Ok(())
+    }
+
+    /// Makes changes and shows them, in parts where they are many.
+    async fn put(&self, namespace: &str, changes: &[Entry]) -> Result<(), SettingsError> {
+        for some in changes.chunks(MOST_TOGETHER) {
+            let put = self.settings.put(namespace, Vec::new(), some.to_vec()).await;
+            self.publish()?;
+            put?;
+        }
+        Ok(())
+    }
+
+    async fn add(&self, acls: Vec<Acl>) -> Result<Vec<Result<(), ChangeRefused>>, SettingsError> {
         let mut all = self.published.acls.load().all().clone();
         let (mut changes, mut results) = (Vec::new(), Vec::with_capacity(acls.len()));
         for acl in acls {
@@ -149,36 +194,30 @@ impl Keeper {
                 continue;
             }
             results.push(Ok(()));
-            let key = records::acl_key(&acl);
+            let setting = (records::acl_key(&acl), Some(records::acl(&acl)));
             if all.insert(acl) {
-                changes.push((key, Some(records::acl_value())));
+                changes.push(setting);
             }
         }
-        if !changes.is_empty() {
-            self.state.put_all(changes).await?;
-            self.published.acls.store(Arc::new(Acls::new(all)));
-        }
+        self.put(records::ACLS, &changes).await?;
         Ok(results)
     }
 
-    async fn remove(&self, filters: &[AclFilter]) -> Result<Vec<Vec<Acl>>, AppendError> {
+    async fn remove(&self, filters: &[AclFilter]) -> Result<Vec<Vec<Acl>>, SettingsError> {
         let mut all = self.published.acls.load().all().clone();
         // Each goes to the first filter that means it: all together are never more than there are ACLs.
         let removed: Vec<Vec<Acl>> =
             filters.iter().map(|filter| all.extract_if(.., |acl| filter.matches(acl)).collect()).collect();
         let changes: Vec<_> = removed.iter().flatten().map(|acl| (records::acl_key(acl), None)).collect();
-        if !changes.is_empty() {
-            self.state.put_all(changes).await?;
-            self.published.acls.store(Arc::new(Acls::new(all)));
-        }
+        self.put(records::ACLS, &changes).await?;
         Ok(removed)
     }
 
     async fn alter(
         &self,
         changes: Vec<CredentialChange>,
-    ) -> Result<BTreeMap<String, Result<(), ChangeRefused>>, AppendError> {
-        let mut all = Credentials::clone(&self.published.credentials.load());
+    ) -> Result<BTreeMap<String, Result<(), ChangeRefused>>, SettingsError> {
+        let all = self.published.credentials.load_full();
         let mut room = MAX_CREDENTIALS.saturating_sub(all.values().map(BTreeMap::len).sum());
         let mut results: BTreeMap<String, Result<(), ChangeRefused>> = BTreeMap::new();
         for change in &changes {
@@ -200,21 +239,10 @@ impl Keeper {
             if results.get(&user).is_some_and(Result::is_err) {
                 continue;
             }
-            records
-                .push((records::credential_key(&user, mechanism), credential.as_ref().map(records::credential_value)));
-            let has = all.entry(user.clone()).or_default();
-            match credential {
-                Some(credential) => drop(has.insert(mechanism, credential)),
-                None => drop(has.remove(&mechanism)),
-            }
-            if has.is_empty() {
-                all.remove(&user);
-            }
+            let value = credential.map(|credential| records::credential(&user, &credential));
+            records.push((records::credential_key(&user, mechanism), value));
         }
-        if !records.is_empty() {
-            self.state.put_all(records).await?;
-            self.published.credentials.store(Arc::new(all));
-        }
+        self.put(records::USERS, &records).await?;
         Ok(results)
     }
 }

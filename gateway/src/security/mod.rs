@@ -1,8 +1,9 @@
-//! Who clients of the Kafka port are and what they may do: users, SCRAM, ACLs, and the topic that keeps them.
+//! Who clients of the Kafka port are and what they may do: users, SCRAM, ACLs, and how they are kept.
 
 pub mod acl;
 mod acls;
 mod keeper;
+mod legacy;
 pub(crate) mod limits;
 mod principal;
 mod records;
@@ -19,17 +20,22 @@ use std::sync::Arc;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use forebay_cluster::{Log, LogError};
-use forebay_log::AppendError;
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, SaslMechanism, UserConfig};
 use acl::{Acl, AclFilter, Operation, ResourceType};
 use acls::{Acls, Answer};
-pub use keeper::{ChangeRefused, CredentialChange, TOPIC};
+pub use keeper::{ChangeRefused, CredentialChange};
 use keeper::{Command, Store};
+pub use legacy::TOPIC as LEGACY_TOPIC;
+pub(crate) use legacy::setting as legacy_setting;
+#[cfg(test)]
+pub(crate) use legacy::written as legacy_written;
 pub(crate) use principal::of_certificate;
 use scram::{ScramCredential, ScramMechanism};
 use users::FileUsers;
+
+use crate::settings::{Settings, SettingsError};
 
 /// The principal of who does not say who it is.
 pub const ANONYMOUS: &str = "User:ANONYMOUS";
@@ -40,13 +46,13 @@ pub enum SecurityError {
     #[error("users and ACLs cannot be read: {0}")]
     Unopened(#[from] LogError),
     #[error("users and ACLs cannot be changed: {0}")]
-    NotStored(#[from] AppendError),
+    NotStored(#[from] SettingsError),
 }
 
 /// Users and ACLs of the node.
 pub struct Security {
     config: Arc<Config>,
-    log: Log,
+    settings: Settings,
     store: OnceCell<Store>,
     file_users: ArcSwap<FileUsers>,
 }
@@ -55,19 +61,19 @@ impl Security {
     /// Nothing is opened before it is used.
     #[must_use]
     pub fn new(log: Log, config: Arc<Config>) -> Security {
-        Security { config, log, store: OnceCell::new(), file_users: ArcSwap::default() }
+        Security { config, settings: Settings::new(log), store: OnceCell::new(), file_users: ArcSwap::default() }
     }
 
     /// Opens what the configuration needs: nothing, where nobody authenticates and everything is allowed.
     ///
     /// # Errors
-    /// The topic that keeps users and ACLs cannot be made or read.
+    /// Users and ACLs cannot be read.
     pub async fn start(&self) -> anyhow::Result<()> {
         let kafka = &self.config.kafka;
         if !kafka.security_protocol.is_sasl() && !kafka.authorizer_enable {
             return Ok(());
         }
-        let store = self.store().await.with_context(|| format!("topic {TOPIC}"))?;
+        let store = self.store().await.context("users and ACLs")?;
         self.derive_users(self.config.users.clone()).await?;
         let nobody = self.file_users.load().is_empty() && store.published.credentials.load().is_empty();
         if kafka.security_protocol.is_sasl() && nobody {
@@ -105,7 +111,7 @@ impl Security {
     }
 
     async fn store(&self) -> Result<&Store, LogError> {
-        self.store.get_or_try_init(|| Store::open(&self.log)).await
+        self.store.get_or_try_init(|| Store::open(self.settings.clone())).await
     }
 
     /// The SASL mechanisms that are served.
@@ -155,7 +161,7 @@ impl Security {
     /// Mechanisms and iterations of every user who can log in with SCRAM.
     ///
     /// # Errors
-    /// The topic cannot be read.
+    /// They cannot be read.
     pub async fn scram_users(&self) -> Result<BTreeMap<String, Vec<(ScramMechanism, u32)>>, SecurityError> {
         let facts = |credential: &ScramCredential| (credential.mechanism, credential.iterations.get());
         let stored = self.store().await?.published.credentials.load();
@@ -201,7 +207,7 @@ impl Security {
     /// The ACLs that a filter means.
     ///
     /// # Errors
-    /// The topic cannot be read.
+    /// They cannot be read.
     pub async fn acls(&self, filter: &AclFilter) -> Result<BTreeSet<Acl>, SecurityError> {
         let acls = self.store().await?.published.acls.load();
         Ok(acls.all().iter().filter(|acl| filter.matches(acl)).cloned().collect())

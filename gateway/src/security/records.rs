@@ -1,111 +1,119 @@
-//! What the topic `_security` holds: ACLs in its keys, SCRAM credentials in its values. Values begin with a version.
+//! Users and ACLs as the cluster's settings hold them: JSON, what is not text in base64.
 
 use std::num::NonZeroU32;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, Operation, PatternType, Permission, ResourceType};
 use super::scram::{ScramCredential, ScramMechanism};
+use crate::base64;
+use crate::settings::key_of;
 
-/// The one version there is.
-const VERSION: u8 = 0;
-/// What keys begin with.
-const ACL: u8 = b'a';
-const SCRAM: u8 = b's';
-/// The key of the node's own secret.
-pub(super) const SECRET_KEY: &[u8] = b"secret-of-the-node";
+/// The namespace of ACLs.
+pub(super) const ACLS: &str = "acls";
+/// The namespace of users' credentials.
+pub(super) const USERS: &str = "users";
+/// The namespace of [`SECRET`].
+pub(super) const SECRETS: &str = "secrets";
+/// The key of the secret from which salts and the credentials of users that do not exist are made.
+pub(super) const SECRET: &str = "users";
 
-/// One record, read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    Acl(Acl),
-    Credential(String, ScramCredential),
+#[derive(Serialize, Deserialize)]
+struct StoredAcl {
+    resource_type: String,
+    name: String,
+    pattern: String,
+    principal: String,
+    host: String,
+    operation: String,
+    permission: String,
 }
 
-pub(super) fn acl_key(acl: &Acl) -> Bytes {
-    let mut key = BytesMut::new();
-    key.put_u8(ACL);
-    for code in [acl.resource_type.code(), acl.pattern.code(), acl.operation.code(), acl.permission.code()] {
-        key.put_i8(code);
-    }
-    for text in [&acl.name, &acl.principal, &acl.host] {
-        put(&mut key, text.as_bytes());
-    }
-    key.freeze()
+#[derive(Serialize, Deserialize)]
+struct StoredCredential {
+    user: String,
+    mechanism: String,
+    iterations: u32,
+    salt: String,
+    stored_key: String,
+    server_key: String,
 }
 
-pub(super) fn acl_value() -> Bytes {
-    Bytes::from_static(&[VERSION])
+#[derive(Serialize, Deserialize)]
+struct StoredSecret {
+    secret: String,
 }
 
-pub(super) fn credential_key(user: &str, mechanism: ScramMechanism) -> Bytes {
-    let mut key = BytesMut::new();
-    key.put_u8(SCRAM);
-    key.put_i8(mechanism.code());
-    key.put_slice(user.as_bytes());
-    key.freeze()
+fn text(value: &impl Serialize) -> String {
+    // Strings and numbers in a struct always can be written.
+    serde_json::to_string(value).unwrap_or_default()
 }
 
-pub(super) fn credential_value(credential: &ScramCredential) -> Bytes {
-    let mut value = BytesMut::new();
-    value.put_u8(VERSION);
-    value.put_u32(credential.iterations.get());
-    for bytes in [&credential.salt, &credential.stored_key, &credential.server_key] {
-        put(&mut value, bytes);
-    }
-    value.freeze()
+pub(super) fn acl_key(acl: &Acl) -> String {
+    let Acl { resource_type, name, pattern, principal, host, operation, permission } = acl;
+    key_of(&[resource_type.name(), name, pattern.name(), principal, host, operation.name(), permission.name()])
 }
 
-pub(super) fn secret_value(secret: &[u8; 32]) -> Bytes {
-    let mut value = BytesMut::new();
-    value.put_u8(VERSION);
-    value.put_slice(secret);
-    value.freeze()
+pub(super) fn acl(acl: &Acl) -> String {
+    text(&StoredAcl {
+        resource_type: acl.resource_type.name().to_owned(),
+        name: acl.name.clone(),
+        pattern: acl.pattern.name().to_owned(),
+        principal: acl.principal.clone(),
+        host: acl.host.clone(),
+        operation: acl.operation.name().to_owned(),
+        permission: acl.permission.name().to_owned(),
+    })
 }
 
-pub(super) fn read_secret(mut value: Bytes) -> Option<[u8; 32]> {
-    version(&mut value)?;
-    value.as_ref().try_into().ok()
+/// `None` for what a later release may have written.
+pub(super) fn read_acl(value: &str) -> Option<Acl> {
+    let stored: StoredAcl = serde_json::from_str(value).ok()?;
+    Some(Acl {
+        resource_type: ResourceType::named(&stored.resource_type)?,
+        name: stored.name,
+        pattern: PatternType::named(&stored.pattern)?,
+        principal: stored.principal,
+        host: stored.host,
+        operation: Operation::named(&stored.operation)?,
+        permission: Permission::named(&stored.permission)?,
+    })
 }
 
-/// Reads a record; `None` when it is none of ours.
-pub(super) fn read(mut key: Bytes, mut value: Bytes) -> Option<Stored> {
-    version(&mut value)?;
-    match key.try_get_u8().ok()? {
-        ACL => {
-            let mut code = || key.try_get_i8().ok();
-            let resource_type = ResourceType::from_code(code()?)?;
-            let pattern = PatternType::from_code(code()?)?;
-            let operation = Operation::from_code(code()?)?;
-            let permission = Permission::from_code(code()?)?;
-            let mut text = || String::from_utf8(take(&mut key)?.to_vec()).ok();
-            let (name, principal, host) = (text()?, text()?, text()?);
-            Some(Stored::Acl(Acl { resource_type, name, pattern, principal, host, operation, permission }))
-        }
-        SCRAM => {
-            let mechanism = ScramMechanism::from_code(key.try_get_i8().ok()?)?;
-            let user = String::from_utf8(key.to_vec()).ok()?;
-            let iterations = NonZeroU32::new(value.try_get_u32().ok()?)?;
-            let (salt, stored_key, server_key) = (take(&mut value)?, take(&mut value)?, take(&mut value)?);
-            Some(Stored::Credential(user, ScramCredential { mechanism, salt, iterations, stored_key, server_key }))
-        }
-        _ => None,
-    }
+pub(super) fn credential_key(user: &str, mechanism: ScramMechanism) -> String {
+    key_of(&[mechanism.name(), user])
 }
 
-fn version(value: &mut Bytes) -> Option<()> {
-    (value.try_get_u8().ok()? == VERSION).then_some(())
+pub(super) fn credential(user: &str, credential: &ScramCredential) -> String {
+    text(&StoredCredential {
+        user: user.to_owned(),
+        mechanism: credential.mechanism.name().to_owned(),
+        iterations: credential.iterations.get(),
+        salt: base64::encode(&credential.salt),
+        stored_key: base64::encode(&credential.stored_key),
+        server_key: base64::encode(&credential.server_key),
+    })
 }
 
-/// What is stored is at most a few kilobytes long: limits see to that.
-fn put(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
-    out.put_slice(bytes);
+/// As [`read_acl`].
+pub(super) fn read_credential(value: &str) -> Option<(String, ScramCredential)> {
+    let stored: StoredCredential = serde_json::from_str(value).ok()?;
+    let mechanism = ScramMechanism::ALL.into_iter().find(|mechanism| mechanism.name() == stored.mechanism)?;
+    let bytes = |text: &str| base64::decode(text).map(Bytes::from);
+    let (salt, stored_key) = (bytes(&stored.salt)?, bytes(&stored.stored_key)?);
+    let (server_key, iterations) = (bytes(&stored.server_key)?, NonZeroU32::new(stored.iterations)?);
+    Some((stored.user, ScramCredential { mechanism, salt, iterations, stored_key, server_key }))
 }
 
-fn take(from: &mut Bytes) -> Option<Bytes> {
-    let length = usize::from(from.try_get_u16().ok()?);
-    (length <= from.len()).then(|| from.split_to(length))
+pub(super) fn secret(secret: &[u8; 32]) -> String {
+    text(&StoredSecret { secret: base64::encode(secret) })
+}
+
+/// As [`read_acl`].
+pub(super) fn read_secret(value: &str) -> Option<[u8; 32]> {
+    let stored: StoredSecret = serde_json::from_str(value).ok()?;
+    base64::decode(&stored.secret)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -122,20 +130,19 @@ mod tests {
             operation in prop::sample::select(Operation::ALL),
             salt in prop::collection::vec(any::<u8>(), 0..40),
             mechanism in prop::sample::select(&ScramMechanism::ALL[..]),
+            bytes: [u8; 32],
         ) {
             let (pattern, permission) = (PatternType::Prefixed, Permission::Deny);
-            let acl = Acl { resource_type, name: name.clone(), pattern, principal, host, operation, permission };
-            prop_assert_eq!(read(acl_key(&acl), acl_value()), Some(Stored::Acl(acl)));
-            let iterations = NonZeroU32::MIN;
-            let credential = ScramCredential::of_password(mechanism, "pencil", salt.into(), iterations);
-            let stored = read(credential_key(&name, mechanism), credential_value(&credential));
-            prop_assert_eq!(stored, Some(Stored::Credential(name, credential)));
+            let rule = Acl { resource_type, name: name.clone(), pattern, principal, host, operation, permission };
+            prop_assert_eq!(read_acl(&acl(&rule)), Some(rule));
+            let made = ScramCredential::of_password(mechanism, "pencil", salt.into(), NonZeroU32::MIN);
+            prop_assert_eq!(read_credential(&credential(&name, &made)), Some((name, made)));
+            prop_assert_eq!(read_secret(&secret(&bytes)), Some(bytes));
         }
 
         #[test]
-        fn no_bytes_panic(key: Vec<u8>, value: Vec<u8>) {
-            let _ = read(key.clone().into(), value.into());
-            let _ = read(key.into(), acl_value());
+        fn no_text_panics(text in "\\PC{0,60}") {
+            prop_assert!(read_acl(&text).is_none() && read_credential(&text).is_none() && read_secret(&text).is_none());
         }
     }
 }

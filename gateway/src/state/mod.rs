@@ -4,6 +4,7 @@
 //! live set is held in memory; when the log of a state topic has grown to several times its live set, the live
 //! set is written again at the tail and the log start moves up to it.
 
+mod lead;
 mod live;
 mod load;
 mod writer;
@@ -14,7 +15,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use forebay_cluster::{Log, LogError, Partition, Topic};
+use forebay_cluster::{Log, LogError, Partition, Term, Topic};
 use forebay_log::{AppendError, TopicConfig};
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,6 +48,11 @@ impl StateTopic {
             None => log.create_topic(name, 1, TopicConfig::state()).await?,
         };
         let partition = first_partition(&topic)?;
+        StateTopic::begin(partition, None).await
+    }
+
+    /// Loads what there is, and begins to write.
+    async fn begin(partition: Arc<Partition>, term: Option<Term>) -> Result<Arc<StateTopic>, LogError> {
         let (loaded, partition) =
             tokio::task::spawn_blocking(move || load(&partition).map(|loaded| (loaded, partition)))
                 .await
@@ -57,7 +63,12 @@ impl StateTopic {
         }
         let live = Arc::new(Mutex::new(live));
         let (commands, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(Writer::new(partition, live.clone(), queue).run());
+        let writer = Writer::new(partition, live.clone(), queue);
+        let writer = match term {
+            Some(term) => writer.in_term(term),
+            None => writer,
+        };
+        tokio::spawn(writer.run());
         Ok(Arc::new(StateTopic { live, commands, damaged }))
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use forebay_cluster::{AppendData, Partition, Ticket};
+use forebay_cluster::{AppendData, Partition, Term, Ticket};
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Millis, Offset};
 use tokio::sync::{mpsc, oneshot};
@@ -29,12 +29,26 @@ pub(super) struct Writer {
     partition: Arc<Partition>,
     live: Arc<Mutex<Live>>,
     queue: mpsc::Receiver<Command>,
+    /// Writes as the partition's leader of this term, and otherwise to whoever leads it.
+    term: Option<Term>,
     in_flight: VecDeque<(Ticket, Command)>,
 }
 
 impl Writer {
     pub(super) fn new(partition: Arc<Partition>, live: Arc<Mutex<Live>>, queue: mpsc::Receiver<Command>) -> Writer {
-        Writer { partition, live, queue, in_flight: VecDeque::new() }
+        Writer { partition, live, queue, term: None, in_flight: VecDeque::new() }
+    }
+
+    /// As the partition's leader of this term.
+    pub(super) fn in_term(self, term: Term) -> Writer {
+        Writer { term: Some(term), ..self }
+    }
+
+    async fn hand_over(&self, chunk: RecordChunk) -> Result<Ticket, AppendError> {
+        match &self.term {
+            Some(term) => self.partition.submit_in(term, AppendData::Chunk(chunk)).await,
+            None => self.partition.submit(AppendData::Chunk(chunk)).await,
+        }
     }
 
     /// Until the state topic's last handle is gone.
@@ -67,7 +81,7 @@ impl Writer {
         for (key, value) in &command.changes {
             chunk.push(now, Some(key), value.as_deref(), &[]);
         }
-        match self.partition.submit(AppendData::Chunk(chunk)).await {
+        match self.hand_over(chunk).await {
             Ok(ticket) => self.in_flight.push_back((ticket, command)),
             // Whoever asked may be gone; then nobody is to be told.
             Err(error) => drop(command.done.send(Err(error))),
@@ -112,7 +126,7 @@ impl Writer {
         for (index, (key, value)) in entries.iter().enumerate() {
             chunk.push(now, Some(key), Some(value), &[]);
             if chunk.bytes() >= COMPACT_CHUNK_BYTES || index + 1 == entries.len() {
-                let appended = self.partition.append(AppendData::Chunk(std::mem::take(&mut chunk))).await?;
+                let appended = self.hand_over(std::mem::take(&mut chunk)).await?.await?;
                 start.get_or_insert(appended.base_offset);
             }
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use forebay_log::flaws::{self, Flaw};
 use forebay_log::partition::{Append, Durable, Effect, Event, Fault, Outcome, Persist};
-use forebay_log::{Millis, limits};
+use forebay_log::{Epoch, Millis, limits};
 use tracing::error;
 
 use crate::files::{File, is_disk_full};
@@ -88,8 +88,10 @@ impl Engine {
             match event {
                 Event::Append(group) => {
                     let waiting = appends.entry(key).or_default();
+                    // Whatever changes it is carried out before what comes after it.
+                    let epoch = self.partitions.get(&key).map_or(Epoch(-1), |driver| driver.machine.epoch());
                     for append in group {
-                        match append.token.check_chain() {
+                        match append.token.check_chain(epoch) {
                             Ok(()) => waiting.push(append),
                             Err(error) => append.token.answer(Outcome::Refused(error)),
                         }

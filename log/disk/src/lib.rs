@@ -37,7 +37,7 @@ mod topic;
 mod truncate;
 mod unopened;
 
-pub use chain::Chain;
+pub use chain::{Chain, Term};
 pub use dirs::{kafka_id, parse_kafka_id};
 pub use files::{File, Files, read_bytes, read_file, replace_file};
 pub use forebay_log::partition::{ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Follower, Watermarks};

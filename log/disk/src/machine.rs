@@ -1,7 +1,7 @@
 //! The tokens with which the shards answer requests, and the machine that carries them.
 
-use forebay_log::AppendError;
 use forebay_log::partition::{ActiveProducer, Appended, Follower, Outcome, Partition};
+use forebay_log::{AppendError, Epoch};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::chain::Chain;
@@ -32,10 +32,10 @@ impl Token {
         }
     }
 
-    /// Refuses at once what follows on a refused append of its chain.
-    pub(crate) fn check_chain(&self) -> Result<(), AppendError> {
+    /// Refuses at once what follows on a refused append of its chain, and what is of another term than `epoch`, the partition's.
+    pub(crate) fn check_chain(&self, epoch: Epoch) -> Result<(), AppendError> {
         match self {
-            Token::Append { chain: Some(chain), .. } => chain.check(),
+            Token::Append { chain: Some(chain), .. } => chain.check_in(epoch),
             _ => Ok(()),
         }
     }

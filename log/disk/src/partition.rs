@@ -16,7 +16,7 @@ use forebay_log::record::NO_KEY;
 use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError, TopicConfig};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Term};
 use crate::engine::PartitionKey;
 use crate::machine::Token;
 use crate::read::{find_time, read_batches};
@@ -131,6 +131,15 @@ impl Partition {
         chain.check()?;
         let submitted = self.submit_to(Some(chain.clone()), data, true).await;
         submitted.inspect_err(|_| chain.break_off())
+    }
+
+    /// [`Partition::submit`], refused with [`AppendError::FencedLeaderEpoch`] or [`AppendError::NotLeader`] unless the partition
+    /// takes it while this node leads it in the term's leader epoch, before the term is ended.
+    ///
+    /// # Errors
+    /// As `submit`.
+    pub async fn submit_in(&self, term: &Term, data: AppendData) -> Result<Ticket, AppendError> {
+        self.submit_to(Some(Chain::of(term)), data, true).await
     }
 
     async fn submit_to(&self, chain: Option<Chain>, data: AppendData, all: bool) -> Result<Ticket, AppendError> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -55,8 +55,10 @@ impl RealFiles {
 
 impl Files for RealFiles {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        let file =
-            fs::File::options().read(true).write(true).create(create).truncate(false).open(self.root.join(path))?;
+        // What was published, and what users prove their passwords by, is nobody else's on this machine.
+        let mut options = fs::File::options();
+        let options = options.read(true).write(true).create(create).truncate(false).mode(0o600);
+        let file = options.open(self.root.join(path))?;
         Ok(Arc::new(RealFile { file }))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -154,6 +154,16 @@ impl Image {
         self.settings.get(namespace).into_iter().flat_map(|of| of.iter().map(|(key, value)| (&**key, &**value)))
     }
 
+    /// Whether the settings of a namespace are as in `other`, of which this is a later version or the other way round: told by what
+    /// versions share, so that settings changed there and back may count as changed.
+    #[must_use]
+    pub fn shares_settings(&self, other: &Image, namespace: &str) -> bool {
+        match (self.settings.get(namespace), other.settings.get(namespace)) {
+            (Some(ours), Some(theirs)) => ours.is_same(theirs),
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        }
+    }
+
     /// Bytes of all settings: their namespaces, keys and values.
     #[must_use]
     pub fn settings_bytes(&self) -> usize {

@@ -189,6 +189,28 @@ impl Client {
 
     /// Moves a group in a topic; it may have no members.
     pub async fn seek_group(&mut self, name: &str, topic: &str, to: &[(i32, Offset)]) -> anyhow::Result<()> {
+        self.commit_at(None, name, topic, to).await
+    }
+
+    /// As [`Client::seek_group`], with what this broker knows of the group.
+    #[cfg(test)]
+    pub(crate) async fn seek_group_at(
+        &mut self,
+        name: &str,
+        topic: &str,
+        to: &[(i32, Offset)],
+        broker: i32,
+    ) -> anyhow::Result<()> {
+        self.commit_at(Some(broker), name, topic, to).await
+    }
+
+    async fn commit_at(
+        &mut self,
+        at: Option<i32>,
+        name: &str,
+        topic: &str,
+        to: &[(i32, Offset)],
+    ) -> anyhow::Result<()> {
         let part = |&(index, offset): &(i32, Offset)| {
             OffsetCommitRequestPartition::default()
                 .with_partition_index(index)
@@ -202,7 +224,11 @@ impl Client {
             .with_group_id(group_id(name))
             .with_generation_id_or_member_epoch(-1)
             .with_topics(vec![moved]);
-        let answer = self.coordinator(name).await?.call(OFFSET_COMMIT, Duration::ZERO, |_| request).await?;
+        let answer = match at {
+            Some(broker) => self.broker(broker).await?,
+            None => self.coordinator(name).await?,
+        };
+        let answer = answer.call(OFFSET_COMMIT, Duration::ZERO, |_| request).await?;
         for topic in answer.topics {
             for part in topic.partitions {
                 let what = || format!("cannot move group {name} in {}-{}", topic.name.as_str(), part.partition_index);

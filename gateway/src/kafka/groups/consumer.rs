@@ -16,12 +16,13 @@ use crate::kafka::limits::{GROUP_MEMORY, MAX_GROUPS};
 impl Coordinator {
     pub(super) async fn beat(&mut self, name: &Name, beat: Heartbeat<BeatWaiter>) {
         let now = self.now();
-        let has_room = beat.epoch == 0 && self.groups.len() < MAX_GROUPS && self.bytes + beat.bytes() <= GROUP_MEMORY;
+        let total = self.total();
+        let has_room = beat.epoch == 0 && total.groups < MAX_GROUPS && total.bytes + beat.bytes() <= GROUP_MEMORY;
         let mut effects = Vec::new();
         let refusal = match self.groups.get_mut(name).map(|entry| &mut entry.group) {
             Some(Group::Consumer(group)) => {
                 let grows = group.growth(&beat);
-                if grows == 0 || self.bytes + grows <= GROUP_MEMORY {
+                if grows == 0 || total.bytes + grows <= GROUP_MEMORY {
                     group.heartbeat(now, beat, &self.catalog, &mut effects);
                     return self.perform_beats(name, effects).await;
                 }
@@ -38,7 +39,7 @@ impl Coordinator {
         if refusal == GroupError::GroupMaxSizeReached
             && let Some(suppressed) = FULL.admit()
         {
-            let (groups, bytes) = (self.groups.len(), self.bytes);
+            let (groups, bytes) = (total.groups, total.bytes);
             tracing::warn!(group = %name, groups, bytes, suppressed, "no room for a further member of a group");
         }
         drop(beat.to.send(Err(refusal)));

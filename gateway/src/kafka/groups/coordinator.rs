@@ -1,4 +1,4 @@
-//! The task that owns all groups: gives the machines what is asked and the time, stores what they want stored.
+//! The task that owns all groups of one partition: gives the machines what is asked and the time, stores what they want stored.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::entry::{Entry, Group};
-use super::offsets::{self, TopicPartition};
-use super::{Answer, Ask, Command, Committed, Membership, Reply, Waiter};
+use super::held::{Amounts, Share};
+use super::{Answer, Ask, Command, Reply, Waiter};
 use crate::kafka::errors::Refusal;
 use crate::kafka::limits::{GROUP_LOOK_INTERVAL, GROUP_MEMORY, LOG_LINES, MAX_GROUPS};
 use crate::log_limit::LogLimit;
@@ -41,7 +41,7 @@ pub(super) enum Kept {
 
 type Storing = std::pin::Pin<Box<dyn Future<Output = (Kept, Result<(), AppendError>)> + Send>>;
 
-/// All groups of the node.
+/// All groups of one partition.
 pub(super) struct Coordinator {
     pub(super) state: Arc<StateTopic>,
     metrics: Arc<Metrics>,
@@ -54,9 +54,11 @@ pub(super) struct Coordinator {
     pub(super) deadlines: BTreeSet<(Millis, Name)>,
     storing: FuturesUnordered<Storing>,
     /// New offsets on their way.
-    coming: usize,
+    pub(super) coming: usize,
     /// Of all groups' members.
     pub(super) bytes: usize,
+    /// What that is of the node's.
+    share: Share,
     began: Instant,
     /// When groups are looked through for those that nobody uses any more. Not right after the start, when the clock may not
     /// be set yet.
@@ -69,6 +71,7 @@ impl Coordinator {
         catalog: Arc<Catalog>,
         metrics: Arc<Metrics>,
         limits: Limits,
+        share: Share,
     ) -> Coordinator {
         let mut coordinator = Coordinator {
             limits,
@@ -79,6 +82,7 @@ impl Coordinator {
             storing: FuturesUnordered::new(),
             coming: 0,
             bytes: 0,
+            share,
             began: Instant::now(),
             look_at: Instant::now() + GROUP_LOOK_INTERVAL,
             state,
@@ -92,10 +96,22 @@ impl Coordinator {
         };
         let names: HashSet<Name> = keys.filter_map(name).collect();
         names.iter().for_each(|name| coordinator.take_up(name));
+        coordinator.total();
         coordinator
     }
 
-    /// Until nobody can ask any more.
+    /// What all coordinators of the node hold.
+    pub(super) fn total(&mut self) -> Amounts {
+        self.share.set(Amounts {
+            groups: self.groups.len(),
+            bytes: self.bytes,
+            offsets: self.state.count() + self.coming,
+        });
+        self.share.total()
+    }
+
+    /// Until nobody can ask any more, or this node does not lead the partition any more. Who waits then is told by the drop of
+    /// what they wait for.
     pub(super) async fn run(mut self, mut asked: mpsc::Receiver<(Arc<Catalog>, Command)>) {
         loop {
             let due = self.deadlines.first().map(|(at, _)| self.began + Duration::from_millis(at.0.max(0) as u64));
@@ -103,7 +119,12 @@ impl Coordinator {
             tokio::select! {
                 // What is durable is waited for, and what was asked in time counts before time is up.
                 biased;
-                Some((kept, result)) = self.storing.next() => self.stored(kept, result).await,
+                Some((kept, result)) = self.storing.next() => {
+                    if matches!(result, Err(AppendError::NotLeader | AppendError::FencedLeaderEpoch)) {
+                        return;
+                    }
+                    self.stored(kept, result).await;
+                }
                 asked = asked.recv() => {
                     let Some((catalog, command)) = asked else { return };
                     // Two commands may come the other way round than they looked.
@@ -144,6 +165,7 @@ impl Coordinator {
         match ask {
             Ask::Join(join) => {
                 self.make_way(&name);
+                let total = self.total();
                 // Who is in already may come again as it is, also when there is no room for more.
                 let (room, held) = match self.groups.get(&name).map(|entry| &entry.group) {
                     Some(Group::Classic(group)) => (true, group.bytes_of(&join)),
@@ -151,10 +173,10 @@ impl Coordinator {
                         let answer = Answer::Joined(join.id, Err(GroupError::InconsistentGroupProtocol));
                         return drop(join.to.send(answer));
                     }
-                    None => (self.groups.len() < MAX_GROUPS, 0),
+                    None => (total.groups < MAX_GROUPS, 0),
                 };
                 let grows = (join.bytes() + name.len()).saturating_sub(held);
-                if room && (grows == 0 || self.bytes + grows <= GROUP_MEMORY) {
+                if room && (grows == 0 || total.bytes + grows <= GROUP_MEMORY) {
                     if !self.groups.contains_key(&name) {
                         self.enter(&name, Group::Classic(ClassicGroup::new(self.limits)), true);
                     }
@@ -163,7 +185,7 @@ impl Coordinator {
                     }
                 } else {
                     if let Some(suppressed) = FULL.admit() {
-                        let (groups, bytes) = (self.groups.len(), self.bytes);
+                        let (groups, bytes) = (total.groups, total.bytes);
                         tracing::warn!(group = %name, groups, bytes, suppressed, "no room for a further member of a group");
                     }
                     let answer = Answer::Joined(join.id, Err(GroupError::GroupMaxSizeReached));
@@ -331,44 +353,21 @@ impl Coordinator {
             Group::Consumer(_) => None,
         }
     }
-
-    /// Gives `reply` back if the member may commit, otherwise refuses.
-    fn may_commit(&mut self, name: &Name, member: &Membership, reply: Reply<()>) -> Option<Reply<()>> {
-        let now = self.now();
-        let (generation, instance) = (member.generation, member.instance.as_deref());
-        let allowed = match self.groups.get_mut(name).map(|entry| &mut entry.group) {
-            Some(Group::Classic(group)) => group.may_commit(now, generation, &member.id, instance),
-            Some(Group::Consumer(group)) => group.may_commit(generation, &member.id, instance),
-            None if member.generation < 0 => Ok(()),
-            None => Err(GroupError::IllegalGeneration),
-        };
-        match allowed {
-            Ok(()) => Some(reply),
-            Err(error) => {
-                drop(reply.send(Err(error.into())));
-                None
-            }
-        }
-    }
-
-    async fn commit(&mut self, name: &Name, offsets: &[(TopicPartition, Committed)], at: Millis, reply: Reply<()>) {
-        let changes: Vec<_> =
-            offsets.iter().map(|(of, committed)| (offsets::key(name, of), Some(committed.encode(at)))).collect();
-        match offsets::new_ones(&self.state, &changes, self.coming) {
-            Ok(new) => {
-                self.coming += new;
-                self.store(changes, Kept::Offsets(new, reply)).await;
-            }
-            Err(refusal) => drop(reply.send(Err(refusal))),
-        }
-    }
 }
 
 pub(super) fn not_stored(error: AppendError) -> Refusal {
     match error {
         // The client tries again with these, and finds another coordinator if there is one.
-        AppendError::Closed | AppendError::NotLeader => ResponseError::NotCoordinator.into(),
+        AppendError::Closed | AppendError::NotLeader | AppendError::FencedLeaderEpoch => {
+            ResponseError::NotCoordinator.into()
+        }
         other => Refusal::new(ResponseError::CoordinatorNotAvailable, other.to_string()),
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.groups.values_mut().for_each(|entry| entry.hide(&self.metrics.kafka));
     }
 }
 

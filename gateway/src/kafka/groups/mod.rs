@@ -1,36 +1,53 @@
-//! Consumer groups: one task owns them all, requests come to it as questions and wait for their answers.
+//! Consumer groups: a task for each partition that keeps them owns its groups, on the node that leads it; requests come to it as
+//! questions and wait for their answers.
 
 mod admin;
+mod commit;
 mod consumer;
 mod coordinator;
 mod entry;
+mod held;
+mod led;
 mod offsets;
 mod overview;
+mod place;
 mod topics;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use forebay_cluster::Log;
+use forebay_cluster::{Log, LogError, Partition, Topic};
 use forebay_log::group::classic::{Join, Joined, Leaver, MemberRecord, Sync, Synced};
-use forebay_log::group::consumer::{Beat, Catalog, Heartbeat, MemberView};
+use forebay_log::group::consumer::{Beat, Heartbeat, MemberView};
 use forebay_log::group::{GroupError, Limits, Name};
-use forebay_log::{Millis, NodeId};
+use forebay_log::{Millis, NodeId, TopicConfig};
 use kafka_protocol::ResponseError;
-use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use forebay_log::group::stored::Committed;
 pub(crate) use offsets::TopicPartition;
 pub(crate) use overview::Overview;
+#[cfg(test)]
+pub(crate) use place::partition_of;
 
 use super::errors::Refusal;
-use super::limits::GROUP_QUEUE;
+use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::state::StateTopic;
-use coordinator::Coordinator;
+use led::{Led, Ready, Stage};
 use topics::Topics;
 
 /// The topic that Kafka, too, keeps groups and their offsets in.
 const TOPIC: &str = "__consumer_offsets";
+/// Its partitions where a cluster of several nodes makes it (Kafka has 50). A node alone makes one.
+const PARTITIONS: u32 = 16;
+/// How long a request waits for a coordinator that loads; then the client is told to come again.
+const LOAD_WAIT: Duration = Duration::from_secs(1);
+/// Time between two looks whether this node leads what it was chosen to lead.
+const NOT_YET_LED: Duration = Duration::from_millis(10);
+/// Longest time between two looks whether it leads something else.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the answer to a JoinGroup or a SyncGroup goes.
 pub(crate) type Waiter = oneshot::Sender<Answer>;
@@ -115,79 +132,126 @@ enum Command {
     Look(Millis, oneshot::Sender<()>),
 }
 
-/// The way to the coordinator; it and the topic begin with the first use.
+/// The way to the coordinators. Each partition of the topic has one, on the node that leads it; the topic is made with the first use.
 pub struct Groups {
-    begun: OnceCell<Begun>,
+    led: Led,
     topics: Topics,
-    metrics: Arc<Metrics>,
+    /// The configs of the topic, if this node makes it.
+    config: TopicConfig,
     /// What the configuration allows.
     pub(crate) limits: Limits,
 }
 
-struct Begun {
-    state: Arc<StateTopic>,
-    commands: mpsc::Sender<(Arc<Catalog>, Command)>,
-}
-
 impl Groups {
-    pub(crate) fn new(metrics: Arc<Metrics>, limits: Limits) -> Groups {
-        Groups { begun: OnceCell::new(), topics: Topics::new(), metrics, limits }
+    pub(crate) fn new(metrics: Arc<Metrics>, config: &Config) -> Groups {
+        let limits = config.kafka.groups;
+        let state = config.replicated(TopicConfig::state());
+        Groups { led: Led::new(metrics, limits), topics: Topics::new(), config: state, limits }
     }
 
-    /// Whether there may be any group: if not, nobody has to make the topic to see that.
-    fn is_used(&self, log: &Log) -> bool {
-        self.begun.initialized() || log.topic(TOPIC).is_some()
-    }
-
-    /// The node that coordinates the groups: it leads the partition that keeps them. Before there is one it is this node, which
-    /// makes it with the first use.
-    pub(crate) fn coordinator(&self, log: &Log) -> Option<NodeId> {
-        log.topic(TOPIC).map_or(Some(log.node_id()), |topic| topic.partitions.first()?.leader())
-    }
-
-    fn is_here(&self, log: &Log) -> bool {
-        self.coordinator(log) == Some(log.node_id())
-    }
-
-    /// Takes the groups up that there were before a restart, so that the sessions of members that are gone run out.
-    pub(crate) async fn resume(&self, log: &Log) {
-        if self.is_used(log)
-            && self.is_here(log)
-            && let Err(refusal) = self.begun(log).await
-        {
-            tracing::warn!(
-                reason = refusal.message,
-                "the consumer groups cannot be read now, and are with the first request"
-            );
+    async fn topic(&self, log: &Log) -> Result<Arc<Topic>, Refusal> {
+        if let Some(topic) = log.topic(TOPIC) {
+            return Ok(topic);
+        }
+        let partitions = if has_others(log) { PARTITIONS } else { 1 };
+        match log.create_topic(TOPIC, partitions, self.config.clone()).await {
+            Ok(topic) => Ok(topic),
+            // Another node was first.
+            Err(LogError::TopicExists(_)) => log.topic(TOPIC).ok_or_else(|| unavailable("the topic is being made")),
+            Err(error) => Err(unavailable(error.to_string())),
         }
     }
 
-    async fn begun(&self, log: &Log) -> Result<&Begun, Refusal> {
-        if !self.is_here(log) {
-            return Err(ResponseError::NotCoordinator.into());
-        }
-        let begin = async || {
-            let state = StateTopic::open(log, TOPIC).await?;
-            // From an older offset a group reads records again, as after any crash of its own.
-            state.go_on_damaged();
-            let (commands, asked) = mpsc::channel(GROUP_QUEUE);
-            let coordinator =
-                Coordinator::load(Arc::clone(&state), self.topics.catalog(log), Arc::clone(&self.metrics), self.limits);
-            tokio::spawn(coordinator.run(asked));
-            Ok(Begun { state, commands })
+    /// The node that coordinates a group: it leads the partition that keeps it. A node alone makes the topic with the first group.
+    pub(crate) async fn coordinator(&self, log: &Log, group: &str) -> Option<NodeId> {
+        let topic = match log.topic(TOPIC) {
+            None if !has_others(log) => return Some(log.node_id()),
+            None => self.topic(log).await.ok()?,
+            Some(topic) => topic,
         };
-        let begun = self.begun.get_or_try_init(begin).await;
-        begun.map_err(|error: forebay_cluster::LogError| unavailable(error.to_string()))
+        partition(&topic, group)?.leader()
     }
 
-    async fn send(&self, log: &Log, command: Command) -> Result<(), Refusal> {
-        let sent = self.begun(log).await?.commands.send((self.topics.catalog(log), command)).await;
-        sent.map_err(|_| unavailable("the node shuts down"))
+    /// Takes up the groups of each partition that this node leads, and lets go of others: until told to stop.
+    pub(crate) async fn follow(&self, log: &Log, stop: CancellationToken) {
+        let mut changed = log.topics_changed();
+        loop {
+            changed.mark_unchanged();
+            let wait = if self.take_up(log) { NOT_YET_LED } else { LOOK_AGAIN };
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+        }
     }
 
-    /// Asks something of a group; the answer comes later.
+    /// Whether there are partitions that this node is to lead and does not yet.
+    pub(crate) fn take_up(&self, log: &Log) -> bool {
+        let Some(topic) = log.topic(TOPIC) else { return false };
+        let here = log.node_id();
+        let mut waits = false;
+        for partition in &topic.partitions {
+            let led = self.led.of(partition, || self.topics.catalog(log));
+            waits |= led.is_none() && partition.leader() == Some(here);
+        }
+        waits
+    }
+
+    /// The coordinator of a partition; waits for a while for one that loads.
+    async fn ready(&self, log: &Log, partition: &Arc<Partition>) -> Result<Arc<Ready>, Refusal> {
+        let deadline = Instant::now() + LOAD_WAIT;
+        let loading = || Err(ResponseError::CoordinatorLoadInProgress.into());
+        let mut stage = loop {
+            if let Some(stage) = self.led.of(partition, || self.topics.catalog(log)) {
+                break stage;
+            }
+            if partition.leader() != Some(log.node_id()) {
+                return Err(ResponseError::NotCoordinator.into());
+            }
+            if let Some(why) = partition.unopened() {
+                return Err(unavailable(why));
+            }
+            if Instant::now() >= deadline {
+                return loading();
+            }
+            tokio::time::sleep(NOT_YET_LED).await;
+        };
+        let loaded = stage.wait_for(|stage| !matches!(stage, Stage::Loading));
+        let Ok(stage) = tokio::time::timeout_at(deadline, loaded).await else { return loading() };
+        match stage.map(|stage| Stage::clone(&stage)) {
+            Ok(Stage::Ready(ready)) => Ok(ready),
+            Ok(Stage::Failed(why)) => Err(unavailable(why)),
+            Ok(Stage::Loading) | Err(_) => Err(ResponseError::NotCoordinator.into()),
+        }
+    }
+
+    async fn of(&self, log: &Log, group: &str) -> Result<Arc<Ready>, Refusal> {
+        let topic = self.topic(log).await?;
+        let partition = partition(&topic, group).ok_or(ResponseError::NotCoordinator)?;
+        self.ready(log, partition).await
+    }
+
+    /// Those of all partitions that this node leads.
+    async fn all(&self, log: &Log) -> Result<Vec<Arc<Ready>>, Refusal> {
+        let mut all = Vec::new();
+        let topic = log.topic(TOPIC);
+        let here = Some(log.node_id());
+        for partition in topic.iter().flat_map(|topic| &topic.partitions).filter(|led| led.leader() == here) {
+            all.push(self.ready(log, partition).await?);
+        }
+        Ok(all)
+    }
+
+    async fn send(&self, log: &Log, ready: &Ready, command: Command) -> Result<(), Refusal> {
+        let sent = ready.commands.send((self.topics.catalog(log), command)).await;
+        sent.map_err(|_| ResponseError::NotCoordinator.into())
+    }
+
+    /// Asks something of a group; the answer comes later, or never where another node coordinates the group by then.
     pub(crate) async fn ask(&self, log: &Log, group: &str, ask: Ask) -> Result<(), Refusal> {
-        self.send(log, Command::Of(group.into(), ask)).await
+        let ready = self.of(log, group).await?;
+        self.send(log, &ready, Command::Of(group.into(), ask)).await
     }
 
     /// Asks something of a group and waits for the answer.
@@ -199,24 +263,34 @@ impl Groups {
     ) -> Result<R, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.ask(log, group, ask(reply)).await?;
-        answer.await.unwrap_or_else(|_| Err(unavailable("the node shuts down")))
+        answer.await.unwrap_or_else(|_| Err(ResponseError::NotCoordinator.into()))
     }
 
-    /// All groups that have members or offsets.
+    /// All groups that have members or offsets and are coordinated here.
     pub(crate) async fn list(&self, log: &Log) -> Result<Vec<Listed>, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.send(log, Command::List(reply)).await?;
-        answer.await.map_err(|_| unavailable("the node shuts down"))
+        let mut listed = Vec::new();
+        for ready in self.all(log).await? {
+            let (reply, answer) = oneshot::channel();
+            self.send(log, &ready, Command::List(reply)).await?;
+            listed.extend(answer.await.map_err(|_| ResponseError::NotCoordinator)?);
+        }
+        listed.sort_by(|a: &Listed, b| a.group.cmp(&b.group));
+        Ok(listed)
     }
 
-    /// How many groups there are; the first `most` of them with their members, and how far they have read.
+    /// How many groups are coordinated here; the first `most` of them with their members, and how far they have read.
     pub(crate) async fn overview(&self, log: &Log, most: usize) -> Result<(usize, Vec<Overview>), Refusal> {
-        if !self.is_used(log) {
-            return Ok((0, Vec::new()));
+        let (mut count, mut shown) = (0, Vec::new());
+        for ready in self.all(log).await? {
+            let (reply, answer) = oneshot::channel();
+            self.send(log, &ready, Command::Overview(most, reply)).await?;
+            let (there, some) = answer.await.map_err(|_| ResponseError::NotCoordinator)?;
+            count += there;
+            shown.extend(some);
         }
-        let (reply, answer) = oneshot::channel();
-        self.send(log, Command::Overview(most, reply)).await?;
-        answer.await.map_err(|_| unavailable("the node shuts down"))
+        shown.sort_by(|a: &Overview, b| a.listed.group.cmp(&b.listed.group));
+        shown.truncate(most);
+        Ok((count, shown))
     }
 
     /// One offset of a group.
@@ -226,21 +300,33 @@ impl Groups {
         group: &str,
         of: TopicPartition,
     ) -> Result<Option<Committed>, Refusal> {
-        Ok(offsets::get(&self.begun(log).await?.state, group, of))
+        Ok(offsets::get(&self.of(log, group).await?.state, group, of))
     }
 
     /// Every offset of a group.
     pub(crate) async fn offsets(&self, log: &Log, group: &str) -> Result<Vec<(TopicPartition, Committed)>, Refusal> {
-        Ok(offsets::all(&self.begun(log).await?.state, group))
+        Ok(offsets::all(&self.of(log, group).await?.state, group))
     }
 
     /// Looks for groups to forget as if it were `now`.
     #[cfg(test)]
     pub(crate) async fn look(&self, log: &Log, now: Millis) -> Result<(), Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.send(log, Command::Look(now, reply)).await?;
-        answer.await.map_err(|_| unavailable("the node shuts down"))
+        for ready in self.all(log).await? {
+            let (reply, answer) = oneshot::channel();
+            self.send(log, &ready, Command::Look(now, reply)).await?;
+            answer.await.map_err(|_| ResponseError::NotCoordinator)?;
+        }
+        Ok(())
     }
+}
+
+/// Whether there are other nodes in the cluster.
+fn has_others(log: &Log) -> bool {
+    log.cluster().is_some_and(|cluster| cluster.metadata().borrow().image.nodes().nth(1).is_some())
+}
+
+fn partition<'a>(topic: &'a Topic, group: &str) -> Option<&'a Arc<Partition>> {
+    topic.partitions.get(place::partition_of(group, topic.partitions.len()))
 }
 
 fn unavailable(why: impl Into<String>) -> Refusal {

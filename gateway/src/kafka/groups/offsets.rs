@@ -68,15 +68,11 @@ pub(super) fn unused(state: &StateTopic, now: Millis) -> Vec<Name> {
     groups.into_keys().collect()
 }
 
-/// How many of `changes` are new. `coming`: new ones on their way already.
-pub(super) fn new_ones(
-    state: &StateTopic,
-    changes: &[(Bytes, Option<Bytes>)],
-    coming: usize,
-) -> Result<usize, Refusal> {
+/// How many of `changes` are new. `held`: what the node has of all groups, with those on their way.
+pub(super) fn new_ones(state: &StateTopic, changes: &[(Bytes, Option<Bytes>)], held: usize) -> Result<usize, Refusal> {
     static FAULTS: FaultLog = FaultLog::new();
     let new = changes.iter().filter(|(key, _)| state.get(key).is_none()).count();
-    if new == 0 || state.count() + coming + new <= MAX_GROUP_OFFSETS {
+    if new == 0 || held + new <= MAX_GROUP_OFFSETS {
         return Ok(new);
     }
     let what = format!(

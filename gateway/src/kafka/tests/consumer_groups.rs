@@ -114,7 +114,7 @@ async fn members_and_their_epochs_survive_a_restart() {
     drop(shared);
 
     let shared = open(&folder);
-    shared.groups.resume(&shared.door.log).await;
+    shared.groups.take_up(&shared.door.log);
     assert_eq!(listed(&shared).await, [(GROUP.to_owned(), "consumer", "Stable")]);
     let again = beat(&shared, GROUP, "a", 1).await.unwrap();
     assert_eq!((again.epoch, indexes(&again)), (1, None), "no rebalance");

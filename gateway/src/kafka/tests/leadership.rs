@@ -192,9 +192,9 @@ async fn clients_are_shown_where_a_partition_lies() {
 async fn the_coordinator_of_groups_leads_their_partition() {
     let door = Door::open().await;
     let (session, log) = (super::anybody(&door.shared), &door.shared.door.log);
-    let found = || {
+    let found = async || {
         let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
-        let answer = find_coordinator::handle(&door.shared, &session, 4, request);
+        let answer = find_coordinator::handle(&door.shared, &session, 4, request).await;
         (answer.coordinators[0].error_code, answer.coordinators[0].node_id.0)
     };
     let asked = async || {
@@ -204,12 +204,12 @@ async fn the_coordinator_of_groups_leads_their_partition() {
         let ask = |reply| Ask::Commit(nobody, offsets, Millis(1), reply);
         door.shared.groups.answer(log, "g", ask).await
     };
-    assert_eq!(found(), (0, 1), "it makes the topic when there is something to keep");
+    assert_eq!(found().await, (0, 1), "it makes the topic when there is something to keep");
     assert!(asked().await.is_ok());
-    assert_eq!(found(), (0, 1));
+    assert_eq!(found().await, (0, 1));
     let keeping = log.topic("__consumer_offsets").unwrap();
     lead(&keeping.partitions[0], Some(2), 5);
-    assert_eq!(found(), (ResponseError::CoordinatorNotAvailable.code(), -1));
+    assert_eq!(found().await, (ResponseError::CoordinatorNotAvailable.code(), -1));
     let refused = Some(ResponseError::NotCoordinator.code());
     assert_eq!(asked().await.err().map(|refusal| refusal.code), refused);
     let offsets = door.shared.groups.offsets(log, "g").await;

@@ -16,10 +16,12 @@ mod offsets;
 mod quotas;
 mod secured;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use forebay_cluster::Log;
+use forebay_cluster::{Cluster, Files, LocalLog, Log, LogOptions, Options};
+use forebay_log::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use super::session::Session;
@@ -36,7 +38,7 @@ fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
     log.advertise(address.ip().to_string(), address.port());
     Arc::new(KafkaDoor {
         reader,
-        groups: Arc::new(Groups::new(metrics.clone(), config.kafka.groups)),
+        groups: Arc::new(Groups::new(metrics.clone(), &config)),
         metrics,
         security: Arc::new(Security::new(log.clone(), Arc::clone(&config))),
         tls: None,
@@ -44,6 +46,17 @@ fn door(log: Log, reader: Reader, address: SocketAddr) -> Arc<KafkaDoor> {
         config,
         max_connections: MAX_CONNECTIONS,
     })
+}
+
+/// The log of a cluster of one node, which clients reach at `kafka`.
+pub(super) async fn clustered(files: Arc<dyn Files>, fsync: bool, kafka: SocketAddr) -> Log {
+    let options = LogOptions { shards: 1, fsync, alone: false };
+    let local = LocalLog::open_as(1, Arc::clone(&files), options).unwrap();
+    let addresses = BTreeMap::from([("kafka".to_owned(), kafka.to_string())]);
+    let options = Options { addresses, ..Options::alone(NodeId(1)) };
+    let cluster = Cluster::start(options, files, local.clone()).await.unwrap();
+    cluster.standing().wait_for(|standing| standing.active).await.unwrap();
+    Log::of_cluster(local, cluster, 1)
 }
 
 /// Who says nothing about itself.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use forebay_cluster::{Log, LogError, LogOptions, RealFiles};
+use forebay_cluster::{Log, LogError, RealFiles};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Request, StrBytes};
 use tokio::io::AsyncWriteExt;
@@ -70,19 +70,18 @@ impl Secured {
                 opened => break opened.unwrap(),
             }
         };
-        let log = Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        let log = super::clustered(files, false, self.address).await;
         let set = self.flags.clone();
         let config = Arc::new(Config::load(&Sources { set, ..Sources::default() }).unwrap());
         let metrics = Arc::new(Metrics::new());
         let security = Arc::new(Security::new(log.clone(), Arc::clone(&config)));
         security.start().await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        self.address = listener.local_addr().unwrap();
-        log.advertise(self.address.ip().to_string(), self.address.port());
         let door = KafkaDoor {
             log: log.clone(),
             reader: Reader::new(None),
-            groups: Arc::new(Groups::new(Arc::clone(&metrics), config.kafka.groups)),
+            groups: Arc::new(Groups::new(Arc::clone(&metrics), &config)),
             metrics: Arc::clone(&metrics),
             security: Arc::clone(&security),
             tls: crate::node::tls::load(&config).unwrap().kafka.map(|tls| Arc::new(ArcSwap::from_pointee(tls))),
@@ -100,8 +99,13 @@ impl Secured {
         shutdown.cancel();
         serving.await.unwrap();
         drop(security);
+        log.cluster().unwrap().shutdown(Duration::from_secs(2)).await;
         tokio::task::spawn_blocking(move || log.shutdown()).await.unwrap();
         self.start().await;
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.open.as_ref().unwrap().log
     }
 
     pub(super) fn security(&self) -> &Security {

@@ -156,7 +156,7 @@ impl Controller {
             Request::AddNode { id } => self.add_node(id, records),
             Request::DrainNode { id, draining } => self.drain_node(now, id, draining, records),
             Request::RemoveNode { id } => self.remove_node(id, records),
-            Request::PutSettings { changes } => self.put_settings(changes, records),
+            Request::PutSettings { changes, expected } => self.put_settings(changes, &expected, records),
             Request::AllocateProducerIds { count } => self.allocate_producer_ids(count, records),
         }
     }

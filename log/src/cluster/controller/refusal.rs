@@ -117,6 +117,8 @@ pub enum Refusal {
 
     #[error("a setting's namespace and key have 1 to {most} bytes")]
     InvalidSetting { most: usize },
+    #[error("setting {key} of {namespace} was changed meanwhile: read it and decide again")]
+    SettingChanged { namespace: String, key: String },
     #[error("the settings would have {bytes} bytes, {most} are the most")]
     SettingsTooLarge { bytes: usize, most: usize },
     #[error("1 to {most} producer ids can be had at once, not {wanted}")]

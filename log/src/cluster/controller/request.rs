@@ -92,9 +92,11 @@ pub enum Request {
     RemoveNode {
         id: NodeId,
     },
-    /// Changes settings, all or none.
+    /// Changes settings, all or none; none where one of those `expected` is another by now, or is there or not there.
     PutSettings {
         changes: Vec<SettingChange>,
+        #[serde(default)]
+        expected: Vec<SettingChange>,
     },
     /// Gives out a block of producer ids that nobody else gets.
     AllocateProducerIds {

@@ -13,11 +13,17 @@ impl Controller {
     pub(super) fn put_settings(
         &mut self,
         changes: Vec<SettingChange>,
+        expected: &[SettingChange],
         records: &mut Vec<Record>,
     ) -> Result<Reply, Refusal> {
         let fits = |name: &str| (1..=MAX_SETTING_KEY_BYTES).contains(&name.len());
         if changes.iter().any(|change| !fits(&change.namespace) || !fits(&change.key)) {
             return Err(Refusal::InvalidSetting { most: MAX_SETTING_KEY_BYTES });
+        }
+        let is_other =
+            |setting: &&SettingChange| self.image.setting(&setting.namespace, &setting.key) != setting.value.as_deref();
+        if let Some(SettingChange { namespace, key, .. }) = expected.iter().find(is_other).cloned() {
+            return Err(Refusal::SettingChanged { namespace, key });
         }
         let mut last: BTreeMap<(&str, &str), Option<&str>> = BTreeMap::new();
         for SettingChange { namespace, key, value } in &changes {

@@ -8,7 +8,7 @@ fn put(lab: &mut Lab, changes: &[(&str, Option<&str>)]) -> Result<Reply, Refusal
         key: key.to_string(),
         value: value.map(str::to_owned),
     };
-    lab.ask(Request::PutSettings { changes: changes.iter().map(change).collect() })
+    lab.ask(Request::PutSettings { changes: changes.iter().map(change).collect(), expected: Vec::new() })
 }
 
 #[test]
@@ -41,6 +41,26 @@ fn settings_are_bounded_and_all_or_none() {
     for key in [String::new(), "x".repeat(1025)] {
         assert_eq!(put(&mut lab, &[(&key, None)]), Err(Refusal::InvalidSetting { most: 1024 }));
     }
+}
+
+#[test]
+fn who_decides_on_what_has_changed_since_decides_again() {
+    let mut lab = Lab::of(1);
+    let mut put = |expected: Option<&str>, value: Option<&str>| {
+        let change = |value: Option<&str>| {
+            let (namespace, key) = ("quotas".to_owned(), "ada".to_owned());
+            vec![SettingChange { namespace, key, value: value.map(str::to_owned) }]
+        };
+        lab.ask(Request::PutSettings { changes: change(value), expected: change(expected) })
+    };
+    let changed = Err(Refusal::SettingChanged { namespace: "quotas".to_owned(), key: "ada".to_owned() });
+    assert_eq!(put(Some("0"), Some("1")), changed);
+    assert_eq!(put(None, Some("1")), Ok(Reply::Done));
+    assert_eq!(put(None, Some("2")), changed);
+    assert_eq!(put(Some("1"), Some("2")), Ok(Reply::Done));
+    assert_eq!(put(Some("1"), None), changed);
+    assert_eq!(put(Some("2"), None), Ok(Reply::Done));
+    assert_eq!(lab.controller.image().setting("quotas", "ada"), None);
 }
 
 #[test]
@@ -98,7 +118,7 @@ fn records_keep_their_form() {
     assert_eq!(serde_json::from_str::<Record>(&later).unwrap(), record);
 
     let mut lab = Lab::of(1);
-    lab.ask(Request::PutSettings { changes: Vec::new() }).unwrap();
+    lab.ask(Request::PutSettings { changes: Vec::new(), expected: Vec::new() }).unwrap();
     let written: Vec<String> = lab.records.iter().map(|record| serde_json::to_string(record).unwrap()).collect();
     let registered = [
         r#"{"node_registered":{"id":1,"incarnation":1,"directory":"00000000-0000-0000-0000-000000000001","#,

@@ -318,7 +318,7 @@ impl World {
             12 => {
                 let (namespace, key) = ("users".to_owned(), format!("u{}", self.random.below(5)));
                 let value = self.random.chance(70).then(|| self.random.below(9).to_string());
-                Request::PutSettings { changes: vec![SettingChange { namespace, key, value }] }
+                Request::PutSettings { changes: vec![SettingChange { namespace, key, value }], expected: Vec::new() }
             }
             _ => Request::AlterConfigs { topic: key.0, config: BTreeMap::new(), validate_only: false },
         };
