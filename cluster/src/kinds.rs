@@ -12,9 +12,11 @@ pub const PULL: u16 = 3;
 pub const ENDS: u16 = 4;
 /// An append that the receiver leads the partition of.
 pub const APPEND: u16 = 5;
+/// A read of a partition that the receiver leads.
+pub const READ: u16 = 6;
 
 /// What this release speaks.
 #[must_use]
 pub fn spoken() -> Kinds {
-    Kinds::new([(QUORUM, 1, 1), (CONTROLLER, 1, 1), (PULL, 1, 1), (ENDS, 1, 1), (APPEND, 1, 1)])
+    Kinds::new([(QUORUM, 1, 1), (CONTROLLER, 1, 1), (PULL, 1, 1), (ENDS, 1, 1), (APPEND, 1, 1), (READ, 1, 1)])
 }

@@ -117,6 +117,7 @@ pub(crate) struct Inner {
     client: Client,
     feeder: Arc<Feeder>,
     receiver: Arc<Receiver>,
+    replicas: Arc<Replicas>,
     forwarder: Arc<Forwarder>,
     metadata: watch::Receiver<Metadata>,
     applied: watch::Receiver<u64>,
@@ -187,7 +188,7 @@ impl Cluster {
         let max_lag = options.replica_lag_time_max_ms;
         let receiver = Receiver::new(Arc::clone(&replicas));
         let forwarder = Arc::new(Forwarder::new(Arc::clone(&links)));
-        let assigner = Assigner::new((node, incarnation), log.clone(), replicas, Arc::clone(&feeder), fetchers, applied_to, max_lag);
+        let assigner = Assigner::new((node, incarnation), log.clone(), Arc::clone(&replicas), Arc::clone(&feeder), fetchers, applied_to, max_lag);
         let proposals = log.isr_proposals();
         let inner = Arc::new(Inner {
             node,
@@ -199,6 +200,7 @@ impl Cluster {
             client,
             feeder,
             receiver,
+            replicas,
             forwarder,
             metadata: metadata.clone(),
             applied: applied.clone(),

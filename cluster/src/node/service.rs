@@ -10,7 +10,7 @@ use forebay_log::{Incarnation, NodeId};
 use super::Inner;
 use crate::codec::Malformed;
 use crate::controller::ask_here;
-use crate::forward::Receiver;
+use crate::forward::{Read, Receiver};
 use crate::kinds;
 use crate::link::{Begun, Body, Lane, LinkError, Links, Peer, Request, Rest, Service, ServiceError};
 use crate::quorum::{self, Transport, TransportError};
@@ -48,6 +48,13 @@ impl Service for NodeService {
                 Ok((append, data)) => {
                     let receiver = Arc::clone(&inner.receiver);
                     Begun::in_order(receiver.begin((from, incarnation), append, data))
+                }
+                Err(problem) => refuse(problem),
+            },
+            kinds::READ => match Read::read(body) {
+                Ok(read) => {
+                    let replicas = Arc::clone(&inner.replicas);
+                    Begun::beside(async move { Ok(read.answer(&replicas).await) })
                 }
                 Err(problem) => refuse(problem),
             },
