@@ -12,6 +12,8 @@ pub const PULL: u16 = 3;
 pub const ENDS: u16 = 4;
 /// An append that the receiver leads the partition of.
 pub const APPEND: u16 = 5;
+/// A read of a partition that the receiver leads.
+pub const READ: u16 = 6;
 
 /// A node is asked what it knows of itself: its quorum, and the followers that are behind.
 pub const REPORT: u16 = 16;
@@ -27,6 +29,7 @@ pub fn spoken() -> Kinds {
         (PULL, 1, 1),
         (ENDS, 1, 1),
         (APPEND, 1, 1),
+        (READ, 1, 1),
         (REPORT, 1, 1),
         (VOTER, 1, 1),
     ])

@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn configs_come_back() {
-        let mut config = TopicConfig::state();
+        let mut config = TopicConfig { self_compacting: true, ..TopicConfig::internal() };
         assert!(config.set("min.insync.replicas", "2").is_some());
         for config in [config, TopicConfig::default()] {
             let mut map = to_map(&config);

@@ -26,7 +26,7 @@ impl Reader {
         max_bytes: usize,
     ) -> Result<Fetched, ReadError> {
         loop {
-            let (asked, local_start) = match partition.read(from, max_bytes) {
+            let (asked, local_start) = match partition.fetch(from, max_bytes).await {
                 Err(ReadError::Tiered { asked, local_start }) => (asked, local_start),
                 read => return read,
             };

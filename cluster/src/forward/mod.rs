@@ -1,8 +1,11 @@
-//! Appends that reach a node which does not lead their partition go to the one that does, which answers when they are durable.
+//! What reaches a node that cannot do it goes to the partition's leader: appends, which it answers when they are durable, and
+//! reads of partitions that have no replica here.
 
+mod read;
 mod receiver;
 mod sender;
 mod wire;
 
+pub(crate) use read::Read;
 pub(crate) use receiver::Receiver;
 pub(crate) use sender::{Append, Connected, Forwarder, Remote};

@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Appended, Chain};
+use forebay_disk::{AppendData, Appended, Chain, Fetched};
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use forebay_log::replication::PartitionId;
-use forebay_log::{AppendError, Epoch, NodeId};
+use forebay_log::{AppendError, Epoch, NodeId, ReadError};
 use tokio::sync::Semaphore;
 
+use super::read::{self, Read};
 use super::wire;
 use crate::kinds;
 use crate::link::{Lane, Link, LinkError, Links};
@@ -22,6 +23,9 @@ use crate::link::{Lane, Link, LinkError, Links};
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long it waits for its answer: as long as a disk may hang.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// How long a read waits for its answer, beyond what it may wait for records.
+const READ_ANSWER: Duration = Duration::from_secs(10);
 
 /// What the leader has to know of an append besides its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +78,18 @@ impl Forwarder {
         let version = link.common(kinds::APPEND).map_err(unreachable)?;
         let (admission, sent) = (Arc::clone(&self.admission), Arc::clone(&self.sent));
         Ok(Connected { leader, link, version, admission, sent })
+    }
+
+    /// Reads from a leader.
+    ///
+    /// # Errors
+    /// It cannot be reached, leads no more, or cannot read that.
+    pub(crate) async fn read(&self, leader: NodeId, read: Read) -> Result<Fetched, ReadError> {
+        let patience = CONNECT + read.wait + READ_ANSWER;
+        let called = self.links.call(leader.0, Lane::Forward, kinds::READ, |_| read.write(), patience).await;
+        let failed = |why: String| ReadError::Offline(format!("the partition's leader, node {leader}: {why}"));
+        let (_, answer) = called.map_err(|error| failed(error.to_string()))?;
+        read::read_answer(answer).unwrap_or_else(|problem| Err(failed(format!("its answer cannot be read: {problem}"))))
     }
 }
 

@@ -5,6 +5,7 @@ mod authority;
 mod clustered;
 mod partition;
 mod placement;
+mod reads;
 #[cfg(test)]
 mod tests;
 mod topic;

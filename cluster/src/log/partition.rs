@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -63,15 +63,17 @@ enum Route {
 /// A handle to one partition. Cheap to share; reads run on the caller's thread.
 pub struct Partition {
     topic: Arc<str>,
-    id: PartitionId,
+    pub(super) id: PartitionId,
     index: u32,
     /// This node.
-    here: NodeId,
+    pub(super) here: NodeId,
     seat: ArcSwap<Seat>,
     /// Raised when it lies elsewhere.
-    placed: Notify,
+    pub(super) placed: Notify,
     /// The way to leaders on other nodes.
-    forwarder: Option<Arc<Forwarder>>,
+    pub(super) forwarder: Option<Arc<Forwarder>>,
+    /// What its leader said last, of a partition without a replica here.
+    pub(super) heard: Mutex<Watermarks>,
 }
 
 impl Partition {
@@ -83,7 +85,16 @@ impl Partition {
         forwarder: Option<Arc<Forwarder>>,
     ) -> Partition {
         let id = PartitionId { topic: id, index };
-        Partition { topic, id, index, here, seat: ArcSwap::from_pointee(seat), placed: Notify::new(), forwarder }
+        Partition {
+            topic,
+            id,
+            index,
+            here,
+            seat: ArcSwap::from_pointee(seat),
+            placed: Notify::new(),
+            forwarder,
+            heard: Mutex::new(UNKNOWN),
+        }
     }
 
     /// It lies elsewhere from now on.
@@ -151,7 +162,7 @@ impl Partition {
         self.seat.load().replica.is_some()
     }
 
-    fn replica(&self) -> Option<Arc<Replica>> {
+    pub(super) fn replica(&self) -> Option<Arc<Replica>> {
         self.seat.load().replica.clone()
     }
 
@@ -164,7 +175,7 @@ impl Partition {
         self.replica().ok_or_else(|| ReadError::Offline(self.elsewhere()))
     }
 
-    fn elsewhere(&self) -> String {
+    pub(super) fn elsewhere(&self) -> String {
         format!("partition {}-{} has no replica on this node", self.topic, self.index)
     }
 
@@ -287,12 +298,14 @@ impl Partition {
         self.readable()?.offset_for_time(at)
     }
 
-    /// Of the replica here.
+    /// Of the replica here; where there is none, those that the leader told last (zeros before it was asked).
     pub fn watermarks(&self) -> Watermarks {
-        self.seat.load().replica.as_deref().map_or(UNKNOWN, Replica::watermarks)
+        let heard = || *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seat.load().replica.as_deref().map_or_else(heard, Replica::watermarks)
     }
 
-    /// Follows the watermarks of the replica here; long polls and tailers wait on it. Closed where there is none.
+    /// Follows the watermarks of the replica here; long polls wait on it. Closed where there is none: see
+    /// [`Partition::advanced`].
     pub fn watch(&self) -> watch::Receiver<Watermarks> {
         self.replica().map_or_else(|| watch::channel(UNKNOWN).1, |replica| replica.watch())
     }

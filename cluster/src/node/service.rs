@@ -10,7 +10,7 @@ use forebay_log::{Incarnation, NodeId};
 use super::{Inner, report, voters};
 use crate::codec::Malformed;
 use crate::controller::ask_here;
-use crate::forward::Receiver;
+use crate::forward::{Read, Receiver};
 use crate::kinds;
 use crate::link::{Begun, Body, Lane, LinkError, Links, Peer, Request, Rest, Service, ServiceError};
 use crate::quorum::{self, Transport, TransportError};
@@ -53,6 +53,13 @@ impl Service for NodeService {
             },
             kinds::REPORT => Begun::beside(async move { answer(&report::of(&inner).await) }),
             kinds::VOTER => Begun::beside(async move { answer(&voters::serve(&inner, &body).await?) }),
+            kinds::READ => match Read::read(body) {
+                Ok(read) => {
+                    let replicas = Arc::clone(&inner.replicas);
+                    Begun::beside(async move { Ok(read.answer(&replicas).await) })
+                }
+                Err(problem) => refuse(problem),
+            },
             kind => {
                 Begun::beside(async move { Err(ServiceError::new(MALFORMED, format!("no message of kind {kind}"))) })
             }

@@ -257,6 +257,11 @@ impl Broker {
         }
     }
 
+    /// Whether other nodes of the cluster have clients, too.
+    pub(super) fn has_others(&self) -> bool {
+        self.log.cluster().is_some_and(|cluster| cluster.metadata().borrow().image.nodes().len() > 1)
+    }
+
     /// Sessions, connected ones and parked ones, in no order.
     pub fn clients(&self, limit: usize) -> Vec<ClientInfo> {
         let mut clients = Vec::new();
@@ -302,11 +307,12 @@ impl Broker {
         Gather::new(self.log.clone(), self.router.clone())
     }
 
-    /// The log end of a partition, behind which a record that is about to be appended will be.
-    pub(super) fn log_end(&self, topic: &str, partition: u32) -> Offset {
+    /// An offset of a partition at or behind which a record that is about to be appended will be. What is above the high watermark
+    /// on a follower may have to go.
+    pub(super) fn committed(&self, topic: &str, partition: u32) -> Offset {
         self.log
             .topic(topic)
-            .and_then(|topic| topic.partitions.get(partition as usize).map(|p| p.watermarks().log_end))
+            .and_then(|topic| topic.partitions.get(partition as usize).map(|p| p.watermarks().high_watermark))
             .unwrap_or(Offset::ZERO)
     }
 

@@ -20,12 +20,11 @@ use crate::state::StateTopic;
 /// The retained messages of a node.
 pub(crate) struct Retained {
     state: Arc<StateTopic>,
-    messages: RwLock<Messages>,
+    messages: Arc<RwLock<Messages>>,
     /// `max_retained_messages`
     maximum: usize,
     /// `max_retained_bytes`
     maximum_bytes: usize,
-    metrics: Arc<Metrics>,
     pub(super) keepings: Arc<Keepings>,
 }
 
@@ -42,34 +41,62 @@ impl Messages {
         self.bytes -= before.map_or(0, |before| before.bytes());
     }
 
+    /// Takes a stored change.
+    fn take(&mut self, key: Bytes, value: Option<Bytes>, now: Moment) {
+        let Some(topic) = Text::new(key) else { return };
+        match value.map(|value| decode(topic.clone(), value, now)) {
+            Some(Ok(published)) => self.insert(topic, published),
+            Some(Err(problem)) => tracing::warn!(topic = topic.as_str(), %problem, "cannot read a retained message"),
+            None => self.remove(&topic),
+        }
+    }
+
     fn remove(&mut self, topic: &Text) {
         self.bytes -= self.by_topic.remove(topic).map_or(0, |before| before.bytes());
     }
 }
 
 impl Retained {
-    /// Loads what is stored. A value that cannot be read is left alone and reported.
-    pub(crate) fn load(state: Arc<StateTopic>, config: &MqttConfig, metrics: Arc<Metrics>, clock: &Clock) -> Retained {
-        let now = clock.moment(clock.now());
-        let mut messages = Messages::default();
-        for (key, value) in state.scan(b"") {
-            let Some(topic) = Text::new(key) else { continue };
-            match decode(topic.clone(), value, now) {
-                Ok(published) => messages.insert(topic, published),
-                Err(problem) => {
-                    tracing::warn!(topic = topic.as_str(), %problem, "cannot read a retained message");
-                }
-            }
-        }
-        metrics.mqtt.retained.set(messages.by_topic.len() as i64);
+    /// Loads what is stored and follows what any node stores. A value that cannot be read is left alone and reported.
+    pub(crate) fn load(
+        state: Arc<StateTopic>,
+        config: &MqttConfig,
+        metrics: Arc<Metrics>,
+        clock: &Arc<Clock>,
+    ) -> Retained {
+        let messages: Arc<RwLock<Messages>> = Arc::default();
+        let (following, clock) = (messages.clone(), clock.clone());
+        // What is told while the stored ones are taken waits, and so comes after them.
+        let mut loading = messages.write().unwrap_or_else(PoisonError::into_inner);
+        let (metrics, gauge) = (metrics.clone(), metrics);
+        let moment = clock.moment(clock.now());
+        state.observe(move |changes| {
+            let now = clock.moment(clock.now());
+            let mut messages = following.write().unwrap_or_else(PoisonError::into_inner);
+            changes.iter().for_each(|(key, value)| messages.take(key.clone(), value.clone(), now));
+            metrics.mqtt.retained.set(messages.by_topic.len() as i64);
+        });
+        state.scan(b"").into_iter().for_each(|(key, value)| loading.take(key, Some(value), moment));
+        gauge.mqtt.retained.set(loading.by_topic.len() as i64);
+        drop(loading);
         Retained {
             state,
-            messages: RwLock::new(messages),
+            messages,
             maximum: config.max_retained_messages,
             maximum_bytes: config.max_retained_bytes,
-            metrics,
             keepings: Arc::default(),
         }
+    }
+
+    /// Has those that come to be kept from now on wait until all that was acknowledged on other nodes is known here.
+    pub(crate) fn catch_up(&self) {
+        let (state, keeping) = (self.state.clone(), self.keepings.begin());
+        tokio::spawn(async move {
+            if let Err(error) = state.sync().await {
+                tracing::debug!(%error, "retained messages may be older than on other nodes");
+            }
+            drop(keeping);
+        });
     }
 
     /// Whether a message may take the place of its topic's present one. One without payload takes none.
@@ -97,18 +124,7 @@ impl Retained {
                 (key, (!published.message.payload.is_empty()).then(|| encode(published, now)))
             })
             .collect();
-        self.state.put_all(changes).await?;
-        let mut messages = self.messages.write().unwrap_or_else(PoisonError::into_inner);
-        for published in kept {
-            // The stored value, not ours: another client's message may have followed it.
-            let topic = Text::from(published.message.topic.as_str());
-            match self.state.get(topic.bytes()).map(|value| decode(topic.clone(), value, now)) {
-                Some(Ok(stored)) => messages.insert(topic, stored),
-                _ => messages.remove(&topic),
-            }
-        }
-        self.metrics.mqtt.retained.set(messages.by_topic.len() as i64);
-        Ok(())
+        self.state.put_all(changes).await
     }
 
     /// Up to `limit` messages whose topics match and come after `after`, and whether there may be more.

@@ -30,7 +30,7 @@ const STATE: [&str; 4] = [MANIFEST_TOPIC, mqtt::SESSIONS_TOPIC, mqtt::RETAINED_T
 pub(super) async fn create_at_start(log: &Log, config: &Config) -> anyhow::Result<()> {
     let new = |name: &str, partitions, config| NewTopic { name: name.to_owned(), partitions, config };
     let configured = wanted(config).into_iter().map(|(name, t)| new(name, t.num_partitions, t.config.clone()));
-    let state = STATE.map(|name| new(name, 1, config.replicated(TopicConfig::state())));
+    let state = STATE.map(|name| new(name, 1, config.replicated(TopicConfig::internal())));
     let journal = new(alerts::JOURNAL_TOPIC, 1, config.replicated(alerts::journal_config()));
     let needed: Vec<NewTopic> = configured.chain(state).chain([journal]).collect();
     let missing = needed.iter().filter(|topic| log.topic(&topic.name).is_none()).cloned().collect();

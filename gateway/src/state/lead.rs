@@ -33,7 +33,7 @@ impl StateTopic {
         if partition.led_in() != Some(term.epoch()) || term.is_ended() {
             return Err(not_led(AppendError::FencedLeaderEpoch));
         }
-        StateTopic::begin(partition, Some(term)).await
+        StateTopic::begin(partition, false, Some(term)).await
     }
 }
 

@@ -1,110 +1,171 @@
 //! Key-value state kept as records of an internal topic: sessions, retained messages, lake manifest, alert state.
 //!
-//! One mechanism for all that the program must remember: a `put` is durable by the same commit as any reading. The
-//! live set is held in memory; when the log of a state topic has grown to several times its live set, the live
-//! set is written again at the tail and the log start moves up to it.
+//! One mechanism for all that the program must remember: a `put` is durable by the same commit as any reading. Each node holds
+//! a view of the topic in memory: the records in the order of the log, its own and those of other nodes, the last one of a key
+//! wins. The log's cleaner keeps the topic short.
 
+mod follower;
 mod lead;
-mod live;
-mod load;
-mod writer;
-
+mod mending;
+mod page;
 #[cfg(test)]
 mod tests;
+mod view;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_cluster::{Log, LogError, Partition, Term, Topic};
-use forebay_log::{AppendError, TopicConfig};
-use tokio::sync::{mpsc, oneshot};
+use forebay_cluster::{AppendData, Log, LogError, Partition, Term, Topic};
+use forebay_log::record::RecordChunk;
+use forebay_log::{AppendError, Millis, ReadError, TopicConfig};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 
-use live::Live;
-use load::{Loaded, load};
-use writer::{Command, Writer};
+use follower::{Follower, MAX_IN_FLIGHT, Own};
+use page::{Damage, From};
+use view::View;
 
-/// Puts that may wait in front of the writer; more wait at their callers.
-const QUEUE: usize = 256;
+/// How long a start waits for the topic to be readable, and then to be up to date.
+const START_PATIENCE: Duration = Duration::from_secs(15);
+/// How long `sync` waits.
+const SYNC_PATIENCE: Duration = Duration::from_secs(15);
+/// Pause before a topic that cannot be read is tried again at a start.
+const RETRY: Duration = Duration::from_millis(100);
+/// The key of records that only say that everything before them was applied. No user has keys that begin with a zero byte.
+const SYNC_KEY: &[u8] = b"\0sync";
 
 /// A change of one key; `None` removes it.
-type Change = (Bytes, Option<Bytes>);
+pub(crate) type Change = (Bytes, Option<Bytes>);
+type Observer = Box<dyn Fn(&[Change]) + Send + Sync>;
 
-/// A map of keys to values whose every change is a record.
+/// A map of keys to values whose every change is a record, the same on every node.
 pub struct StateTopic {
-    live: Arc<Mutex<Live>>,
-    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    partition: Arc<Partition>,
+    own: mpsc::Sender<Own>,
     damaged: Option<String>,
+    mending: Arc<Mending>,
+    /// No other node may write the topic.
+    alone: bool,
+    /// Writes as the partition's leader of this term, and otherwise to whoever leads it.
+    term: Option<Term>,
+}
+
+/// What the handle and the follower share.
+#[derive(Default)]
+struct Shared {
+    view: Mutex<View>,
+    observers: RwLock<Vec<Observer>>,
+}
+
+/// Puts wait while a damaged topic is put in order.
+#[derive(Default)]
+struct Mending {
+    under_way: AtomicBool,
+    over: Notify,
+}
+
+impl Shared {
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observed(&self, changes: &[Change]) {
+        for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            observer(changes);
+        }
+    }
 }
 
 impl StateTopic {
-    /// Opens (or makes) the internal topic `name`, with one partition, and loads its live set. Opened once in a node:
-    /// the writer that this starts is the topic's only one. Damage in its log is no error: see [`StateTopic::damaged`].
+    /// Opens (or makes) the internal topic `name`, with one partition, and loads it. Opened once in a node. Damage in its log is
+    /// no error: see [`StateTopic::damaged`].
     ///
     /// # Errors
     /// What kept the topic from being made or read.
     pub async fn open(log: &Log, name: &str) -> Result<Arc<StateTopic>, LogError> {
         let topic = match log.topic(name) {
             Some(topic) => topic,
-            None => log.create_topic(name, 1, TopicConfig::state()).await?,
+            None => match log.create_topic(name, 1, TopicConfig::internal()).await {
+                // By another node, at the same time.
+                Err(LogError::TopicExists(_)) => {
+                    log.topic(name).ok_or_else(|| LogError::UnknownTopic(name.to_owned()))?
+                }
+                made => made?,
+            },
         };
-        let partition = first_partition(&topic)?;
-        StateTopic::begin(partition, None).await
+        let config = topic.config();
+        if config.self_compacting {
+            // Earlier releases rewrote these topics by themselves.
+            log.alter_topic(name, TopicConfig { self_compacting: false, ..TopicConfig::clone(&config) }).await?;
+        }
+        let nodes = log.cluster().map_or(1, |cluster| cluster.metadata().borrow().image.nodes().len());
+        let state = StateTopic::begin(first_partition(&topic)?, nodes <= 1, None).await?;
+        if !state.alone
+            && let Err(error) = state.sync().await
+        {
+            tracing::warn!(topic = name, %error, "the node's own state may be older than it is elsewhere for a while");
+        }
+        Ok(state)
     }
 
-    /// Loads what there is, and begins to write.
-    async fn begin(partition: Arc<Partition>, term: Option<Term>) -> Result<Arc<StateTopic>, LogError> {
-        let (loaded, partition) =
-            tokio::task::spawn_blocking(move || load(&partition).map(|loaded| (loaded, partition)))
-                .await
-                .map_err(|_| LogError::Closed)??;
-        let Loaded { mut live, damaged } = loaded;
-        if damaged.is_some() {
-            live.hold_compaction();
-        }
-        let live = Arc::new(Mutex::new(live));
-        let (commands, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(partition, live.clone(), queue);
-        let writer = match term {
-            Some(term) => writer.in_term(term),
-            None => writer,
-        };
-        tokio::spawn(writer.run());
-        Ok(Arc::new(StateTopic { live, commands, damaged }))
+    /// Loads what there is, and begins to follow it.
+    async fn begin(partition: Arc<Partition>, alone: bool, term: Option<Term>) -> Result<Arc<StateTopic>, LogError> {
+        require_open(&partition)?;
+        let mut damage = Damage::new(partition.topic());
+        let view = load(&partition, &mut damage).await?;
+        let (own, queue) = mpsc::channel(MAX_IN_FLIGHT);
+        let shared = Arc::new(Shared { view: Mutex::new(view), ..Shared::default() });
+        let damaged = damage.told();
+        tokio::spawn(Follower::new(Arc::clone(&partition), Arc::clone(&shared), queue, damage).run());
+        Ok(Arc::new(StateTopic { shared, partition, own, damaged, mending: Arc::default(), alone, term }))
     }
 
     /// Which stretches of the log could not be read, file and offsets, when there are any. Changes in them are missing: a
     /// key that was set there has its older value again or none, one that was removed there is back.
     ///
-    /// Such a topic is not compacted, so that the next start finds the same damage and a copy can still be put in its
+    /// The cleaner leaves such a topic as it is, so that the next start finds the same damage and a copy can still be put in its
     /// place, until [`StateTopic::go_on_damaged`].
     pub fn damaged(&self) -> Option<String> {
         self.damaged.clone()
     }
 
-    /// Its user can do with what is whole. From now on the topic is compacted as ever: the live set is made durable at the
-    /// tail, and only then the log start moves past the damage, with which the damage is over.
-    pub fn go_on_damaged(&self) {
-        lock(&self.live).release_compaction();
+    /// Its user can do with what is whole; to be called before the first put. What is known is made durable at the tail, and
+    /// only then the log start moves past the damage, with which the damage is over; puts wait until then. A topic that other
+    /// nodes write too, or have a replica of, stays as it is: there the damaged replica is to be replaced by a whole one.
+    pub fn go_on_damaged(self: &Arc<Self>) {
+        if self.damaged.is_some() && !self.mending.under_way.swap(true, Ordering::AcqRel) {
+            tokio::spawn(mending::mend(Arc::clone(self)));
+        }
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        lock(&self.live).get(key)
+        self.shared.view().get(key)
     }
 
     /// How many keys there are.
     pub fn count(&self) -> usize {
-        lock(&self.live).count()
+        self.shared.view().count()
     }
 
     /// All entries whose key starts with `prefix`, in key order.
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
-        lock(&self.live).scan(prefix)
+        self.shared.view().scan(prefix, usize::MAX)
     }
 
-    /// Sets (or with `None` removes) a key; returns when that is durable. Reads see it from then on.
+    /// Has `observer` called after each change has been applied, in the order of the log, whoever made it, and before its put
+    /// returns. It must be quick, and make no puts itself. What was there before, it is not told.
+    pub(crate) fn observe(&self, observer: impl Fn(&[Change]) + Send + Sync + 'static) {
+        self.shared.observers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(observer));
+    }
+
+    /// Sets (or with `None` removes) a key; returns when that is durable and reads here see it.
     ///
     /// # Errors
-    /// Why the change was not made; then nothing of it holds.
+    /// Why the change was not made. It may come to hold all the same when its outcome is not known: the connection to the leader
+    /// was lost.
     pub async fn put(&self, key: impl Into<Bytes>, value: Option<Bytes>) -> Result<(), AppendError> {
         self.put_all(vec![(key.into(), value)]).await
     }
@@ -113,7 +174,7 @@ impl StateTopic {
     /// the other keep their order, those at once share a commit.
     ///
     /// # Errors
-    /// Why the changes were not made; then none of them holds.
+    /// As [`StateTopic::put`], of all of them.
     pub async fn put_all(&self, changes: Vec<Change>) -> Result<(), AppendError> {
         if changes.is_empty() {
             return Ok(());
@@ -124,15 +185,72 @@ impl StateTopic {
     /// As [`StateTopic::put_all`], but returns when the changes have their place in the order; the receiver tells when they
     /// are durable. It fails if the topic is closed.
     pub async fn submit(&self, changes: Vec<Change>) -> oneshot::Receiver<Result<(), AppendError>> {
+        self.mending.ended().await;
+        self.submit_now(changes).await
+    }
+
+    async fn submit_now(&self, changes: Vec<Change>) -> oneshot::Receiver<Result<(), AppendError>> {
         let (done, result) = oneshot::channel();
-        // Without a writer the receiver fails at once.
-        let _ = self.commands.send(Command { changes, done }).await;
+        let now = Millis::from_system(SystemTime::now());
+        let mut chunk = RecordChunk::new();
+        for (key, value) in &changes {
+            chunk.push(now, Some(key), value.as_deref(), &[]);
+        }
+        let data = AppendData::Chunk(chunk);
+        let submitted = match &self.term {
+            Some(term) => self.partition.submit_in(term, data).await,
+            None => self.partition.submit(data).await,
+        };
+        match submitted {
+            // Without a follower the receiver fails at once.
+            Ok(ticket) => drop(self.own.send(Own { ticket, changes, done }).await),
+            Err(error) => drop(done.send(Err(error))),
+        }
         result
+    }
+
+    /// Returns when all that was acknowledged anywhere before the call is applied here.
+    ///
+    /// # Errors
+    /// The topic has no leader that can be reached, or this did not come about in time.
+    pub async fn sync(&self) -> Result<(), AppendError> {
+        let marked = self.put_all(vec![(Bytes::from_static(SYNC_KEY), None)]);
+        let late = || AppendError::Offline(format!("{} was not up to date in time", self.partition.topic()));
+        timeout(SYNC_PATIENCE, marked).await.map_err(|_| late())?
     }
 }
 
-fn lock(live: &Mutex<Live>) -> MutexGuard<'_, Live> {
-    live.lock().unwrap_or_else(PoisonError::into_inner)
+impl Mending {
+    async fn ended(&self) {
+        while self.under_way.load(Ordering::Acquire) {
+            let mut over = std::pin::pin!(self.over.notified());
+            over.as_mut().enable();
+            if self.under_way.load(Ordering::Acquire) {
+                over.await;
+            }
+        }
+    }
+}
+
+/// Applies the topic from its start to what is known to be committed.
+async fn load(partition: &Arc<Partition>, damage: &mut Damage) -> Result<View, LogError> {
+    let deadline = Instant::now() + START_PATIENCE;
+    let mut view = View::at(partition.watermarks().log_start);
+    loop {
+        let next = view.next();
+        match page::read(partition, From::Nearest, next, damage).await {
+            Ok(page) if page.next == next => return Ok(view),
+            Ok(page) => view.apply(&page.changes, page.next),
+            // Where another node has it, that one may be about to lead it.
+            Err(ReadError::Offline(_)) if !partition.is_here() && Instant::now() < deadline => {
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => {
+                let path = format!("{}-{} at offset {next}", partition.topic(), partition.index());
+                return Err(LogError::Format { path, what: error.to_string() });
+            }
+        }
+    }
 }
 
 fn first_partition(topic: &Topic) -> Result<Arc<Partition>, LogError> {
@@ -142,9 +260,9 @@ fn first_partition(topic: &Topic) -> Result<Arc<Partition>, LogError> {
 /// Refuses to go on without what the node itself has written before: taken for empty, it would be written again.
 ///
 /// # Errors
-/// The partition could not be opened; says why and what to do.
+/// The replica here could not be opened; says why and what to do.
 pub(crate) fn require_open(partition: &Partition) -> Result<(), LogError> {
-    let Some(why) = partition.unopened() else { return Ok(()) };
+    let Some(why) = partition.unopened().filter(|_| partition.is_here()) else { return Ok(()) };
     Err(LogError::Format {
         path: format!("{}-{}", partition.topic(), partition.index()),
         what: format!(

@@ -1,11 +1,11 @@
-//! State survives what happens to a node: restarts, compaction, and a compaction cut short.
+//! State survives what happens to a node, and is the same for all who write it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay_cluster::{AppendData, Log, LogError, LogOptions, RealFiles};
-use forebay_log::Millis;
+use forebay_log::{Millis, Offset, TopicConfig};
 use forebay_log::record::RecordChunk;
 use tempfile::TempDir;
 
@@ -83,49 +83,76 @@ async fn puts_at_once_all_hold_and_later_ones_win() {
 }
 
 #[tokio::test]
-async fn a_log_that_outgrows_its_live_set_is_compacted_and_loses_nothing() {
+async fn two_writers_end_with_the_same_and_each_sees_what_it_put() {
     let dir = dir();
     let log = open_log(&dir).await;
-    let state = open(&log).await;
-    assert_eq!(state.put("kept", Some(Bytes::from("forever"))).await, Ok(()));
-    assert_eq!(state.put("gone", Some(Bytes::from("soon"))).await, Ok(()));
-    assert_eq!(state.put("gone", None).await, Ok(()));
-    let value = Bytes::from(vec![7u8; 10_000]);
-    for _ in 0..250 {
-        assert_eq!(state.put("busy", Some(value.clone())).await, Ok(()));
+    let views = [open(&log).await, open(&log).await];
+    let puts = (0..600u32).map(|i| {
+        let state = views[(i % 2) as usize].clone();
+        tokio::spawn(async move {
+            let (own, value) = (format!("own{i}"), Bytes::from(i.to_string()));
+            let both = vec![(Bytes::from(format!("k{}", i % 7)), Some(value.clone())), (own.clone().into(), Some(value))];
+            assert_eq!(state.put_all(both).await, Ok(()));
+            assert!(state.get(own.as_bytes()).is_some(), "{own} is not applied when its put returns");
+        })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        assert!(put.await.is_ok());
     }
-    assert!(log_start(&log) > 100, "log start {}", log_start(&log));
-    let expected = [(Bytes::from("busy"), value), (Bytes::from("kept"), Bytes::from("forever"))];
-    assert_eq!(state.scan(b""), expected);
-    close(log, state).await;
+    for view in &views {
+        assert_eq!(view.sync().await, Ok(()));
+    }
+    let seen = views[0].scan(b"");
+    assert_eq!(seen.len(), 607);
+    assert_eq!(views[1].scan(b""), seen);
+    let [one, two] = views;
+    drop(two);
+    close(log, one).await;
 
     let log = open_log(&dir).await;
-    assert!(log_start(&log) > 100, "log start survives");
     let state = open(&log).await;
-    assert_eq!(state.scan(b""), expected);
+    assert_eq!(state.scan(b""), seen, "the log has the same order as memory");
     close(log, state).await;
 }
 
 #[tokio::test]
-async fn a_compaction_cut_short_before_the_log_start_moved_changes_nothing() {
+async fn observers_are_told_of_every_change_once_in_the_order_of_the_log() {
     let dir = dir();
     let log = open_log(&dir).await;
-    let state = open(&log).await;
-    for (key, value) in [("a", Some("1")), ("b", Some("2")), ("b", None), ("c", Some("3"))] {
-        assert_eq!(state.put(key, value.map(Bytes::from)).await, Ok(()));
+    let (ours, other) = (open(&log).await, open(&log).await);
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let telling = told.clone();
+    ours.observe(move |changes| telling.lock().unwrap().extend(changes.iter().map(|(_, value)| value.clone())));
+    for i in 0..50 {
+        let state = if i % 3 == 0 { &ours } else { &other };
+        assert_eq!(state.put("k", Some(Bytes::from(i.to_string()))).await, Ok(()));
     }
-    // The first half of a rewritten live set, as a crash would leave it.
-    let mut half = RecordChunk::new();
-    half.push(Millis(0), Some(b"a"), Some(b"1"), &[]);
-    let partition = log.topic(TOPIC).map(|topic| topic.partitions[0].clone());
-    let appended = partition.unwrap_or_else(|| panic!("{TOPIC} exists")).append(AppendData::Chunk(half)).await;
-    assert!(appended.is_ok());
-    let before = state.scan(b"");
-    close(log, state).await;
+    assert_eq!(ours.sync().await, Ok(()));
+    let expected: Vec<_> = (0..50).map(|i: u32| Some(Bytes::from(i.to_string()))).chain([None]).collect();
+    assert_eq!(*told.lock().unwrap(), expected);
+    drop(other);
+    close(log, ours).await;
+}
 
+#[tokio::test]
+async fn a_topic_that_an_earlier_release_compacted_by_itself_is_left_to_the_cleaner() {
+    let dir = dir();
     let log = open_log(&dir).await;
+    let config = TopicConfig { self_compacting: true, ..TopicConfig::internal() };
+    assert!(log.create_topic(TOPIC, 1, config).await.is_ok());
+    let partition = log.topic(TOPIC).map(|topic| topic.partitions[0].clone()).unwrap();
+    // A live set that was written again, with the log start moved up to it.
+    for value in ["1", "2", "3"] {
+        let mut chunk = RecordChunk::new();
+        chunk.push(Millis(0), Some(b"a"), Some(value.as_bytes()), &[]);
+        assert!(partition.append(AppendData::Chunk(chunk)).await.is_ok());
+    }
+    assert_eq!(partition.set_log_start(Offset(2)).await, Ok(()));
+    drop(partition);
     let state = open(&log).await;
-    assert_eq!(state.scan(b""), before);
+    assert_eq!(state.scan(b""), [(Bytes::from("a"), Bytes::from("3"))]);
+    let config = log.topic(TOPIC).unwrap().config();
+    assert!(config.compact && !config.self_compacting);
     close(log, state).await;
 }
 
@@ -182,7 +209,7 @@ fn damage(dir: &TempDir, value: &str) {
 }
 
 #[tokio::test]
-async fn a_damaged_batch_costs_its_own_changes_only_and_is_told_until_a_compaction_that_was_asked_for() {
+async fn a_damaged_batch_costs_its_own_changes_only_and_is_told_until_its_user_goes_on() {
     let dir = dir();
     let log = open_log(&dir).await;
     let state = open(&log).await;
@@ -194,13 +221,6 @@ async fn a_damaged_batch_costs_its_own_changes_only_and_is_told_until_a_compacti
     close(log, state).await;
     damage(&dir, "damaged");
 
-    let grow = async |state: &StateTopic| {
-        let value = Bytes::from(vec![7u8; 10_000]);
-        for _ in 0..250 {
-            assert_eq!(state.put("busy", Some(value.clone())).await, Ok(()));
-        }
-        assert_eq!(state.put("busy", None).await, Ok(()));
-    };
     let expected = [(Bytes::from("a"), Bytes::from("old-a")), (Bytes::from("c"), Bytes::from("new"))];
     for _ in 0..2 {
         let log = open_log(&dir).await;
@@ -211,20 +231,21 @@ async fn a_damaged_batch_costs_its_own_changes_only_and_is_told_until_a_compacti
             damaged.starts_with("_mqtt_sessions: offsets 2 up to 3 (") && damaged.contains(".log at byte"),
             "{damaged}"
         );
-        grow(&state).await;
+        assert_eq!(state.put("c", Some(Bytes::from("new"))).await, Ok(()));
         assert_eq!(log_start(&log), 0, "what is damaged is not thrown away unasked");
         close(log, state).await;
     }
     let log = open_log(&dir).await;
     let state = open(&log).await;
     state.go_on_damaged();
-    grow(&state).await;
+    assert_eq!(state.put("d", Some(Bytes::from("later"))).await, Ok(()));
     assert!(log_start(&log) > 5, "log start {}", log_start(&log));
     close(log, state).await;
 
     let log = open_log(&dir).await;
     let state = open(&log).await;
     assert_eq!(state.damaged(), None);
-    assert_eq!(state.scan(b""), expected);
+    assert_eq!(state.scan(b"")[..2], expected);
+    assert_eq!(state.get(b"d"), Some(Bytes::from("later")));
     close(log, state).await;
 }

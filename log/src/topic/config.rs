@@ -44,7 +44,8 @@ pub struct TopicConfig {
     pub lake_format: LakeFormat,
     /// `lake.commit.interval.ms`
     pub lake_commit_interval_ms: i64,
-    /// Whoever writes the topic keeps its log short: it is compacted by nobody else. Not a config of Kafka.
+    /// Of earlier releases, whose state topics were kept short by their one writer and by nobody else: such a topic is compacted
+    /// once this is taken from it. Not a config of Kafka.
     pub self_compacting: bool,
 }
 
@@ -112,12 +113,6 @@ impl TopicConfig {
             max_message_bytes: limits::MAX_BATCH_BYTES,
             ..TopicConfig::default()
         }
-    }
-
-    /// As [`TopicConfig::internal`], of a topic whose writer rewrites its live set by itself.
-    #[must_use]
-    pub fn state() -> Self {
-        TopicConfig { self_compacting: true, ..TopicConfig::internal() }
     }
 
     /// Whether closed segments go to the cold tier. What is compacted changes, and the cold tier's objects do not.

@@ -145,7 +145,7 @@ pub struct Groups {
 impl Groups {
     pub(crate) fn new(metrics: Arc<Metrics>, config: &Config) -> Groups {
         let limits = config.kafka.groups;
-        let state = config.replicated(TopicConfig::state());
+        let state = config.replicated(TopicConfig::internal());
         Groups { led: Led::new(metrics, limits), topics: Topics::new(), config: state, limits }
     }
 

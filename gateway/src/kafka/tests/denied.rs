@@ -213,7 +213,7 @@ async fn nobody_reads_the_keys_of_users() {
     let door = Secured::open(&with_acls()).await;
     let mut admin = door.log_in("PLAIN", "admin", "admin-secret").await.unwrap();
     // Nodes before there were clusters kept them there.
-    door.log().create_topic(crate::security::LEGACY_TOPIC, 1, forebay_log::TopicConfig::state()).await.unwrap();
+    door.log().create_topic(crate::security::LEGACY_TOPIC, 1, forebay_log::TopicConfig::internal()).await.unwrap();
     let topic = admin.topic(crate::security::LEGACY_TOPIC, false).await.unwrap();
     let from = [(0, forebay_log::Offset(0))];
     let read = admin.fetch(topic.partitions[0].leader, &topic.name, &from, 1 << 20, std::time::Duration::ZERO).await;

@@ -231,7 +231,7 @@ impl Appends {
         let now = broker.clock.moment(now);
         let (topic, partition) = record::push(gather, now, client_id.as_str(), message, intent)?;
         if let Some((stream, packet_id)) = intent {
-            let from = broker.log_end(&topic, partition);
+            let from = broker.committed(&topic, partition);
             let mark = Mark::Intent { topic: topic.to_string(), partition, from };
             self.marks.push((intent_key(client_id.as_str(), stream, packet_id), Some(mark.encode())));
         }

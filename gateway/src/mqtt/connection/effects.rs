@@ -57,6 +57,9 @@ impl Driver {
             }
             Effect::SendRetained(subscription) => {
                 if let Some(feed) = &mut self.feed {
+                    if self.broker.has_others() {
+                        self.broker.retained.catch_up();
+                    }
                     feed.send_retained(subscription);
                 }
             }

@@ -258,6 +258,11 @@ impl Hub {
         }
     }
 
+    /// Whether nobody is subscribed to anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.read_trie().is_empty()
+    }
+
     /// Where a tailer has to read on; `None` when it has nothing to do.
     pub(super) fn tailer_from(&self, part: &Part) -> Option<Offset> {
         let trie = self.read_trie();

@@ -1,0 +1,77 @@
+//! Reads of a partition wherever it lies: from the replica here, or from the leader.
+
+use std::pin::pin;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use forebay_disk::Fetched;
+use forebay_log::{Offset, ReadError};
+
+use super::partition::Partition;
+use crate::forward::Read;
+
+/// Pause before a leader that could not be asked is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+impl Partition {
+    /// As [`Partition::read`], from the leader where this node has no replica.
+    ///
+    /// # Errors
+    /// As `read`; [`ReadError::Offline`] while there is no leader that can be asked.
+    pub async fn fetch(&self, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
+        if self.is_here() { self.read(from, max_bytes) } else { self.fetch_from_leader(from, max_bytes).await }
+    }
+
+    /// As [`Partition::fetch`], from the leader in any case: what was acknowledged anywhere is there before it is here.
+    ///
+    /// # Errors
+    /// As `fetch`.
+    pub async fn fetch_from_leader(&self, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
+        if self.forwarder.is_none() || self.leader() == Some(self.here) {
+            return self.read(from, max_bytes);
+        }
+        self.ask_leader(from, max_bytes, Duration::ZERO).await
+    }
+
+    async fn ask_leader(&self, from: Offset, max_bytes: usize, wait: Duration) -> Result<Fetched, ReadError> {
+        let Some(forwarder) = &self.forwarder else { return Err(ReadError::Offline(self.elsewhere())) };
+        let Some(leader) = self.leader() else {
+            let (topic, index) = (self.topic(), self.index());
+            return Err(ReadError::Offline(format!("partition {topic}-{index} has no leader now")));
+        };
+        let fetched = forwarder.read(leader, Read { partition: self.id, from, max_bytes, wait }).await?;
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        // Answers may overtake each other.
+        if fetched.watermarks.high_watermark >= heard.high_watermark {
+            *heard = fetched.watermarks;
+        }
+        Ok(fetched)
+    }
+
+    /// Waits until the high watermark, as far as this node knows it, is above `past`; at most for `patience` or until the
+    /// partition lies elsewhere. Where there is no replica here, the leader is asked.
+    pub async fn advanced(&self, past: Offset, patience: Duration) {
+        let mut placed = pin!(self.placed.notified());
+        placed.as_mut().enable();
+        let waiting = async {
+            match self.replica() {
+                Some(replica) => {
+                    if replica.watch().wait_for(|marks| marks.high_watermark > past).await.is_err() {
+                        // It is being let go; `placed` tells when that is over.
+                        tokio::time::sleep(ASK_AGAIN).await;
+                    }
+                }
+                None => {
+                    if self.ask_leader(past, 0, patience).await.is_err() {
+                        tokio::time::sleep(ASK_AGAIN).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = placed => {}
+            () = waiting => {}
+            () = tokio::time::sleep(patience.max(ASK_AGAIN)) => {}
+        }
+    }
+}
