@@ -13,6 +13,7 @@ use forebay_disk::{
 };
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, Millis, NodeId, Offset, ReadError};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -129,6 +130,11 @@ impl Partition {
     /// Where it lies and who leads it.
     pub fn placement(&self) -> Arc<Placement> {
         Arc::clone(&self.seat.load().placement)
+    }
+
+    /// Completes when it lies elsewhere or is led by another node than when this was called.
+    pub fn moved(&self) -> Notified<'_> {
+        self.placed.notified()
     }
 
     pub fn leader(&self) -> Option<NodeId> {

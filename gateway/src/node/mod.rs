@@ -6,6 +6,8 @@ mod cluster_tests;
 pub(crate) mod descriptors;
 mod health;
 mod member;
+#[cfg(test)]
+mod operated_tests;
 mod ready;
 #[cfg(test)]
 mod tests;
