@@ -55,8 +55,8 @@ class Cluster(unittest.TestCase):
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
-        self.process.stdout.close()
-        self.assertEqual(self.process.wait(30), 0)
+        self.process.communicate(timeout=30)
+        self.assertEqual(self.process.returncode, 0)
         for pid in self.dir.glob("*.pid"):
             with self.assertRaises(ProcessLookupError, msg="the example leaves a node behind"):
                 os.kill(int(pid.read_text()), 0)
@@ -146,7 +146,10 @@ class Cluster(unittest.TestCase):
         self.java(TOPICS, "--create", "--topic", "stuck", "--replica-assignment", "1:2")
         os.kill(int((self.dir / "node3.pid").read_text()), signal.SIGKILL)
         plan = self.plan("stuck", [1, 3])
-        self.java(REASSIGN, "--reassignment-json-file", plan, "--execute")
+        with self.assertRaisesRegex(AssertionError, "Unknown broker id 3"):
+            eventually(lambda: self.assertEqual(self.status()["nodes"][2]["state"], "fenced"), 30)
+            self.java(REASSIGN, "--reassignment-json-file", plan, "--execute")
+        self.forebay("reassign", "--file", plan)
         self.assertIn("stuck-0", self.java(REASSIGN, "--list", node=2))
         self.assertIn("stuck", self.forebay("reassign", "--status"))
         self.assertIn("still in progress", self.java(REASSIGN, "--reassignment-json-file", plan, "--verify"))

@@ -28,6 +28,8 @@ use crate::security::acl::Operation;
 const METADATA: &str = "__cluster_metadata";
 /// The listener over which the quorum's nodes talk.
 const LISTENER: &str = "cluster";
+/// Its name as Kafka's clients expect it: in capitals.
+const LISTENER_NAME: &str = "CLUSTER";
 
 pub(crate) static API: Api = Api {
     key: ApiKey::DescribeQuorum,
@@ -130,7 +132,7 @@ fn nodes(status: &Status, image: &Image) -> Vec<Node> {
     let voters = status.voters.keys().map(|id| {
         let address = member(*id, image).and_then(|node| node.address(LISTENER));
         let listener = address.and_then(|address| address.rsplit_once(':')).and_then(|(host, port)| {
-            let listener = Listener::default().with_name(StrBytes::from_static_str(LISTENER));
+            let listener = Listener::default().with_name(StrBytes::from_static_str(LISTENER_NAME));
             Some(listener.with_host(StrBytes::from_string(host.to_owned())).with_port(port.parse().ok()?))
         });
         Node::default().with_node_id(broker(Some(*id))).with_listeners(listener.into_iter().collect())
