@@ -11,6 +11,8 @@ mod ready;
 mod tests;
 pub mod tls;
 mod topics;
+#[cfg(test)]
+mod trio_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
