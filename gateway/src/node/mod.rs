@@ -1,6 +1,8 @@
 //! One node: opens the log, starts every service and door in order, and drains them in reverse.
 
 mod bind;
+#[cfg(test)]
+mod cluster_tests;
 pub(crate) mod descriptors;
 mod health;
 mod member;
