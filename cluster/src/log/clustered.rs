@@ -231,9 +231,7 @@ fn refused(name: &str, error: AskError) -> LogError {
     match error {
         AskError::Refused(Refusal::TopicExists { name }) => LogError::TopicExists(name),
         AskError::Refused(Refusal::UnknownTopicId { .. }) => LogError::UnknownTopic(name.to_owned()),
-        AskError::Refused(refusal @ Refusal::InvalidTopic { .. }) => {
-            LogError::InvalidTopic(refusal.to_string())
-        }
+        AskError::Refused(refusal @ Refusal::InvalidTopic { .. }) => LogError::InvalidTopic(refusal.to_string()),
         AskError::Refused(refusal @ Refusal::InvalidReplicationFactor { .. }) => {
             LogError::TooFewNodes(refusal.to_string())
         }

@@ -96,7 +96,8 @@ async fn apply(inner: &Inner, Change { node, votes }: Change) -> Changed {
     }
     let follows = status.followers.get(&id).is_some_and(|follower| follower.matched.is_some());
     if votes && !follows {
-        let why = format!("node {node} does not follow the controller quorum yet: start it, and try again when it does");
+        let why =
+            format!("node {node} does not follow the controller quorum yet: start it, and try again when it does");
         return Changed::Refused(why);
     }
     match inner.quorum.change_voters(voters).await {

@@ -91,7 +91,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Add { node, voter } => {
             let done = api.post("/api/v1/cluster/add", &json!({ "node": node, "voter": voter })).await?;
-            let next = if voter { "it votes in the controller quorum" } else { "start it with the peers of the others" };
+            let next =
+                if voter { "it votes in the controller quorum" } else { "start it with the peers of the others" };
             tell(json, &done, &format!("node {node} is in the cluster: {next}\n"))
         }
         Command::Remove { node } => {
@@ -122,10 +123,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
                 }
                 if show {
                     let all = serde_json::to_value(&status.partitions)?;
-                    return print(&if json { pretty(&json!({ "partitions": all }))? } else { moving(&status.partitions) });
+                    return print(&if json {
+                        pretty(&json!({ "partitions": all }))?
+                    } else {
+                        moving(&status.partitions)
+                    });
                 }
                 let under_way = status.partitions.into_iter();
-                moves = under_way.map(|one| Move { topic: one.topic, partition: one.partition, replicas: None }).collect();
+                moves =
+                    under_way.map(|one| Move { topic: one.topic, partition: one.partition, replicas: None }).collect();
             } else if moves.is_empty() {
                 bail!(Usage("say which partitions go where: TOPIC:PARTITION=1,2,3 or --file".to_owned()));
             }
@@ -240,7 +246,8 @@ mod tests {
     #[test]
     fn kafkas_files_are_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let plan = r#"{"version":1,"partitions":[{"topic":"t","partition":1,"replicas":[3,1],"log_dirs":["any","any"]}]}"#;
+        let plan =
+            r#"{"version":1,"partitions":[{"topic":"t","partition":1,"replicas":[3,1],"log_dirs":["any","any"]}]}"#;
         std::fs::write(file.path(), plan).unwrap();
         let moves = read_file(&file.path().to_path_buf()).unwrap();
         assert_eq!(moves, [Move { topic: "t".to_owned(), partition: 1, replicas: Some(vec![3, 1]) }]);

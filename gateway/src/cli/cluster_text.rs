@@ -131,7 +131,10 @@ mod tests {
         assert_eq!(lines[0], "cluster abc  controller node 2  term 7");
         assert_eq!(lines[3], "1     up, draining  votes                      a     3         1      h:1");
         assert_eq!(lines[4], "3     fenced        follows, 4 entries behind  -     0         0      -");
-        assert!(lines[7].starts_with("t      0          none    3      2,1       1        node 2: 12 records, "), "{text}");
+        assert!(
+            lines[7].starts_with("t      0          none    3      2,1       1        node 2: 12 records, "),
+            "{text}"
+        );
         assert_eq!(lines[9], "under-replicated: 1 of 5 partitions: t-0");
         assert_eq!(lines[10], "without a leader: 0 of 5 partitions");
         assert!(moving(&status.partitions).contains("ADDING"));

@@ -242,12 +242,18 @@ mod tests {
         let (partition, node) = (0, NodeId(3));
         let late = Behind { topic, partition, node, in_sync: false, records: 4, bytes: 99, milliseconds: 1500 };
         let reports = BTreeMap::from([
-            (NodeId(1), Report { quorum: Status { node: 1, leader: Some(2), ..Status::default() }, behind: Vec::new() }),
+            (
+                NodeId(1),
+                Report { quorum: Status { node: 1, leader: Some(2), ..Status::default() }, behind: Vec::new() },
+            ),
             (NodeId(2), Report { quorum: leader, behind: vec![late] }),
         ]);
         let status = put_together(NodeId(1), &image, &reports);
         assert_eq!((status.node, status.controller, status.quorum.term), (1, Some(2), 5));
-        assert_eq!((&*status.under_replicated, &*status.offline), (&["t-0".to_owned(), "t-1".into()][..], &["t-1".to_owned()][..]));
+        assert_eq!(
+            (&*status.under_replicated, &*status.offline),
+            (&["t-0".to_owned(), "t-1".into()][..], &["t-1".to_owned()][..])
+        );
         let lags: Vec<_> = status.nodes.iter().map(|node| (node.id, node.quorum_lag, node.state.as_str())).collect();
         assert_eq!(lags, [(1, Some(2), "awaited"), (2, Some(0), "awaited"), (3, None, "awaited")]);
         let behind = FollowerStatus { node: 3, in_sync: false, records: 4, bytes: 99, seconds: 1.5 };

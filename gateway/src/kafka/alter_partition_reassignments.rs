@@ -113,7 +113,8 @@ fn check(image: &Image, topic: &str, asked: &ReassignablePartition, resize: bool
     if let (Some(target), Some(state), false) = (&target, image.partition(topic, index), resize) {
         let now = state.replicas.len() - state.adding.len();
         if target.len() != now {
-            let why = format!("{} replicas where there are {now}, and the request forbids to change that", target.len());
+            let why =
+                format!("{} replicas where there are {now}, and the request forbids to change that", target.len());
             return Err(Refusal::new(ResponseError::InvalidReplicationFactor, why));
         }
     }

@@ -168,7 +168,9 @@ fn describe(shared: &Shared, version: i16, made: Made, result: CreatableTopicRes
     });
     let result = result
         .with_num_partitions(i32::try_from(made.replicas.len()).unwrap_or(i32::MAX))
-        .with_replication_factor(made.replicas.first().map_or(-1, |first| i16::try_from(first.len()).unwrap_or(i16::MAX)))
+        .with_replication_factor(
+            made.replicas.first().map_or(-1, |first| i16::try_from(first.len()).unwrap_or(i16::MAX)),
+        )
         .with_configs(Some(if version >= 5 { configs.collect() } else { Vec::new() }));
     if version >= 7 { result.with_topic_id(made.id) } else { result }
 }

@@ -99,7 +99,8 @@ async fn describe(
 
 fn quorum(part: PartitionData, status: &Status, image: &Image, version: i16) -> PartitionData {
     let now = Millis::from_system(SystemTime::now());
-    let of = |members: &BTreeMap<u64, String>| members.keys().map(|id| state(*id, status, image, now, version)).collect();
+    let of =
+        |members: &BTreeMap<u64, String>| members.keys().map(|id| state(*id, status, image, now, version)).collect();
     part.with_leader_id(broker(status.leader))
         .with_leader_epoch(i32::try_from(status.term).unwrap_or(i32::MAX))
         .with_high_watermark(end(status.committed))

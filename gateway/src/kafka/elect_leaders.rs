@@ -90,7 +90,9 @@ async fn elect(
     let election = match request.election_type {
         0 => ElectionType::Preferred,
         1 => ElectionType::Unclean,
-        kind => return Err(Refusal::new(ResponseError::InvalidRequest, format!("there is no election of type {kind}"))),
+        kind => {
+            return Err(Refusal::new(ResponseError::InvalidRequest, format!("there is no election of type {kind}")));
+        }
     };
     let image = image(log);
     let partitions = request.topic_partitions.as_ref().map(|asked| known(&image, asked, outcomes));

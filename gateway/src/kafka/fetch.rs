@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_cluster::{Partition, Watermarks};
-use forebay_log::{Offset, ReadError};
+use forebay_log::{AppendError, Offset, ReadError};
 use futures_util::future::select_all;
-use kafka_protocol::ResponseError;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
-use kafka_protocol::messages::{ApiKey, TopicName};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use super::Shared;
 use super::api::Api;
@@ -22,17 +20,14 @@ use super::dispatch::Caller;
 use super::errors::Refusal;
 use super::fetch_cold::{ColdReads, ColdTarget};
 use super::fetch_compacted::read_records;
+use super::fetch_replica::Reader;
 use super::fetch_response::{Frame, PartitionAnswer, TopicAnswer};
+use super::fetch_targets::{TopicTargets, elsewhere, targets};
 use super::guard::{Field, INT8, INT32, INT64, Kind, Struct, Tag, UUID};
-use super::leadership::check_leader;
 use super::limits::{
     COLD_FETCH_WAIT, COLD_GRACE, FETCH_MEMORY_WAIT, FETCH_RECHECK, MAX_FETCH_BYTES, MAX_FETCH_WAIT, MEMORY_UNIT,
 };
 use super::quotas::{Limited, millis};
-use super::session::Session;
-use super::topics::partition;
-use crate::security::LEGACY_TOPIC as SECRET_TOPIC;
-use crate::security::acl::Operation;
 
 pub(crate) static API: Api = Api {
     key: ApiKey::Fetch,
@@ -90,27 +85,6 @@ pub(crate) struct Answer {
     pub(crate) memory: Vec<OwnedSemaphorePermit>,
 }
 
-/// One partition that is asked for, and the partition if there is one.
-struct Target {
-    asked: FetchPartition,
-    partition: Result<Arc<Partition>, Refusal>,
-}
-
-impl Target {
-    /// The partition, as long as it can be read here: its leader may change while a fetch waits.
-    fn readable(&self) -> Result<&Arc<Partition>, Refusal> {
-        let partition = self.partition.as_ref().map_err(Refusal::clone)?;
-        check_leader(partition, self.asked.current_leader_epoch)?;
-        Ok(partition)
-    }
-}
-
-struct TopicTargets {
-    name: TopicName,
-    id: Uuid,
-    targets: Vec<Target>,
-}
-
 /// Answers once `min_bytes` are there, the cold tier has given what it is asked for, an error is to be told, or `max_wait_ms`
 /// are over. The cold tier alone may take longer.
 pub(crate) async fn handle(
@@ -126,6 +100,7 @@ pub(crate) async fn handle(
     let limit = usize::try_from(request.max_bytes).unwrap_or(0).clamp(1, MAX_FETCH_BYTES);
     let limit = caller.most_at_once(&shared, Limited::Fetch).map_or(limit, |most| limit.min(most));
     let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
+    let reader = Reader::of(&shared, version, &request);
     let mut turn = match shared.fetch_sessions.begin(version, request, began) {
         Ok(turn) => turn,
         Err(error) => {
@@ -137,7 +112,7 @@ pub(crate) async fn handle(
     };
     let asked = std::mem::take(&mut turn.topics);
     let topics: Vec<TopicTargets> =
-        asked.into_iter().map(|topic| targets(&shared, &caller.session, version, topic)).collect();
+        asked.into_iter().map(|topic| targets(&shared, &caller.session, &reader, version, topic)).collect();
     let mut watches: Vec<watch::Receiver<Watermarks>> = topics
         .iter()
         .flat_map(|topic| &topic.targets)
@@ -186,42 +161,13 @@ pub(crate) async fn handle(
         };
         tokio::select! {
             () = tiered => {}
-            () = changed(&shared, &mut watches, patience) => {
+            () = changed(&shared, &topics, &mut watches, patience) => {
                 if not_at_once {
                     tokio::time::sleep(FETCH_RECHECK).await;
                 }
             }
         }
     }
-}
-
-fn targets(shared: &Shared, session: &Session, version: i16, topic: FetchTopic) -> TopicTargets {
-    let log = &shared.door.log;
-    let (found, unknown) = if version >= 13 {
-        (shared.topic_ids.find(log, topic.topic_id), ResponseError::UnknownTopicId)
-    } else {
-        (log.topic(&topic.topic), ResponseError::UnknownTopicOrPartition)
-    };
-    // A name is asked about whether there is such a topic or not; of an unknown id there is no name to ask about.
-    let name = found.as_ref().map_or(topic.topic.as_str(), |found| &found.name);
-    let allowed = if version >= 13 && found.is_none() { Ok(()) } else { may_read(session, name) };
-    let targets = topic.partitions.into_iter().map(|asked| {
-        let partition = match (&found, allowed) {
-            (_, Err(denied)) => Err(denied),
-            (Some(found), _) => partition(found, asked.partition).ok_or(ResponseError::UnknownTopicOrPartition),
-            (None, _) => Err(unknown),
-        };
-        Target { asked, partition: partition.cloned().map_err(Refusal::from) }
-    });
-    TopicTargets { name: topic.topic, id: topic.topic_id, targets: targets.collect() }
-}
-
-fn may_read(session: &Session, topic: &str) -> Result<(), ResponseError> {
-    // The keys of users are for nobody to read, whatever the ACLs say.
-    if topic == SECRET_TOPIC {
-        return Err(ResponseError::TopicAuthorizationFailed);
-    }
-    session.topic(Operation::Read, topic)
 }
 
 /// Whether the local log of any partition has records for the client.
@@ -234,8 +180,23 @@ fn wants_read(topics: &[TopicTargets]) -> bool {
     })
 }
 
-/// Waits until a partition moves, the deadline passes or the node drains.
-async fn changed(shared: &Shared, watches: &mut [watch::Receiver<Watermarks>], deadline: Instant) {
+/// Waits until a partition moves or cannot be read here any more, the deadline passes or the node drains.
+async fn changed(
+    shared: &Shared,
+    topics: &[TopicTargets],
+    watches: &mut [watch::Receiver<Watermarks>],
+    deadline: Instant,
+) {
+    let mut placed = shared.door.log.topics_changed();
+    let moved = async {
+        let all = || topics.iter().flat_map(|topic| &topic.targets);
+        // Those that were refused before have been told.
+        while all().all(|target| target.partition.is_err() || target.readable().is_ok()) {
+            if placed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
     let any = async {
         if watches.is_empty() {
             return std::future::pending().await;
@@ -245,6 +206,7 @@ async fn changed(shared: &Shared, watches: &mut [watch::Receiver<Watermarks>], d
     };
     tokio::select! {
         () = any => {}
+        () = moved => {}
         () = tokio::time::sleep_until(deadline) => {}
         () = shared.shutdown.cancelled() => {}
     }
@@ -271,6 +233,9 @@ fn read_all(topics: &[TopicTargets], limit: usize, has_memory: bool) -> Look {
         for (target_at, target) in topic.targets.iter().enumerate() {
             let left = limit.saturating_sub(look.total);
             let read = target.readable().and_then(|partition| {
+                if let Some(answer) = elsewhere(partition, target) {
+                    return Ok(answer);
+                }
                 let (answer, cold) = read_one(partition, &target.asked, left, has_memory && look.total == 0)?;
                 look.cold.extend(cold.then(|| ColdTarget {
                     place: (at, target_at),
@@ -287,7 +252,7 @@ fn read_all(topics: &[TopicTargets], limit: usize, has_memory: bool) -> Look {
                 ..PartitionAnswer::default()
             });
             look.total += answer.records.len();
-            look.told |= answer.error != 0;
+            look.told |= answer.error != 0 || answer.preferred.is_some();
             partitions.push(PartitionAnswer { index: target.asked.partition, ..answer });
         }
         look.answers.push(TopicAnswer { name: topic.name.clone(), id: topic.id, partitions });
@@ -315,6 +280,11 @@ fn read_one(
         ..PartitionAnswer::default()
     };
     let from = Offset(asked.fetch_offset);
+    let here = marks.local_start..=marks.log_end;
+    if !partition.leads() && !here.contains(&from) {
+        // Only the leader knows whether there is such an offset: "out of range" would reset the consumer.
+        return Err(AppendError::NotLeader.into());
+    }
     if from < marks.log_start || from > marks.log_end {
         let out = ReadError::OutOfRange { asked: from, start: marks.log_start, end: marks.log_end };
         return Err(out.into());
@@ -359,6 +329,8 @@ mod tests {
     use forebay_log::{Millis, TopicConfig};
 
     use super::super::tests::{anybody, shared};
+    use kafka_protocol::messages::fetch_request::FetchTopic;
+
     use super::super::topics::topic_name;
     use super::*;
 
@@ -373,7 +345,8 @@ mod tests {
         let asked = FetchTopic::default().with_topic(topic_name("readings")).with_partitions(vec![asked]);
         let shared = Arc::new(shared);
         let session = anybody(&shared);
-        let topics = [targets(&shared, &session, 12, asked)];
+        let reader = Reader::of(&shared, 12, &FetchRequest::default());
+        let topics = [targets(&shared, &session, &reader, 12, asked)];
         assert!(!wants_read(&topics));
         let mut chunk = RecordChunk::new();
         chunk.push(Millis(1), None, Some(b"just in between"), &[]);

@@ -16,6 +16,8 @@ pub(crate) struct PartitionAnswer {
     pub(crate) high_watermark: i64,
     pub(crate) log_start: i64,
     pub(crate) records: Bytes,
+    /// Where the client shall read from now on: a replica that is nearer to it (KIP-392).
+    pub(crate) preferred: Option<i32>,
 }
 
 /// What is answered for one topic.
@@ -92,7 +94,7 @@ impl Writer {
         }
         self.array(0); // aborted_transactions
         if version >= 11 {
-            self.frame.put_i32(-1); // preferred_read_replica
+            self.frame.put_i32(partition.preferred.unwrap_or(-1));
         }
         self.length(partition.records.len());
         if !partition.records.is_empty() {
@@ -161,6 +163,10 @@ mod tests {
     use super::super::topics::topic_name;
     use super::*;
 
+    fn part(index: i32, error: i16, high_watermark: i64, log_start: i64, records: Bytes) -> PartitionAnswer {
+        PartitionAnswer { index, error, high_watermark, log_start, records, preferred: None }
+    }
+
     fn answers() -> Vec<TopicAnswer> {
         let records = Bytes::from(vec![7u8; 300]);
         let id = Uuid::from_u128(0x0123_4567_89ab_cdef);
@@ -169,9 +175,9 @@ mod tests {
                 name: topic_name("readings"),
                 id,
                 partitions: vec![
-                    PartitionAnswer { index: 0, error: 0, high_watermark: 40, log_start: 3, records: records.clone() },
-                    PartitionAnswer { index: 1, error: 1, high_watermark: -1, log_start: -1, records: Bytes::new() },
-                    PartitionAnswer { index: 2, error: 0, high_watermark: 9, log_start: 0, records },
+                    part(0, 0, 40, 3, records.clone()),
+                    PartitionAnswer { preferred: Some(3), ..part(1, 1, -1, -1, Bytes::new()) },
+                    part(2, 0, 9, 0, records),
                 ],
             },
             TopicAnswer { name: topic_name("empty"), id: Uuid::nil(), partitions: vec![] },
@@ -201,6 +207,8 @@ mod tests {
             assert_eq!((part.partition_index, part.high_watermark, part.last_stable_offset), (0, 40, 40));
             assert_eq!(part.records.as_ref().map(Bytes::len), Some(300));
             assert_eq!(topic.partitions[1].error_code, 1);
+            let preferred = [0, 1].map(|at| topic.partitions[at].preferred_read_replica.0);
+            assert_eq!(preferred, if version >= 11 { [-1, 3] } else { [-1, -1] });
             assert_eq!(topic.partitions[2].records, part.records);
             assert!(response.responses[1].partitions.is_empty());
         }

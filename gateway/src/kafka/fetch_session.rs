@@ -229,7 +229,8 @@ impl Session {
         let Some(&place) = self.places.get(&key) else { return true };
         let Some(followed) = self.order.get_mut(&place) else { return true };
         let marks = Some((answer.high_watermark, answer.log_start));
-        let news = answer.error != 0 || !answer.records.is_empty() || followed.told != marks;
+        let news =
+            answer.error != 0 || answer.preferred.is_some() || !answer.records.is_empty() || followed.told != marks;
         // An error is told again and again, until the client does something about it.
         followed.told = marks.filter(|_| answer.error == 0);
         if !answer.records.is_empty()

@@ -58,6 +58,15 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
+/// Kafka's configs of brokers and topics that slow a reassignment down.
+const THROTTLES: [&str; 5] = [
+    "leader.replication.throttled.rate",
+    "follower.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+    "leader.replication.throttled.replicas",
+    "follower.replication.throttled.replicas",
+];
+
 pub(crate) async fn handle(
     shared: &Shared,
     session: &Session,
@@ -86,6 +95,13 @@ async fn alter(
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), Refusal> {
+    if only_takes_throttles_back(&resource.configs) {
+        let name = &resource.resource_name;
+        return Ok(match resource.resource_type {
+            TOPIC => session.topic(Operation::AlterConfigs, name)?,
+            _ => session.cluster(Operation::AlterConfigs)?,
+        });
+    }
     let topic = alterable(shared, session, resource.resource_type, &resource.resource_name)?;
     let now = topic.config();
     let mut lists = Vec::with_capacity(resource.configs.len());
@@ -107,6 +123,13 @@ async fn alter(
         });
     }
     save(shared, &topic, TopicConfig::clone(&now), &changes, validate_only).await
+}
+
+/// kafka-reassign-partitions does so at the end of each reassignment (KIP-73); here they are never set, so that there is nothing to do.
+fn only_takes_throttles_back(configs: &[AlterableConfig]) -> bool {
+    let throttle =
+        |change: &AlterableConfig| change.config_operation == DELETE && THROTTLES.contains(&change.name.as_str());
+    !configs.is_empty() && configs.iter().all(throttle)
 }
 
 /// The topic that a resource names, if its configs may be altered.
@@ -179,6 +202,17 @@ mod tests {
             .with_config_operation(operation)
             .with_value(Some(StrBytes::from_static_str(value)));
         edited_list(&TopicConfig::default(), &change)
+    }
+
+    #[test]
+    fn throttles_are_taken_back_by_themselves_alone() {
+        let change = |name, operation| {
+            AlterableConfig::default().with_name(StrBytes::from_static_str(name)).with_config_operation(operation)
+        };
+        let back = change("leader.replication.throttled.replicas", DELETE);
+        assert!(only_takes_throttles_back(&[back.clone(), change("follower.replication.throttled.rate", DELETE)]));
+        assert!(!only_takes_throttles_back(&[]) && !only_takes_throttles_back(&[back, change("retention.ms", DELETE)]));
+        assert!(!only_takes_throttles_back(&[change("leader.replication.throttled.rate", SET)]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether a partition can be asked here: this node leads it, in the epoch that the client knows of (KIP-320).
 
 use forebay_cluster::Partition;
-use forebay_log::{AppendError, Epoch};
+use forebay_log::{AppendError, Epoch, NodeId};
 use kafka_protocol::ResponseError;
 
 use super::errors::Refusal;
@@ -16,6 +16,16 @@ pub(crate) const ANY_EPOCH: i32 = -1;
 pub(crate) fn check_leader(partition: &Partition, asked: i32) -> Result<(), Refusal> {
     check_epoch(asked, partition.leader_epoch())?;
     if partition.leads() { Ok(()) } else { Err(AppendError::NotLeader.into()) }
+}
+
+/// As [`check_leader`], for reads that may go to followers as well (KIP-392).
+///
+/// # Errors
+/// As `check_leader`; `NOT_LEADER_OR_FOLLOWER` where no replica of it is here, or one that leaves.
+pub(crate) fn check_replica(partition: &Partition, here: NodeId, asked: i32) -> Result<(), Refusal> {
+    check_epoch(asked, partition.leader_epoch())?;
+    let follows = || partition.is_here() && partition.placement().replicas.contains(&here);
+    if partition.leads() || follows() { Ok(()) } else { Err(AppendError::NotLeader.into()) }
 }
 
 fn check_epoch(asked: i32, ours: Epoch) -> Result<(), ResponseError> {

@@ -73,7 +73,11 @@ impl Collector for ClusterCollector {
         let at_controller = |count: usize| if controls { count } else { 0 };
         let fenced = image.nodes().filter(|(_, node)| node.liveness == Liveness::Fenced).count();
         let gauges: [(&str, &str, usize); 9] = [
-            ("partitions", "Partitions that have a replica on this node", count(&image, |s| s.replicas.contains(&here))),
+            (
+                "partitions",
+                "Partitions that have a replica on this node",
+                count(&image, |s| s.replicas.contains(&here)),
+            ),
             ("partition_leaders", "Partitions that this node leads", count(&image, led)),
             (
                 "under_replicated_partitions",

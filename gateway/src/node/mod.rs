@@ -6,6 +6,8 @@ mod cluster_tests;
 pub(crate) mod descriptors;
 mod health;
 mod member;
+#[cfg(test)]
+mod operation_tests;
 mod ready;
 #[cfg(test)]
 mod tests;

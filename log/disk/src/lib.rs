@@ -40,7 +40,9 @@ mod unopened;
 pub use chain::{Chain, Term};
 pub use dirs::{kafka_id, parse_kafka_id};
 pub use files::{File, Files, read_bytes, read_file, replace_file};
-pub use forebay_log::partition::{ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Follower, Watermarks};
+pub use forebay_log::partition::{
+    ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Follower, Watermarks,
+};
 pub use log::{Log, LogError, LogOptions};
 pub use partition::{Fetched, Partition, Ticket};
 pub use real::RealFiles;

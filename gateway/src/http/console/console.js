@@ -179,6 +179,31 @@ function showProblems(problems) {
   sync($("problems").firstElementChild, problems, (problem) => problem, () => make("li"), text);
 }
 
+// Nodes, and the partitions that need somebody's attention; nothing of a node that is alone.
+function showCluster(status) {
+  $("cluster").hidden = status.nodes.length < 2;
+  const create = () => newRow(["num", "state", "", "", "num", "num", ""]);
+  sync(document.querySelector("#nodes tbody"), status.nodes, (node) => node.id, create, (row, node) => {
+    const role = node.controller ? "leads" : node.voter ? "votes" : "follows";
+    const late = node.quorum_lag > 0 ? `, ${whole.format(node.quorum_lag)} entries behind` : "";
+    const state = node.draining ? `${node.state}, draining` : node.state;
+    row.cells[1].className = node.state === "up" ? "state" : "state bad";
+    cells(row, [node.id, state, role + late, node.rack || "–", node.leaderships, node.replicas, node.addresses.cluster || "–"]);
+  });
+  const figures = [["under-replicated", status.under_replicated], ["without a leader", status.offline], ["moving", status.reassigning]];
+  const summary = figures.map(([what, list]) => `${whole.format(list.length)} ${what}`).join(" · ");
+  text($("cluster-summary"), `${whole.format(status.partition_count)} partitions: ${summary}`);
+  const shown = status.partitions.slice(0, 100);
+  $("troubled").parentElement.hidden = shown.length === 0;
+  const trouble = () => newRow(["", "num", "", "", "", ""]);
+  sync(document.querySelector("#troubled tbody"), shown, (one) => `${one.topic}-${one.partition}`, trouble, (row, one) => {
+    const moving = [...one.adding.map((id) => `+${id}`), ...one.removing.map((id) => `-${id}`)].join(" ");
+    const behind = one.behind.map((late) => `node ${late.node}: ${whole.format(late.records)} records, ${size(late.bytes)}, ${duration(late.seconds)}`);
+    row.classList.toggle("bad", one.leader === null);
+    cells(row, [`${one.topic}-${one.partition}`, one.leader ?? "none", one.replicas.join(" "), one.isr.join(" "), moving, behind.join("; ")]);
+  });
+}
+
 function showState(label, className) {
   text($("state"), label);
   $("state").className = `pill ${className}`;
@@ -227,5 +252,17 @@ async function poll() {
   setTimeout(poll, POLL_MS);
 }
 
+async function pollCluster() {
+  try {
+    const asked = { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
+    const answer = await fetch("/api/v1/cluster?partitions=troubled", asked);
+    if (answer.ok) showCluster(await answer.json());
+  } catch {
+    // The status says that the node cannot be reached.
+  }
+  setTimeout(pollCluster, 2 * POLL_MS);
+}
+
 $("internal").addEventListener("change", () => latest && showTopics(latest.topics));
 poll();
+pollCluster();

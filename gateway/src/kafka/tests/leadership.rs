@@ -66,15 +66,23 @@ impl Door {
     }
 
     async fn fetch(&self, epoch: i32) -> (i16, usize) {
+        let (error, bytes, _) = self.fetch_as(10, epoch, "").await;
+        (error, bytes)
+    }
+
+    /// The error, the bytes, and the replica that the client is sent to.
+    async fn fetch_as(&self, version: i16, epoch: i32, rack: &'static str) -> (i16, usize, i32) {
         let asked = FetchPartition::default().with_partition_max_bytes(1 << 20).with_current_leader_epoch(epoch);
         let topic = FetchTopic::default().with_topic(topic_name("readings")).with_partitions(vec![asked]);
         let request = FetchRequest::default().with_min_bytes(1).with_max_bytes(1 << 20).with_topics(vec![topic]);
+        let request = request.with_rack_id(StrBytes::from_static_str(rack));
         let caller = Caller::new(super::anybody(&self.shared), "test");
-        let answer = fetch::handle(Arc::clone(&self.shared), caller, 11, 1, request).await;
+        let answer = fetch::handle(Arc::clone(&self.shared), caller, version, 1, request).await;
         let mut body = Bytes::from(answer.pieces.concat()).slice(8..);
-        let response = FetchResponse::decode(&mut body, 11).unwrap();
+        let response = FetchResponse::decode(&mut body, version).unwrap();
         let found = &response.responses[0].partitions[0];
-        (found.error_code, found.records.as_ref().map_or(0, Bytes::len))
+        let bytes = found.records.as_ref().map_or(0, Bytes::len);
+        (found.error_code, bytes, found.preferred_read_replica.0)
     }
 
     async fn list_offsets(&self, epoch: i32) -> (i16, i64) {
@@ -135,6 +143,38 @@ async fn the_leader_alone_answers() {
     assert_eq!(door.partition.watermarks().log_end.0, 2, "nothing was written");
     lead(&door.partition, None, 6);
     assert_eq!(answers().await, ([NOT_LEADER; 3], [NOT_LEADER; 3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_read_by_those_who_know_of_followers_and_only_while_it_is_one() {
+    let door = Door::open().await;
+    lead(&door.partition, Some(2), 5);
+    let (error, bytes, preferred) = door.fetch_as(11, -1, "").await;
+    assert!(error == 0 && bytes > 0 && preferred == -1, "{error} {bytes} {preferred}");
+    assert_eq!(door.fetch_as(10, -1, "").await.0, NOT_LEADER, "before KIP-392 clients expect leaders");
+    assert_eq!(door.fetch_as(11, 4, "").await.0, FENCED);
+    let gone = Placement { replicas: vec![NodeId(2)], ..Placement::clone(&door.partition.placement()) };
+    door.partition.place(Arc::new(gone));
+    assert_eq!(door.fetch_as(11, -1, "").await.0, NOT_LEADER);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_waits_is_told_when_the_leadership_moves() {
+    let door = Arc::new(Door::open().await);
+    let waiting = Arc::clone(&door);
+    let asked = FetchPartition::default().with_fetch_offset(1).with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default().with_topic(topic_name("readings")).with_partitions(vec![asked]);
+    let request = FetchRequest::default().with_min_bytes(1).with_max_bytes(1 << 20).with_topics(vec![topic]);
+    let caller = Caller::new(super::anybody(&door.shared), "test");
+    let request = request.with_max_wait_ms(30_000);
+    let fetch = tokio::spawn(fetch::handle(Arc::clone(&waiting.shared), caller, 10, 1, request));
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    lead(&door.partition, Some(2), 5);
+    // The log tells of every change of the metadata, this one included.
+    door.shared.door.log.create_topic("other", 1, TopicConfig::default()).await.unwrap();
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), fetch).await.expect("it is told").unwrap();
+    let response = FetchResponse::decode(&mut Bytes::from(answer.pieces.concat()).slice(8..), 10).unwrap();
+    assert_eq!(response.responses[0].partitions[0].error_code, NOT_LEADER);
 }
 
 #[tokio::test(flavor = "multi_thread")]
