@@ -16,7 +16,7 @@ use super::fetch_response::PartitionAnswer;
 use super::leadership::{check_leader, check_replica};
 use super::session::Session;
 use super::topics::partition;
-use crate::security::TOPIC as SECRET_TOPIC;
+use crate::security::LEGACY_TOPIC as SECRET_TOPIC;
 use crate::security::acl::Operation;
 
 /// One partition that is asked for, and the partition if there is one.
