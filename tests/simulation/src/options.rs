@@ -3,6 +3,8 @@
 use forebay_disk::sim::Random;
 use forebay_log::flaws::Flaw;
 
+use crate::services::Kind;
+
 /// What to run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -48,11 +50,23 @@ pub struct Profile {
     pub moves: bool,
     /// Until a silent node is fenced.
     pub session_timeout: i64,
+    /// The offload runs, and the alert rules.
+    pub lake: bool,
+    pub alerts: bool,
     /// Most bytes of an answer to a follower.
     pub answer_bytes: u64,
 }
 
 impl Profile {
+    /// Whether this service is there.
+    #[must_use]
+    pub fn runs(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Lake => self.lake,
+            Kind::Alerts => self.alerts,
+        }
+    }
+
     #[must_use]
     pub fn draw(options: &Options, random: &mut Random) -> Profile {
         let mut some = |per_mille| random.chance(per_mille);
@@ -60,6 +74,7 @@ impl Profile {
         let (disk_faults, full_disks, clocks) = (some(300), some(250), some(400));
         let (admin, deletions) = (some(700), some(400));
         let (late_metadata, moves) = (some(500), some(600));
+        let (lake, alerts) = (some(300), some(300));
         let mut pick = |values: &[u64]| values[usize::try_from(random.below(values.len() as u64)).unwrap_or(0)];
         let nodes = options.nodes.unwrap_or_else(|| usize::try_from(pick(&[3, 3, 3, 4, 5])).unwrap_or(3));
         Profile {
@@ -85,6 +100,8 @@ impl Profile {
             deletions,
             late_metadata,
             moves,
+            lake,
+            alerts,
             session_timeout: i64::try_from(pick(&[1000, 3000])).unwrap_or(3000),
             answer_bytes: pick(&[300, 2000, 65_536]),
         }

@@ -15,12 +15,13 @@ use crate::node::Node;
 use crate::options::{Options, Profile};
 use crate::queue::{Event, Mend, Queue};
 use crate::quorum::Quorum;
+use crate::services::store::Store;
 use crate::trace::Trace;
 
 /// What the wall clocks show when everything begins: 2026-01-01.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
 /// How long the cluster has to become whole after the last fault, in milliseconds.
-const HEAL_MS: i64 = 90_000;
+const HEAL_MS: i64 = 200_000;
 /// Most events of one run: more is a circle.
 const MOST_EVENTS: u64 = 2_000_000;
 
@@ -50,6 +51,7 @@ pub struct World {
     pub consumers: Vec<Consumer>,
     pub admin: Admin,
     pub truth: Truth,
+    pub store: Store,
     pub profile: Profile,
     pub flaw: Option<Flaw>,
     pub trace: Trace,
@@ -81,6 +83,7 @@ impl World {
             consumers: Vec::new(),
             admin: Admin::default(),
             truth: Truth::default(),
+            store: Store::default(),
             flaw: options.flaw,
             trace: Trace { on: options.trace },
             healing: false,
@@ -175,6 +178,8 @@ impl World {
             }
             Event::Producer { client } => self.producer_goes_on(client),
             Event::Consumer { client } => self.consumer_goes_on(client),
+            Event::Store { asker, work } => self.store_works(asker, *work),
+            Event::Stored { asker, work, result } => self.store_answers(asker, *work, result),
             Event::Trouble => self.trouble(),
             Event::Mend(Mend::Cut(cut)) => self.network.mend(cut),
             Event::Mend(Mend::Disk(node)) => self.mend_disk(node),

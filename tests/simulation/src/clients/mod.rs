@@ -10,12 +10,13 @@ use forebay_log::cluster::Request;
 use forebay_log::cluster::controller::{Assignment, CreateTopic};
 use uuid::Uuid;
 
-pub use batch::{build, values};
+pub use batch::{build, build_records, values};
 pub use consumer::Consumer;
 pub use producer::Producer;
 
 use crate::message::{Message, Peer};
 use crate::queue::Event;
+use crate::services::Kind;
 use crate::world::World;
 
 /// Somebody who changes the cluster.
@@ -78,5 +79,21 @@ impl World {
             let replicas = Assignment::Placed { partitions, replication_factor: factor };
             self.order(Request::CreateTopic(CreateTopic { id, name, replicas, config, validate_only: false }));
         }
+        for kind in Kind::ALL {
+            if self.profile.runs(kind) && self.quorum.image.topic_named(kind.topic()).is_none() {
+                self.make_state_topic(kind.topic());
+            }
+        }
+    }
+
+    /// A topic that holds the program's own state.
+    fn make_state_topic(&mut self, name: &str) {
+        let id = Uuid::from_u128((2 << 64) + u128::from(self.random.bits()));
+        let configs = [("min.insync.replicas", "2"), ("retention.ms", "-1"), ("remote.storage.enable", "false")];
+        let configs = configs.into_iter().chain([("compression.type", "producer"), ("segment.bytes", "1000000")]);
+        let config = configs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let replicas = Assignment::Placed { partitions: 1, replication_factor: 3 };
+        let name = name.to_owned();
+        self.order(Request::CreateTopic(CreateTopic { id, name, replicas, config, validate_only: false }));
     }
 }

@@ -29,6 +29,8 @@ impl World {
                 let batches = read.map(|fetched| fetched.batches);
                 self.send(Peer::Node(place), from, Message::Fetched { attempt, batches });
             }
+            (_, Message::Produced { attempt, outcome }) => self.service_written(place, attempt, outcome),
+            (_, Message::Fetched { attempt, batches }) => self.service_read(place, attempt, batches),
             _ => {}
         }
     }
