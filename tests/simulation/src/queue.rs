@@ -44,6 +44,10 @@ pub enum Event {
     Consumer {
         client: usize,
     },
+    /// A member of a group goes on.
+    Member {
+        client: usize,
+    },
     /// Something comes to the object store, and its answer comes back.
     Store {
         asker: Asker,

@@ -8,7 +8,7 @@ use forebay_log::flaws::Flaw;
 use forebay_log::replication::PartitionId;
 
 use crate::check::Truth;
-use crate::clients::{Admin, Consumer, Producer};
+use crate::clients::{Admin, Consumer, Member, Producer};
 use crate::message::{Message, Peer};
 use crate::network::Network;
 use crate::node::Node;
@@ -49,6 +49,9 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub producers: Vec<Producer>,
     pub consumers: Vec<Consumer>,
+    pub members: Vec<Member>,
+    /// The group's offsets that were acknowledged, by partition.
+    pub group_acked: BTreeMap<u32, i64>,
     pub admin: Admin,
     pub truth: Truth,
     pub store: Store,
@@ -81,6 +84,8 @@ impl World {
             nodes,
             producers: Vec::new(),
             consumers: Vec::new(),
+            members: Vec::new(),
+            group_acked: BTreeMap::new(),
             admin: Admin::default(),
             truth: Truth::default(),
             store: Store::default(),
@@ -100,6 +105,7 @@ impl World {
         }
         world.queue.at(10, Event::Quorum);
         world.begin_clients();
+        world.begin_members();
         world.queue.at(4000, Event::Trouble);
         world
     }
@@ -178,6 +184,7 @@ impl World {
             }
             Event::Producer { client } => self.producer_goes_on(client),
             Event::Consumer { client } => self.consumer_goes_on(client),
+            Event::Member { client } => self.member_goes_on(client),
             Event::Store { asker, work } => self.store_works(asker, *work),
             Event::Stored { asker, work, result } => self.store_answers(asker, *work, result),
             Event::Trouble => self.trouble(),
@@ -217,6 +224,7 @@ impl World {
             Peer::Node(node) => self.node_hears(node, from, message),
             Peer::Producer(client) => self.producer_hears(client, message),
             Peer::Consumer(client) => self.consumer_hears(client, message),
+            Peer::Member(client) => self.member_hears(client, message),
             Peer::Admin => {}
         }
     }

@@ -103,6 +103,7 @@ impl World {
 
     /// What must be true at the end.
     pub(crate) fn check_end(&self) -> Result<(), String> {
+        self.check_offsets()?;
         for (topic, index, state) in self.quorum.image.partitions() {
             let partition = PartitionId { topic: topic.id, index };
             let name = format!("{}-{index}", topic.name);

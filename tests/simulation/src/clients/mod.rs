@@ -2,6 +2,7 @@
 
 mod batch;
 mod consumer;
+mod member;
 mod producer;
 
 use std::collections::BTreeMap;
@@ -12,11 +13,13 @@ use uuid::Uuid;
 
 pub use batch::{build, build_records, values};
 pub use consumer::Consumer;
+pub use member::Member;
 pub use producer::Producer;
 
 use crate::message::{Message, Peer};
 use crate::queue::Event;
 use crate::services::Kind;
+use crate::services::groups::OFFSETS;
 use crate::world::World;
 
 /// Somebody who changes the cluster.
@@ -45,6 +48,18 @@ impl World {
         for client in 0..self.profile.consumers {
             self.consumers.push(Consumer::default());
             self.queue.at(2500, Event::Consumer { client });
+        }
+    }
+
+    /// Members of a group, where there is one.
+    pub(crate) fn begin_members(&mut self) {
+        if !self.profile.group {
+            return;
+        }
+        for client in 0..3 {
+            self.members.push(Member::default());
+            let at = 4500 + self.within(0, 5000);
+            self.queue.at(at, Event::Member { client });
         }
     }
 
@@ -83,6 +98,9 @@ impl World {
             if self.profile.runs(kind) && self.quorum.image.topic_named(kind.topic()).is_none() {
                 self.make_state_topic(kind.topic());
             }
+        }
+        if self.profile.group && self.quorum.image.topic_named(OFFSETS).is_none() {
+            self.make_state_topic(OFFSETS);
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::queue::Event;
 use crate::quorum::Active;
+use crate::services::groups::Coordinator;
 use crate::services::{Service, ServiceId};
 use crate::world::{EPOCH_MS, World};
 
@@ -67,6 +68,7 @@ pub struct Live {
     pub(crate) proposed: UnboundedReceiver<IsrProposal>,
     pub(crate) moved: Arc<Moved>,
     pub(crate) services: BTreeMap<ServiceId, Service>,
+    pub(crate) coordinator: Option<Box<Coordinator>>,
     pub(crate) turn_due: bool,
     pub(crate) heartbeat_at: i64,
     pub(crate) second_at: i64,
@@ -194,6 +196,7 @@ impl World {
             proposed,
             moved: Arc::default(),
             services: BTreeMap::new(),
+            coordinator: None,
             turn_due: false,
             heartbeat_at: 0,
             second_at: now,
@@ -308,6 +311,7 @@ impl World {
         self.tick_pulls(place);
         self.tick_controller(place);
         self.tick_services(place);
+        self.tick_coordinator(place);
         if self.nodes[place].live.as_ref().is_some_and(|live| live.active.is_some()) && now % 300 < TICK_MS {
             self.announce(place);
         }

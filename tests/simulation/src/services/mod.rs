@@ -5,6 +5,7 @@
 //! leader of before can write any more (`ProducerFenced`), and all that it wrote is there to be read up to the claim.
 
 pub mod alerts;
+pub mod groups;
 pub mod lake;
 pub mod store;
 
