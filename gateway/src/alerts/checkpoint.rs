@@ -292,7 +292,8 @@ mod tests {
         assert!(matches!(old.save(b"late", Offset(12)).await, Err(NotSaved::Superseded)));
         assert!(matches!(old.claim().await, Err(NotSaved::Superseded)));
         // Even if it was checked just before.
-        state.put("check/readings/id/3/head/0000000002", Some(encode(&Head { generation: 99, parts: 0, journal: 0 })))
+        state
+            .put("check/readings/id/3/head/0000000002", Some(encode(&Head { generation: 99, parts: 0, journal: 0 })))
             .await
             .expect("put");
         let loaded = new.load().expect("its own");

@@ -43,7 +43,9 @@ impl Journal {
             }
             None => match log.create_topic(TOPIC, 1, config()).await {
                 // Another node of the cluster was first.
-                Err(LogError::TopicExists(_)) => log.topic(TOPIC).ok_or_else(|| LogError::UnknownTopic(TOPIC.into()))?,
+                Err(LogError::TopicExists(_)) => {
+                    log.topic(TOPIC).ok_or_else(|| LogError::UnknownTopic(TOPIC.into()))?
+                }
                 made => made?,
             },
         };

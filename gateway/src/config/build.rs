@@ -218,7 +218,8 @@ impl Settings {
         };
         let (what, help) = match url.split_once(':') {
             Some(("file", path)) if config.cluster.peers.len() > 1 && inside(path) => {
-                let what = "lies in this node's data directory: what one node offloads all nodes of a cluster must reach";
+                let what =
+                    "lies in this node's data directory: what one node offloads all nodes of a cluster must reach";
                 (what, "write s3://bucket/prefix, or file:PATH of a folder that all nodes share")
             }
             Some(("file" | "s3", _)) => return,

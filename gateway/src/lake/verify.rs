@@ -157,7 +157,8 @@ async fn check_table(shared: &Shared, topic: &Topic, entries: &[Arc<Entry>], rep
     };
     // Other nodes may have gone on meanwhile: what was there before must be listed unless it is on its way out by now.
     let now = shared.manifest.all(topic.id);
-    let staying: BTreeSet<_> = now.iter().filter(|entry| entry.state == State::Committed).map(|entry| entry.id).collect();
+    let staying: BTreeSet<_> =
+        now.iter().filter(|entry| entry.state == State::Committed).map(|entry| entry.id).collect();
     let committed = entries.iter().filter(|entry| entry.state == State::Committed && staying.contains(&entry.id));
     let expected: BTreeMap<&str, &Arc<Entry>> = committed.map(|entry| (entry.path.as_str(), entry)).collect();
     let listed: BTreeSet<&str> = contents.files.iter().map(|file| file.path.as_str()).collect();

@@ -51,7 +51,8 @@ impl Trio {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("rules.yaml"), RULES).unwrap();
         let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let peers: Vec<String> = ports.iter().zip(1..).map(|(port, id)| format!("{id}@{}", port.local_addr().unwrap())).collect();
+        let peers: Vec<String> =
+            ports.iter().zip(1..).map(|(port, id)| format!("{id}@{}", port.local_addr().unwrap())).collect();
         drop(ports);
         let starts = (1..=3).map(|id| {
             let off = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=off"));
@@ -192,7 +193,8 @@ async fn a_leader_that_is_cut_off_is_followed_in_offload_and_alerts_without_loss
         let led = |topic: &str, count: usize| {
             (0..count).all(|partition| ![gone, -1].contains(&trio.leader(here, topic, partition)))
         };
-        (led("readings", 3) && led("_lake_manifest", 1) && led("_alert_state", 1) && led(JOURNAL_TOPIC, 1)).then_some(())
+        (led("readings", 3) && led("_lake_manifest", 1) && led("_alert_state", 1) && led(JOURNAL_TOPIC, 1))
+            .then_some(())
     })
     .await;
     trio.publish(here, 40..60).await;

@@ -124,7 +124,8 @@ pub fn claim(topic_id: Uuid, leads: &Leads, book: &dyn Scan) -> Vec<Write> {
 pub fn adopt(topic_id: Uuid, leads: &Leads, book: &dyn Scan) -> Result<Vec<Write>, FormatError> {
     let before = led(topic_id, book)?;
     let adopted = |partition: &u32| before.get(partition).unwrap_or(&NOBODY).adopted;
-    let fresh: Leads = leads.iter().filter(|(partition, epoch)| adopted(partition) < **epoch).map(|(p, e)| (*p, *e)).collect();
+    let fresh: Leads =
+        leads.iter().filter(|(partition, epoch)| adopted(partition) < **epoch).map(|(p, e)| (*p, *e)).collect();
     if fresh.is_empty() {
         return Ok(Vec::new());
     }

@@ -78,13 +78,24 @@ pub enum NotCommitted {
 /// What follows a durable manifest change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Then {
-    CopyStarted { partition: u32 },
-    CopyFinished { partition: u32 },
-    Committed { partitions: Vec<u32> },
+    CopyStarted {
+        partition: u32,
+    },
+    CopyFinished {
+        partition: u32,
+    },
+    Committed {
+        partitions: Vec<u32>,
+    },
     Deleting,
     /// Objects that do not fit the table are to go, and their ranges to be copied again.
-    Undone { entries: Vec<Entry> },
-    Forgotten { partition: u32, id: Uuid },
+    Undone {
+        entries: Vec<Entry>,
+    },
+    Forgotten {
+        partition: u32,
+        id: Uuid,
+    },
 }
 
 /// One change of the manifest.
@@ -98,22 +109,11 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Make the changes durable, all or none; then, and only then, report `then`.
-    Persist {
-        changes: Vec<Change>,
-        then: Then,
-    },
+    Persist { changes: Vec<Change>, then: Then },
     /// Write the object of this range, starting from this shape.
-    Copy {
-        entry: Box<Entry>,
-        shape: Arc<Shape>,
-    },
+    Copy { entry: Box<Entry>, shape: Arc<Shape> },
     /// Bring ranges into the table and let others go, in one version; ranges already there are passed over.
-    Commit {
-        adds: Vec<Entry>,
-        removes: Vec<Entry>,
-        shape: Arc<Shape>,
-        at: Millis,
-    },
+    Commit { adds: Vec<Entry>, removes: Vec<Entry>, shape: Arc<Shape>, at: Millis },
     DeleteObject {
         partition: u32,
         id: Uuid,
@@ -122,8 +122,5 @@ pub enum Effect {
         unfinished: bool,
     },
     /// Everything below `end` is in the lake: the local copy may go.
-    Tiered {
-        partition: u32,
-        end: Offset,
-    },
+    Tiered { partition: u32, end: Offset },
 }

@@ -21,8 +21,8 @@ pub use event::{Change, Effect, Event, NotCommitted, Policy, Segment, Then};
 use lane::{Lane, Retry};
 
 use crate::manifest::{Entry, ObjectFacts, State};
-use crate::table::Settled;
 use crate::shape::Shape;
+use crate::table::Settled;
 
 /// Most files that one table commit adds or removes.
 pub const MAX_COMMIT_FILES: usize = 1000;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use forebay_disk::sim::Random;
 use forebay_tiering::manifest::{Lost, decode_entry, encode_entry, entry_key, entry_prefix};
-use forebay_tiering::offload::{Change, Effect, Event, Offload, Policy, Segment};
+use forebay_tiering::offload::{Change, Effect, Event, NotCommitted, Offload, Policy, Segment};
 use forebay_tiering::parquet::Written;
 use forebay_tiering::shape::Shape;
 
@@ -134,7 +134,7 @@ impl World {
                 let result = result.map(|()| (written, Shape::default()));
                 Event::Copied { partition, id: entry.id, result }
             }
-            Work::Commit { .. } => Event::Committed { result },
+            Work::Commit { .. } => Event::Committed { result: result.map_err(NotCommitted::Failed) },
             Work::Delete { entry, .. } => Event::Deleted { partition, id: entry, result },
         };
         self.lake_event(place, id, event);

@@ -76,7 +76,8 @@ impl Gate {
 
 impl Faults {
     pub(super) fn new(at: u64, mode: Mode) -> Arc<Faults> {
-        let (steps, at, dead, pause) = (AtomicU64::new(0), AtomicU64::new(at), AtomicBool::new(false), Mutex::default());
+        let (steps, at, dead, pause) =
+            (AtomicU64::new(0), AtomicU64::new(at), AtomicBool::new(false), Mutex::default());
         Arc::new(Faults { steps, at, mode, dead, pause })
     }
 

@@ -165,9 +165,7 @@ async fn offload_with_fault(at: u64, mode: Mode) -> u64 {
     // Whatever an unfinished copy left is collected, at the latest after a restart.
     let mut driver = world.driver().await;
     world
-        .run_until(&mut driver, "order", |world| {
-            world.entries().iter().all(|entry| entry.state == State::Committed)
-        })
+        .run_until(&mut driver, "order", |world| world.entries().iter().all(|entry| entry.state == State::Committed))
         .await;
     let mut expected: Vec<_> = world.entries().into_iter().map(|entry| entry.path).collect();
     expected.sort();
@@ -198,11 +196,7 @@ async fn retire_with_fault(at: u64, mode: Mode) -> u64 {
     for (partition, to) in world.log.partitions.iter().zip([10, 12]) {
         *partition.log_start.lock().expect("lock") = Offset(to);
     }
-    world
-        .run_until(&mut driver, "the end of retention", |world| {
-            world.entries().len() == 1
-        })
-        .await;
+    world.run_until(&mut driver, "the end of retention", |world| world.entries().len() == 1).await;
     assert_eq!(world.in_table().await, [once(10..25), once(0..0)], "step {at}, {mode:?}");
     assert_eq!(world.objects().await.len(), 1, "step {at}, {mode:?}");
     world.faults.steps()
