@@ -15,6 +15,7 @@ pub mod http;
 pub mod ingest;
 pub mod kafka;
 pub mod lake;
+mod leadership;
 pub mod log_limit;
 pub mod metrics;
 pub mod mqtt;

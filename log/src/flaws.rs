@@ -11,6 +11,8 @@ pub enum Flaw {
     NoEpochCheck,
     /// The high watermark passes a replica that is to leave the in-sync ones before the controller has agreed.
     ShrinkBeforeCommit,
+    /// A range is committed to the table without a look at how far the table goes.
+    CommitWithoutOffsetCheck,
 }
 
 #[cfg(feature = "flaws")]

@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tiering", &["forebay-log"]),
     ("sinks", &["forebay-log", "forebay-tiering"]),
     ("gateway", &["forebay-log", "forebay-cluster", "forebay-tiering", "forebay-sinks"]),
-    ("tests/simulation", &["forebay-log", "forebay-disk"]),
+    ("tests/simulation", &["forebay-log", "forebay-disk", "forebay-tiering", "forebay-sinks"]),
     ("examples", &[]),
 ];
 

@@ -1,12 +1,15 @@
 //! Checkpoints: the state of a source partition's alerts in `_alert_state`, replaced as a whole.
 //!
 //! ```text
-//! check/TOPIC/TOPIC_ID/PARTITION/head        generation, parts, journal
-//! check/TOPIC/TOPIC_ID/PARTITION/part/G/N    the Nth part of generation G
-//! source/TOPIC/TOPIC_ID                      where each partition is read from first
-//! await/TOPIC                                a topic that rules read and that does not exist yet
+//! check/TOPIC/TOPIC_ID/PARTITION/claim/EPOCH  the leader of this epoch evaluates from now on
+//! check/TOPIC/TOPIC_ID/PARTITION/head/EPOCH   generation, parts, journal
+//! check/TOPIC/TOPIC_ID/PARTITION/part/G/N     the Nth part of generation G
+//! source/TOPIC/TOPIC_ID                       where each partition is read from first
+//! await/TOPIC                                 a topic that rules read and that does not exist yet
 //! ```
-//! The head changes after all parts of its generation are durable; until then the old generation stands whole.
+//! The head changes after all parts of its generation are durable; until then the old generation stands whole. Each leader
+//! writes a head of its own and removes only what older ones wrote, so that one that does not know yet that it leads no more
+//! changes nothing that counts. (Before there were leaders the key was `head`.)
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -14,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_cluster::Topic;
-use forebay_log::{AppendError, Offset};
+use forebay_log::{AppendError, Epoch, Offset};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{decode, encode};
@@ -37,24 +40,77 @@ pub(super) struct Checkpoint {
     pub(super) journal: Offset,
 }
 
-/// The checkpoints of one source partition.
+/// Why a checkpoint was not saved.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotSaved {
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    #[error("another node evaluates the partition by now")]
+    Superseded,
+}
+
+/// Of heads from before there were leaders.
+const NO_EPOCH: Epoch = Epoch(-1);
+
+/// The checkpoints of one source partition, by the leader of one epoch.
 pub(super) struct Checkpoints {
     state: Arc<StateTopic>,
     prefix: String,
-    head: Option<Head>,
+    epoch: Epoch,
+    generation: u64,
 }
 
 impl Checkpoints {
-    pub(super) fn new(state: Arc<StateTopic>, topic: &str, id: impl Display, partition: u32) -> Checkpoints {
+    pub(super) fn new(
+        state: Arc<StateTopic>,
+        topic: &str,
+        id: impl Display,
+        partition: u32,
+        epoch: Epoch,
+    ) -> Checkpoints {
         let prefix = format!("check/{topic}/{id}/{partition}/");
-        let key = format!("{prefix}head");
-        let head = state.get(key.as_bytes()).and_then(|bytes| decode(key.as_bytes(), &bytes));
-        Checkpoints { state, prefix, head }
+        let mut checkpoints = Checkpoints { state, prefix, epoch, generation: 0 };
+        checkpoints.generation = checkpoints.heads().values().map(|head| head.generation).max().unwrap_or(0);
+        checkpoints
     }
 
-    /// The last checkpoint; `None` if there is none, or if its parts are not all there.
+    /// From now on this leader evaluates the partition. On return everything is seen here that an older one has saved and may
+    /// have gone on from.
+    pub(super) async fn claim(&mut self) -> Result<(), NotSaved> {
+        self.state.put(format!("{}claim/{:010}", self.prefix, self.epoch.0), Some(encode(&()))).await?;
+        self.generation = self.heads().values().map(|head| head.generation).max().unwrap_or(0);
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), NotSaved> {
+        let later = self.epochs("claim/").into_iter().any(|(epoch, _)| epoch > self.epoch);
+        if later { Err(NotSaved::Superseded) } else { Ok(()) }
+    }
+
+    /// Keys and epochs of one kind.
+    fn epochs(&self, kind: &str) -> Vec<(Epoch, Bytes)> {
+        let prefix = format!("{}{kind}", self.prefix);
+        let epoch = |key: &Bytes| std::str::from_utf8(&key[prefix.len()..]).ok()?.parse().ok().map(Epoch);
+        let keys = self.state.scan(prefix.as_bytes()).into_iter().map(|(key, _)| key);
+        keys.filter_map(|key| Some((epoch(&key)?, key))).collect()
+    }
+
+    fn head_key(&self, epoch: Epoch) -> String {
+        if epoch == NO_EPOCH { format!("{}head", self.prefix) } else { format!("{}head/{:010}", self.prefix, epoch.0) }
+    }
+
+    fn heads(&self) -> BTreeMap<Epoch, Head> {
+        let known = self.epochs("head/").into_iter().map(|(epoch, _)| epoch).chain([NO_EPOCH]);
+        let head = |epoch| {
+            let key = self.head_key(epoch);
+            Some((epoch, decode(key.as_bytes(), &self.state.get(key.as_bytes())?)?))
+        };
+        known.filter_map(head).collect()
+    }
+
+    /// The last checkpoint of the latest leader that has one; `None` if there is none, or if its parts are not all there.
     pub(super) fn load(&self) -> Option<Checkpoint> {
-        let head = self.head.as_ref()?;
+        let (_, head) = self.heads().pop_last()?;
         let mut snapshot = Vec::new();
         for part in 0..head.parts {
             snapshot.extend_from_slice(&self.state.get(&self.part(head.generation, part))?);
@@ -62,9 +118,19 @@ impl Checkpoints {
         Some(Checkpoint { snapshot, journal: Offset(head.journal) })
     }
 
+    /// Tells one checkpoint from another; `None` if there is none.
+    pub(super) fn stamp(&self) -> Option<(Epoch, u64)> {
+        self.heads().pop_last().map(|(epoch, head)| (epoch, head.generation))
+    }
+
+    /// Whether the last checkpoint is of this leader.
+    pub(super) fn is_own(&self) -> bool {
+        self.stamp().is_some_and(|(epoch, _)| epoch == self.epoch)
+    }
+
     /// Replaces the checkpoint; durable on return.
-    pub(super) async fn save(&mut self, snapshot: &[u8], journal: Offset) -> Result<(), AppendError> {
-        let generation = self.head.as_ref().map_or(0, |head| head.generation) + 1;
+    pub(super) async fn save(&mut self, snapshot: &[u8], journal: Offset) -> Result<(), NotSaved> {
+        let generation = self.generation + 1;
         let parts: Vec<&[u8]> = snapshot.chunks(CHECKPOINT_PART_BYTES).collect();
         let head = Head { generation, parts: parts.len(), journal: journal.0 };
         let mut last = Vec::new();
@@ -77,21 +143,27 @@ impl Checkpoints {
                 self.state.put_all(vec![change]).await?;
             }
         }
-        last.push((Bytes::from(format!("{}head", self.prefix)), Some(encode(&head))));
-        let kept = format!("{}part/{generation}/", self.prefix);
+        last.push((Bytes::from(self.head_key(self.epoch)), Some(encode(&head))));
+        // What later leaders have written stays.
+        let before = |epoch: &Epoch| *epoch < self.epoch;
+        let old = self.heads().into_keys().filter(before).map(|epoch| Bytes::from(self.head_key(epoch)));
+        let claims = self.epochs("claim/").into_iter().filter(|(epoch, _)| before(epoch)).map(|(_, key)| key);
+        last.extend(old.chain(claims).map(|key| (key, None)));
+        let later: Vec<u64> = self.heads().range(self.epoch.next()..).map(|(_, head)| head.generation).collect();
         for (key, _) in self.state.scan(format!("{}part/", self.prefix).as_bytes()) {
-            if !key.starts_with(kept.as_bytes()) {
+            let of = std::str::from_utf8(&key).ok().and_then(|key| key.rsplit('/').nth(1)?.parse::<u64>().ok());
+            if of.is_none_or(|of| of != generation && !later.contains(&of)) {
                 last.push((key, None));
             }
         }
+        self.check()?;
         self.state.put_all(last).await?;
-        self.head = Some(head);
-        Ok(())
+        self.generation = generation;
+        self.check()
     }
 
     /// Forgets the partition.
     pub(super) async fn remove(&mut self) -> Result<(), AppendError> {
-        self.head = None;
         remove_all(&self.state, &self.prefix).await
     }
 
@@ -151,6 +223,7 @@ pub(super) fn known_sources(state: &StateTopic) -> Vec<KnownSource> {
                 (parts.next().map(|text| text.parse()), parts.next().as_deref())
             {
                 partitions.push(partition);
+                partitions.dedup();
             }
         }
     }
@@ -195,7 +268,7 @@ mod tests {
         let files = RealFiles::open(folder.path()).expect("a directory");
         let log = Log::open(files, LogOptions { shards: 1, fsync: false, alone: true }).expect("a log");
         let state = StateTopic::open(&log, "_alert_state").await.expect("a state topic");
-        let open = || Checkpoints::new(state.clone(), "readings", "id", 3);
+        let open = || Checkpoints::new(state.clone(), "readings", "id", 3, Epoch(2));
         assert!(open().load().is_none());
         let large: Vec<u8> = (0..CHECKPOINT_PART_BYTES * 2 + 5).map(|i| (i * 7 % 251) as u8).collect();
         for (snapshot, journal) in [(&large[..], 7), (&large[..9], 8), (&large[3..], 9)] {
@@ -210,6 +283,21 @@ mod tests {
         assert_eq!(open().load().expect("the whole one").journal, Offset(9));
         open().save(b"next", Offset(10)).await.expect("saved");
         assert_eq!(state.scan(b"check/").len(), 2, "a head and a part");
+        // The next leader takes over; the one before it may go on for a while, and changes nothing that counts.
+        let mut old = open();
+        let mut new = Checkpoints::new(state.clone(), "readings", "id", 3, Epoch(3));
+        new.claim().await.expect("claimed");
+        assert!(!new.is_own());
+        new.save(&new.load().expect("the old one's").snapshot, Offset(11)).await.expect("saved");
+        assert!(matches!(old.save(b"late", Offset(12)).await, Err(NotSaved::Superseded)));
+        assert!(matches!(old.claim().await, Err(NotSaved::Superseded)));
+        // Even if it was checked just before.
+        state
+            .put("check/readings/id/3/head/0000000002", Some(encode(&Head { generation: 99, parts: 0, journal: 0 })))
+            .await
+            .expect("put");
+        let loaded = new.load().expect("its own");
+        assert!(loaded.snapshot == b"next" && loaded.journal == Offset(11) && new.is_own());
         open().remove().await.expect("removed");
         assert!(state.scan(b"check/").is_empty() && known_sources(&state).is_empty());
     }

@@ -13,25 +13,18 @@ use forebay_log::{AppendError, Millis, Offset};
 use forebay_sinks::limits::{ALERTMANAGER_POST_ALERTS, REFUSALS_BEFORE_PARKING};
 use forebay_sinks::receiver::{Backoff, DeliveryError};
 use forebay_sinks::{ReceiverConfig, State, Transition};
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::entry::{decode, encode};
+use super::cursor::{cursor_key, save, saved};
 use super::journal::{behind_damage, parse, visit};
 use super::limits::{CURSOR_INTERVAL, READ_BYTES, REMIND_INTERVAL, REMIND_SOON, TOLD_FAILURES};
 use super::receiver::Receiver;
+use super::recent::Recent;
 use super::service::{Service, now, pause};
 use super::standing::Standing;
 use crate::log_limit::FaultLog;
-use crate::state::StateTopic;
-
-/// How far a receiver got.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Cursor {
-    next: i64,
-}
 
 /// The task of one receiver.
 struct Courier {
@@ -46,6 +39,8 @@ struct Courier {
     /// Alerts (fingerprint and beginning) that were resolved here since the last reminder: the board may show them a little
     /// longer.
     resolved: HashSet<(String, Millis)>,
+    /// Transitions that two leaders have recorded, one of which did not know yet that it was none, are delivered once.
+    recent: Recent,
     backoff: Backoff,
     faults: FaultLog,
     stop: CancellationToken,
@@ -65,8 +60,12 @@ struct Running {
     standing: Arc<Standing>,
 }
 
-fn cursor_key(id: &str) -> Bytes {
-    Bytes::from(format!("receiver/{id}"))
+/// Whether receivers can be set up.
+///
+/// # Errors
+/// Which cannot, and why.
+pub(super) fn check(configs: &[ReceiverConfig]) -> anyhow::Result<()> {
+    configs.iter().try_for_each(|config| Receiver::new(config).map(drop))
 }
 
 impl Couriers {
@@ -139,6 +138,7 @@ impl Couriers {
                 save_at: Instant::now() + CURSOR_INTERVAL,
                 remind_at: Instant::now() + REMIND_SOON,
                 resolved: HashSet::new(),
+                recent: Recent::default(),
                 backoff: Backoff::new(seed),
                 faults: FaultLog::new(),
                 stop: stop.clone(),
@@ -166,10 +166,8 @@ impl Couriers {
     }
 
     async fn cursor(&self, id: &str) -> Result<Offset, AppendError> {
-        let key = cursor_key(id);
-        let saved: Option<Cursor> = self.service.state.get(&key).and_then(|bytes| decode(&key, &bytes));
-        if let Some(cursor) = saved {
-            return Ok(Offset(cursor.next));
+        if let Some(cursor) = saved(&self.service.state, id) {
+            return Ok(cursor);
         }
         let next = self.service.journal.end();
         save(&self.service.state, id, next).await?;
@@ -184,13 +182,10 @@ impl Couriers {
     }
 }
 
-async fn save(state: &StateTopic, id: &str, next: Offset) -> Result<(), AppendError> {
-    state.put(cursor_key(id), Some(encode(&Cursor { next: next.0 }))).await
-}
-
 impl Courier {
     async fn run(mut self) {
         let mut marks = self.service.journal.partition.watch();
+        self.recent = Recent::before(&self.service.journal, self.next).await;
         while !self.stop.is_cancelled() {
             marks.borrow_and_update();
             self.remind().await;
@@ -248,9 +243,11 @@ impl Courier {
             }
         });
         for (offset, transition) in found {
-            if transition.is_delivered() && !self.deliver(&transition).await {
+            let again = self.recent.contains(&transition.id);
+            if transition.is_delivered() && !again && !self.deliver(&transition).await {
                 return true;
             }
+            self.recent.note(transition.id);
             self.reach(offset.next());
             if Instant::now() >= self.save_at {
                 self.save_cursor().await;
@@ -341,7 +338,7 @@ impl Courier {
             return;
         }
         let resolved = std::mem::take(&mut self.resolved);
-        let mut firing = self.service.board.active();
+        let mut firing = self.service.active();
         firing.retain(|alert| {
             alert.state == State::Firing && !resolved.contains(&(alert.fingerprint.clone(), alert.active_at))
         });
@@ -372,7 +369,9 @@ impl Courier {
 
     async fn save_cursor(&mut self) {
         self.save_at = Instant::now() + CURSOR_INTERVAL;
-        if self.saved == self.next {
+        // The next leader may have got further by now.
+        let further = saved(&self.service.state, &self.id).is_some_and(|noted| noted > self.next);
+        if self.saved == self.next || further {
             return;
         }
         match save(&self.service.state, &self.id, self.next).await {

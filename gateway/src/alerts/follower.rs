@@ -1,4 +1,4 @@
-//! Follows one partition of a source topic: reads, evaluates, records transitions, checkpoints.
+//! Follows one partition of a source topic that this node leads: reads, evaluates, records transitions, checkpoints.
 //!
 //! The order makes a crash harmless: transitions are durable in `_alerts` before the state that knows them is saved. After a crash
 //! the records since the last checkpoint are evaluated again and give the same transitions with the same ids; those
@@ -17,16 +17,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::board::SourceId;
-use super::checkpoint::{Checkpoint, Checkpoints, Starts};
+use super::checkpoint::{Checkpoint, Checkpoints, NotSaved, Starts};
 use super::journal::{behind_damage, visit};
 use super::limits::{CHECKPOINT_INTERVAL, CHECKPOINT_INTERVAL_MAX, CHECKPOINT_STRETCH_BYTES, READ_BYTES};
 use super::service::{Service, now, pause};
+use crate::leadership::Term;
 use crate::log_limit::{FaultLog, LogLimit};
 
 /// The task of one source partition.
 pub(super) struct Follower {
     service: Arc<Service>,
     partition: Arc<Partition>,
+    /// This node's leadership: it ends with it.
+    term: Term,
     id: SourceId,
     engine: Engine,
     /// Ids of transitions that are in `_alerts` but not in the state.
@@ -48,23 +51,28 @@ enum Step {
 }
 
 impl Follower {
-    /// Restores the state of a partition and resolves alerts of removed rules. `None`: told to stop before that was done.
+    /// Takes the partition over, restores its state and resolves alerts of removed rules. `None`: told to stop before that was
+    /// done.
     pub(super) async fn open(
         service: Arc<Service>,
         topic: &Topic,
         partition: Arc<Partition>,
+        term: Term,
         stop: CancellationToken,
     ) -> Option<Follower> {
         let index = partition.index();
         let id: SourceId = (topic.name.clone(), topic.id, index);
-        let checkpoints = Checkpoints::new(service.state.clone(), &topic.name, topic.id, index);
+        let mut checkpoints = Checkpoints::new(service.state.clone(), &topic.name, topic.id, index, term.epoch());
+        claim(&mut checkpoints, &stop).await?;
         let mut rules = service.rules.subscribe();
         let current = rules.borrow_and_update().clone();
-        let starts = Starts::load(&service.state, topic).unwrap_or_default();
         let mut resolved = Vec::new();
         let mut saved = -1;
         let (engine, journal) = match checkpoints.load() {
             Some(Checkpoint { snapshot, journal }) => {
+                if !checkpoints.is_own() {
+                    adopt(&mut checkpoints, &snapshot, journal, &stop).await?;
+                }
                 let engine = Engine::restore(&current, &topic.name, index, &snapshot, &mut resolved).unwrap_or_else(|error| {
                     tracing::error!(topic = topic.name, partition = index, %error, "alerts begin anew at the present end");
                     resolved.clear();
@@ -76,11 +84,13 @@ impl Follower {
                 (engine, journal)
             }
             None => {
+                let starts = settled_starts(&service, topic, &stop).await?;
                 let begin = starts.from.get(&index).copied().unwrap_or(partition.watermarks().log_start.0);
                 (Engine::new(&current, &topic.name, index, begin), Offset(starts.journal))
             }
         };
-        let behind = Offset(engine.next_offset()) < partition.watermarks().high_watermark;
+        service.journal.caught_up().await;
+        let behind = Offset(engine.next_offset()) < partition.watermarks().log_end;
         let emitted = if behind || !resolved.is_empty() {
             emitted_since(&service, journal, &id, &stop).await?
         } else {
@@ -89,7 +99,7 @@ impl Follower {
         service.board.replace(&id, &engine);
         let save_at = Instant::now() + CHECKPOINT_INTERVAL;
         let mut follower =
-            Follower { service, partition, id, engine, emitted, checkpoints, saved, save_at, rules, stop };
+            Follower { service, partition, term, id, engine, emitted, checkpoints, saved, save_at, rules, stop };
         follower.record(resolved).await.then_some(follower)
     }
 
@@ -209,7 +219,7 @@ impl Follower {
         if !self.emitted.is_empty() {
             transitions.retain(|transition| !self.emitted.remove(&transition.id));
         }
-        if !transitions.is_empty() && !self.service.record(&transitions, &self.stop).await {
+        if !transitions.is_empty() && (!self.term.lasts() || !self.service.record(&transitions, &self.stop).await) {
             return false;
         }
         let errors = self.service.board.update(&self.id, &self.engine, &shown);
@@ -278,6 +288,7 @@ impl Follower {
         let interval: Duration = CHECKPOINT_INTERVAL.saturating_mul(stretch).min(CHECKPOINT_INTERVAL_MAX);
         match self.checkpoints.save(&snapshot, self.service.journal.end()).await {
             Ok(()) => self.saved = self.engine.next_offset(),
+            Err(NotSaved::Superseded) => self.stop.cancel(),
             Err(error) => {
                 if let Some(suppressed) = FAULTS.admit(&error) {
                     let what = "the state of alerts could not be saved; after a crash more is evaluated again";
@@ -296,6 +307,57 @@ impl Follower {
         }
         self.service.board.remove(&self.id);
         self.service.board.measure(&self.service.metrics);
+    }
+}
+
+/// Notes that this leader evaluates the partition from now on, trying again while that cannot be written. `None`: told to stop
+/// before, or another one does.
+async fn claim(checkpoints: &mut Checkpoints, stop: &CancellationToken) -> Option<()> {
+    static FAULTS: FaultLog = FaultLog::new();
+    loop {
+        match checkpoints.claim().await {
+            Ok(()) => return Some(()),
+            Err(NotSaved::Superseded) => {}
+            Err(error) => {
+                if let Some(suppressed) = FAULTS.admit(&error) {
+                    tracing::error!(%error, suppressed, "a partition's alerts cannot be taken over; trying again");
+                }
+            }
+        }
+        if pause(stop).await {
+            return None;
+        }
+    }
+}
+
+/// Makes the checkpoint of the leader before this one's own, before anything is recorded on its ground.
+async fn adopt(
+    checkpoints: &mut Checkpoints,
+    snapshot: &[u8],
+    journal: Offset,
+    stop: &CancellationToken,
+) -> Option<()> {
+    static FAULTS: FaultLog = FaultLog::new();
+    while let Err(error) = checkpoints.save(snapshot, journal).await {
+        if let Some(suppressed) = FAULTS.admit(&error) {
+            tracing::error!(%error, suppressed, "a partition's alerts cannot be taken over; trying again");
+        }
+        if pause(stop).await {
+            return None;
+        }
+    }
+    Some(())
+}
+
+/// Where a new source is read from, once that is settled. `None`: told to stop before.
+async fn settled_starts(service: &Service, topic: &Topic, stop: &CancellationToken) -> Option<Starts> {
+    loop {
+        if let Some(starts) = Starts::load(&service.state, topic) {
+            return Some(starts);
+        }
+        if pause(stop).await {
+            return None;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use forebay_log::record::{BatchProblem, Batches, Record, RecordChunk, RecordRead
 use forebay_log::{AppendError, Millis, Offset, ReadError, TopicConfig};
 use forebay_sinks::Transition;
 
-use super::limits::{JOURNAL_CHUNK_BYTES, READ_BYTES};
+use super::limits::{CATCH_UP, JOURNAL_CHUNK_BYTES, READ_BYTES};
 use crate::state::require_open;
 
 /// The topic that holds every transition; users may read it.
@@ -41,12 +41,20 @@ impl Journal {
                 }
                 topic
             }
-            None => log.create_topic(TOPIC, 1, config()).await?,
+            None => match log.create_topic(TOPIC, 1, config()).await {
+                // Another node of the cluster was first.
+                Err(LogError::TopicExists(_)) => {
+                    log.topic(TOPIC).ok_or_else(|| LogError::UnknownTopic(TOPIC.into()))?
+                }
+                made => made?,
+            },
         };
         let first = topic.partitions.first().cloned();
         let partition = first.ok_or_else(|| LogError::UnknownTopic(TOPIC.to_owned()))?;
         // What was recorded before a crash would be recorded again.
-        require_open(&partition)?;
+        if partition.is_here() {
+            require_open(&partition)?;
+        }
         Ok(Journal { partition })
     }
 
@@ -75,6 +83,15 @@ impl Journal {
             }
         }
         Ok(())
+    }
+
+    /// Waits until all is readable here that a leader before has recorded: the replica here has it, but may not know yet that it is
+    /// committed.
+    pub(super) async fn caught_up(&self) {
+        let end = self.partition.watermarks().log_end;
+        let mut marks = self.partition.watch();
+        // What comes later than that is told apart by those who read.
+        let _ = tokio::time::timeout(CATCH_UP, marks.wait_for(|marks| marks.high_watermark >= end)).await;
     }
 
     /// The ids of the transitions from `from` on that records of a source partition caused. Blocking.

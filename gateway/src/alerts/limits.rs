@@ -26,6 +26,10 @@ pub(super) const REMIND_SOON: Duration = Duration::from_secs(if cfg!(test) { 1 }
 pub(super) const TOLD_FAILURES: u32 = 8;
 /// Time between two measurements of how far rules and receivers are behind.
 pub(super) const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a new leader waits for what the one before it has recorded to be readable.
+pub(super) const CATCH_UP: Duration = Duration::from_secs(5);
+/// Transitions by whose ids a receiver's task knows that it has seen one before.
+pub(super) const RECENT_TRANSITIONS: usize = 4096;
 /// Pause after a failed read or append before the next attempt.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 

@@ -5,15 +5,20 @@
 //!                        │ checkpoint                    │ cursor
 //!                        └────────> _alert_state <───────┘
 //! ```
+//! A partition's follower runs where its leader is, the couriers where that of `_alerts` is, and both move with it.
 
+mod around;
 mod board;
 mod checkpoint;
 mod courier;
+mod cursor;
 mod entry;
 mod follower;
 mod journal;
+mod keeper;
 mod limits;
 mod receiver;
+mod recent;
 mod service;
 mod standing;
 mod supervisor;
@@ -30,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::leadership::{self, Term};
 use crate::metrics::Metrics;
 use crate::mqtt::Broker;
 use crate::reader::Reader;
@@ -93,7 +99,11 @@ impl Alerts {
         let receivers = rules.receivers.clone();
         let service = Arc::new(Service::open(log, reader, broker, config, metrics, rules).await?);
         let mut couriers = Couriers::new(service.clone(), shutdown.clone());
-        couriers.start(&receivers).await?;
+        courier::check(&receivers)?;
+        let term = Term::of(&service.log, &service.journal.partition);
+        if term.is_some() {
+            couriers.start(&receivers).await?;
+        }
         let couriers = Arc::new(Mutex::new(couriers));
         let supervisor = Supervisor::start(service.clone(), shutdown.clone()).await;
         let tasks = TaskTracker::new();
@@ -105,11 +115,7 @@ impl Alerts {
                 measured.measure();
             }
         });
-        let ending = couriers.clone();
-        tasks.spawn(async move {
-            shutdown.cancelled().await;
-            let _ = ending.lock().await.end().await;
-        });
+        tasks.spawn(keeper::keep(service.clone(), couriers.clone(), term, shutdown));
         tasks.close();
         Ok(Arc::new(Alerts { service, couriers, tasks }))
     }
@@ -117,13 +123,13 @@ impl Alerts {
     /// Pending and firing alerts, the longest active first.
     pub fn active(&self) -> Vec<ActiveAlert> {
         let json = |transition| serde_json::to_value(transition).unwrap_or_default();
-        self.service.board.active().iter().map(|transition| ActiveAlert(json(transition))).collect()
+        self.service.active().iter().map(|transition| ActiveAlert(json(transition))).collect()
     }
 
     /// The rules in force and how their alerts stand.
     pub fn rules(&self) -> Vec<RuleStatus> {
         let rules = self.service.rules.borrow().clone();
-        let sums = self.service.board.sums();
+        let sums = self.service.sums();
         let mut all = Vec::new();
         for group in &rules.groups {
             for rule in &group.rules {
@@ -150,7 +156,17 @@ impl Alerts {
             backlog: standing.backlog(end),
             last_error: standing.error(),
         };
-        self.service.receivers().iter().map(status).collect()
+        let here = self.service.receivers();
+        if !here.is_empty() || self.service.keeps() {
+            return here.iter().map(status).collect();
+        }
+        // Another node delivers: what it has noted.
+        let rules = self.service.rules.borrow().clone();
+        let noted = rules.receivers.iter().map(|config| {
+            let next = cursor::saved(&self.service.state, &config.id()).unwrap_or(end);
+            status(&Arc::new(Standing::new(config.name(), config.kind(), next)))
+        });
+        noted.collect()
     }
 
     /// Loads the rule files again (SIGHUP, `POST /rules/reload`); on an error the old rules stay. Keeps the state of
@@ -161,19 +177,22 @@ impl Alerts {
     pub async fn reload(&self) -> anyhow::Result<()> {
         let mut couriers = self.couriers.lock().await;
         let rules = load(self.service.config.alerts.rules.clone()).await?;
-        couriers.replace(&rules.receivers).await?;
+        courier::check(&rules.receivers)?;
+        if self.service.keeps() {
+            couriers.replace(&rules.receivers).await?;
+        }
         self.service.rules.send_replace(Arc::new(rules));
         Ok(())
     }
 
-    /// Whether everything in the source topics up to their present end has been evaluated and delivered (demo, tests).
+    /// Whether all that this node has to evaluate and deliver, up to its present end, has been (demo, tests).
     pub async fn settled(&self) -> bool {
         if !self.service.opening.none() {
             return false;
         }
         let rules = self.service.rules.borrow().clone();
         for topic in rules.sources().into_iter().filter_map(|name| self.service.log.topic(name)) {
-            for partition in &topic.partitions {
+            for partition in topic.partitions.iter().filter(|p| leadership::led(&self.service.log, p).is_some()) {
                 let id = (topic.name.clone(), topic.id, partition.index());
                 let position = self.service.board.position(&id).map(Offset);
                 if position.is_none_or(|position| position < partition.watermarks().high_watermark) {

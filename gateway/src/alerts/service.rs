@@ -9,6 +9,7 @@ use forebay_sinks::{RuleSet, Transition};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::around::Around;
 use super::board::Board;
 use super::journal::Journal;
 use super::limits::RETRY_PAUSE;
@@ -33,6 +34,7 @@ pub(super) struct Service {
     pub(super) state: Arc<StateTopic>,
     pub(super) journal: Journal,
     pub(super) board: Board,
+    pub(super) around: Around,
     /// What must be done before what is shown is all there is.
     pub(super) opening: Opening,
     /// The receivers that are served.
@@ -55,8 +57,9 @@ impl Service {
         state.go_on_damaged();
         let journal = Journal::open(&log).await?;
         let (rules, _) = watch::channel(Arc::new(rules));
-        let (board, opening, receivers) = (Board::default(), Opening::default(), Mutex::default());
-        Ok(Service { log, reader, broker, config, metrics, state, journal, board, opening, receivers, rules })
+        let (board, around) = (Board::default(), Around::default());
+        let (opening, receivers) = (Opening::default(), Mutex::default());
+        Ok(Service { log, reader, broker, config, metrics, state, journal, board, around, opening, receivers, rules })
     }
 
     pub(super) fn receivers(&self) -> Vec<Arc<Standing>> {

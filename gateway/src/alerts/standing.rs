@@ -7,6 +7,7 @@ use forebay_log::Offset;
 
 use super::board::SourceId;
 use super::service::Service;
+use crate::leadership;
 
 /// How far one receiver has got.
 pub(super) struct Standing {
@@ -77,6 +78,9 @@ impl Service {
         let mut lags = Vec::new();
         for topic in rules.sources().into_iter().filter_map(|name| self.log.topic(name)) {
             for partition in &topic.partitions {
+                if leadership::led(&self.log, partition).is_none() {
+                    continue;
+                }
                 let id: SourceId = (topic.name.clone(), topic.id, partition.index());
                 let marks = partition.watermarks();
                 // One that cannot be opened has all of it before it.

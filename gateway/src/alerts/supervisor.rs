@@ -1,10 +1,12 @@
-//! Keeps one follower for each partition of each topic that rules read, as topics and rules come and go.
+//! Keeps one follower for each partition that this node leads of each topic that rules read, as topics, rules and leaders come
+//! and go. Where new sources begin, and what deleted ones leave behind, is settled by one node: the one that leads `_alerts`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use forebay_cluster::Topic;
-use forebay_log::AppendError;
+use forebay_log::{AppendError, Epoch};
 use forebay_sinks::{Engine, RuleSet};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,10 +17,12 @@ use super::board::SourceId;
 use super::checkpoint::{
     Checkpoint, Checkpoints, KnownSource, Starts, await_topic, awaited, is_awaited, known_sources, stop_awaiting,
 };
+use super::entry::encode;
 use super::follower::{Follower, emitted_since};
 use super::limits::FOLLOWER_CHECK;
 use super::service::{Service, pause};
 use super::standing::OpeningGuard;
+use crate::leadership::Term;
 use crate::log_limit::FaultLog;
 
 /// The followers that run.
@@ -28,14 +32,19 @@ pub(super) struct Supervisor {
     stop: CancellationToken,
     /// Until the followers of the present sources are started.
     starting: Option<OpeningGuard>,
+    /// The term at `_alerts` in which this node has seen all that was settled before.
+    keeps: Option<Epoch>,
 }
+
+/// What a new leader of `_alerts` writes: behind it, it sees all that the one before has settled.
+const KEEPER: Bytes = Bytes::from_static(b"keeper");
 
 impl Supervisor {
     /// Settles where new sources begin, if that can be noted now: before the doors open, so that rules get what comes in
     /// through them.
     pub(super) async fn start(service: Arc<Service>, stop: CancellationToken) -> Supervisor {
         let starting = Some(service.opening.begin());
-        let supervisor = Supervisor { service, followers: HashMap::new(), stop, starting };
+        let mut supervisor = Supervisor { service, followers: HashMap::new(), stop, starting, keeps: None };
         if let Err(error) = supervisor.register().await {
             tracing::error!(%error, "sources of alert rules cannot be noted; new rules wait for that");
         }
@@ -91,8 +100,16 @@ impl Supervisor {
 
     /// Settles durably where each source is read from: what rules did not read before from its present end, unless it was
     /// awaited since before it existed or is a topic that rules did read, made again.
-    async fn register(&self) -> Result<(), AppendError> {
+    async fn register(&mut self) -> Result<(), AppendError> {
         let state = &self.service.state;
+        let Some(term) = Term::of(&self.service.log, &self.service.journal.partition) else {
+            self.keeps = None;
+            return Ok(());
+        };
+        if self.keeps != Some(term.epoch()) {
+            state.put(KEEPER, Some(encode(&term.epoch().0))).await?;
+            self.keeps = Some(term.epoch());
+        }
         let rules = self.service.rules.borrow().clone();
         for topic in awaited(state) {
             if !rules.sources().contains(&topic.as_str()) {
@@ -141,21 +158,44 @@ impl Supervisor {
                 _ => self.bury(source).await,
             }
         }
+        let gone = |id: &SourceId| self.service.log.topic(&id.0).is_none_or(|topic| topic.id != id.1);
+        for (id, (stop, _)) in &self.followers {
+            if gone(id) {
+                stop.cancel();
+            }
+        }
         for topic in wanted {
             for partition in &topic.partitions {
                 let id: SourceId = (topic.name.clone(), topic.id, partition.index());
                 if self.followers.contains_key(&id) {
                     continue;
                 }
+                let Some(term) = Term::of(&self.service.log, partition) else { continue };
                 let stop = self.stop.child_token();
                 let opening = self.service.opening.begin();
                 let (service, topic, partition) = (self.service.clone(), topic.clone(), partition.clone());
-                let told = stop.clone();
+                let (told, source) = (stop.clone(), id.clone());
                 let task = tokio::spawn(async move {
-                    let follower = Follower::open(service, &topic, partition, told).await;
-                    drop(opening);
-                    if let Some(follower) = follower {
-                        follower.run().await;
+                    let evaluate = async {
+                        let follower =
+                            Follower::open(service.clone(), &topic, partition, term.clone(), told.clone()).await;
+                        drop(opening);
+                        if let Some(follower) = follower {
+                            follower.run().await;
+                        }
+                    };
+                    let end = async {
+                        term.ended().await;
+                        told.cancel();
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        () = evaluate => {}
+                        () = end => {}
+                    }
+                    if !term.lasts() {
+                        service.board.remove(&source);
+                        service.board.measure(&service.metrics);
                     }
                 });
                 self.followers.insert(id, (stop, task));
@@ -174,8 +214,10 @@ impl Supervisor {
             }
             self.service.board.remove(&id);
         }
+        let Some(keeper) = self.keeps else { return };
         for partition in known_partitions(&self.service, source) {
-            let mut checkpoints = Checkpoints::new(self.service.state.clone(), &source.topic, &source.id, partition);
+            let state = self.service.state.clone();
+            let mut checkpoints = Checkpoints::new(state, &source.topic, &source.id, partition, keeper);
             let mut resolved = Vec::new();
             if let Some(Checkpoint { snapshot, journal }) = checkpoints.load() {
                 let none = RuleSet::default();

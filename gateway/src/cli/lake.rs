@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show each topic's table: version, files, rows, bytes, and the records that are not in it yet
+    /// Show each topic's table: version, files, rows, bytes, the records that are not in it yet, and how many partitions this node leads
     Status {
         /// Only this topic
         topic: Option<String>,
@@ -108,14 +108,15 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn table(topics: &[TopicStatus]) -> String {
-    let mut rows = vec![["TOPIC", "VERSION", "FILES", "ROWS", "BYTES", "LAG", "URL"].map(str::to_owned)];
+    let mut rows = vec![["TOPIC", "VERSION", "FILES", "ROWS", "BYTES", "LAG", "LEADS", "URL"].map(str::to_owned)];
     for topic in topics {
         let version = topic.table_version.map_or("-".to_owned(), |version| version.to_string());
         let counts = [topic.files, topic.rows, topic.bytes].map(|count| count.to_string());
         let [files, size, bytes] = counts;
-        rows.push([topic.topic.clone(), version, files, size, bytes, topic.lag_records.to_string(), topic.url.clone()]);
+        let (lag, leads) = (topic.lag_records.to_string(), topic.leads.len().to_string());
+        rows.push([topic.topic.clone(), version, files, size, bytes, lag, leads, topic.url.clone()]);
     }
-    let widths: [usize; 7] = std::array::from_fn(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
+    let widths: [usize; 8] = std::array::from_fn(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
     let mut out = String::new();
     for row in &rows {
         let [topic, numbers @ .., url] = row;
@@ -166,6 +167,7 @@ mod tests {
             files: 0,
             rows: 12,
             bytes: 345,
+            leads: vec![0, 2],
             lag_records: 6,
             lost_records: 3,
             error: Some("no space".into()),
@@ -174,7 +176,7 @@ mod tests {
         let text = table(&[topic]);
         assert!(
             text.starts_with(
-                "TOPIC     VERSION  FILES  ROWS  BYTES  LAG  URL\nreadings        -      0    12    345    6  file:"
+                "TOPIC     VERSION  FILES  ROWS  BYTES  LAG  LEADS  URL\nreadings        -      0    12    345    6      2  file:"
             ),
             "{text}"
         );

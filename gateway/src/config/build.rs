@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use forebay_log::TopicConfig;
 use forebay_log::topic::is_internal;
@@ -212,7 +212,16 @@ impl Settings {
 
     fn check_object_store(&self, config: &Config, problems: &mut Vec<Problem>) {
         let url = &config.object_store.url;
+        let inside = |path: &str| {
+            let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            whole(Path::new(path.trim_start_matches("//"))).starts_with(whole(&config.node.data_dir))
+        };
         let (what, help) = match url.split_once(':') {
+            Some(("file", path)) if config.cluster.peers.len() > 1 && inside(path) => {
+                let what =
+                    "lies in this node's data directory: what one node offloads all nodes of a cluster must reach";
+                (what, "write s3://bucket/prefix, or file:PATH of a folder that all nodes share")
+            }
             Some(("file" | "s3", _)) => return,
             Some(("az" | "gs", _)) => ("is not supported in this release", "file: and s3:// are"),
             _ => ("is no object store", "write file:PATH or s3://bucket/prefix"),

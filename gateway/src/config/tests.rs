@@ -231,8 +231,8 @@ fn users_are_named_in_a_table_of_their_own_and_their_passwords_are_shown_to_nobo
 #[test]
 fn three_peers_mean_three_copies_of_which_two_are_waited_for() {
     let peers = "cluster.peers=1@127.0.0.1:9192,2@127.0.0.1:9193,3@10.0.0.3:9192";
-    let config =
-        Config::load(&Sources { set: vec![peers.to_owned(), "node.id=2".to_owned()], ..Sources::default() }).unwrap();
+    let set = [peers, "node.id=2", "object_store.url=s3://lake"].map(str::to_owned).to_vec();
+    let config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
     let cluster = &config.cluster;
     assert_eq!((cluster.peers.len(), cluster.peers[&3].as_str()), (3, "10.0.0.3:9192"));
     assert_eq!(cluster.listen.map(|address| address.port()), Some(9193), "it listens where the others look for it");
@@ -249,6 +249,7 @@ fn a_cluster_that_cannot_work_is_refused() {
         ("cluster.peers=1@127.0.0.1:9192,1@127.0.0.1:9193", "twice"),
         ("cluster.peers=2@127.0.0.1:9192,3@127.0.0.1:9193", "other nodes have to reach this one"),
         ("cluster.peers=1@10.0.0.1:9192,2@10.0.0.2:9192", "do not have to authenticate"),
+        ("cluster.peers=1@127.0.0.1:9192,2@127.0.0.1:9193", "lies in this node's data directory"),
         ("listeners.cluster=127.0.0.1:9192", "first quorum"),
         ("topic_defaults.default.replication.factor=3", "with one node only 1"),
     ] {

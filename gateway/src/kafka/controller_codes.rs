@@ -27,7 +27,7 @@ fn code(refusal: &Decided) -> ResponseError {
             ResponseError::PolicyViolation
         }
         Decided::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
-        Decided::InvalidUpdateVersion => ResponseError::InvalidUpdateVersion,
+        Decided::InvalidUpdateVersion | Decided::SettingChanged { .. } => ResponseError::InvalidUpdateVersion,
         Decided::IneligibleReplica { .. } => ResponseError::IneligibleReplica,
         Decided::UncleanElection => ResponseError::EligibleLeadersNotAvailable,
         Decided::PreferredLeaderNotAvailable { .. } => ResponseError::PreferredLeaderNotAvailable,
@@ -44,7 +44,6 @@ fn code(refusal: &Decided) -> ResponseError {
         | Decided::NodeVotes { .. }
         | Decided::NodeAlive { .. }
         | Decided::InvalidSetting { .. }
-        | Decided::SettingChanged { .. }
         | Decided::InvalidProducerIds { .. } => ResponseError::InvalidRequest,
         Decided::ProducerIdsExhausted => ResponseError::UnknownServerError,
     }

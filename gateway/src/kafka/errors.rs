@@ -109,9 +109,9 @@ impl From<SettingsError> for Refusal {
     fn from(error: SettingsError) -> Refusal {
         match error {
             SettingsError::Log(error) => error.into(),
-            // Both are for the client to try again, or for a person to make room.
+            SettingsError::Refused(refusal) => refusal.into(),
+            // For the client to try again.
             SettingsError::Changed => Refusal::new(ResponseError::RequestTimedOut, error.to_string()),
-            SettingsError::Refused(_) => Refusal::new(ResponseError::PolicyViolation, error.to_string()),
         }
     }
 }

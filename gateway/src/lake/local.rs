@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use forebay_cluster::{Partition, Topic};
+use forebay_cluster::{Log, Partition, Topic};
 use forebay_log::{Offset, ReadError};
 use forebay_tiering::offload::{LocalLog, Segment};
 use forebay_tiering::parquet::{SegmentSource, SourceError, Stretch};
 use tokio_util::sync::CancellationToken;
+
+use crate::leadership::Term;
 
 /// Bytes read at once while a segment is copied.
 const READ_BYTES: usize = 1 << 20;
 
 /// One topic.
 pub(super) struct TopicLog {
+    pub(super) log: Log,
     pub(super) topic: Arc<Topic>,
     pub(super) stop: CancellationToken,
 }
@@ -26,6 +29,8 @@ impl TopicLog {
 
 struct PartitionSource {
     partition: Option<Arc<Partition>>,
+    /// Another leader copies from now on.
+    term: Option<Term>,
     stop: CancellationToken,
 }
 
@@ -33,6 +38,9 @@ impl SegmentSource for PartitionSource {
     fn read(&mut self, from: Offset) -> Result<Stretch, SourceError> {
         if self.stop.is_cancelled() {
             return Err(SourceError("shutting down".into()));
+        }
+        if !self.term.as_ref().is_some_and(Term::lasts) {
+            return Err(SourceError("another node leads the partition now".into()));
         }
         let partition = self.partition.as_ref().ok_or_else(|| SourceError("no such partition".into()))?;
         match partition.read(from, READ_BYTES) {
@@ -45,10 +53,6 @@ impl SegmentSource for PartitionSource {
 
 #[async_trait]
 impl LocalLog for TopicLog {
-    fn partitions(&self) -> u32 {
-        u32::try_from(self.topic.partitions.len()).unwrap_or(u32::MAX)
-    }
-
     fn local(&self, partition: u32) -> (Offset, Vec<Segment>) {
         let Ok(partition) = self.partition(partition) else { return (Offset::ZERO, Vec::new()) };
         let segments = partition.closed_segments().into_iter().map(|segment| Segment {
@@ -61,7 +65,9 @@ impl LocalLog for TopicLog {
     }
 
     fn source(&self, partition: u32) -> Box<dyn SegmentSource> {
-        Box::new(PartitionSource { partition: self.partition(partition).ok().cloned(), stop: self.stop.clone() })
+        let partition = self.partition(partition).ok().cloned();
+        let term = partition.as_ref().and_then(|partition| Term::of(&self.log, partition));
+        Box::new(PartitionSource { partition, term, stop: self.stop.clone() })
     }
 
     async fn set_tiered(&self, partition: u32, end: Offset) -> Result<(), String> {

@@ -1,64 +1,98 @@
-//! The manifest in its internal topic, and an index of it in memory for cold reads.
+//! The manifest in its internal topic, as every node sees it, and what of it counts.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_cluster::{Log, Topic};
 use forebay_log::Offset;
-use forebay_tiering::manifest::{self, Entry, FormatError, State, TopicEntry};
+use forebay_tiering::manifest::{self, Entry, FormatError, Leads, Scan, State, TopicEntry, View, Write};
 use forebay_tiering::offload::{Change, ManifestStore};
 use forebay_tiering::shape::Shape;
 use uuid::Uuid;
 
 use super::MANIFEST_TOPIC;
 use super::status::Totals;
+use crate::leadership;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::state::StateTopic;
 
-/// Entries of one topic by partition, base offset and id.
-type TopicEntries = BTreeMap<(u32, Offset, Uuid), Arc<Entry>>;
-
-/// What the manifest holds of one topic.
+/// What is known of one topic, as of the records that it was read from.
 #[derive(Default)]
-struct TopicIndex {
-    topic: Option<TopicEntry>,
-    entries: TopicEntries,
+struct Known {
+    ranges: Vec<(Bytes, Bytes)>,
+    leads: Vec<(Bytes, Bytes)>,
+    decoded: HashMap<Bytes, Arc<Entry>>,
+    view: Arc<View>,
     /// Counted when asked for after a change, and for which least state.
     totals: Option<(State, Arc<Totals>)>,
 }
-
-type Index = HashMap<Uuid, TopicIndex>;
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Manifest {
     /// Or why it cannot be relied on: then nothing of it is used, and nothing written.
     state: Result<Arc<StateTopic>, Arc<str>>,
-    index: Arc<RwLock<Index>>,
+    known: Arc<Mutex<HashMap<Uuid, Known>>>,
     metrics: Arc<Metrics>,
 }
 
-fn place(entry: &Entry) -> (u32, Offset, Uuid) {
-    (entry.partition, entry.base, entry.id)
+impl Scan for StateTopic {
+    fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        StateTopic::scan(self, prefix)
+    }
+}
+
+/// Whether these are the very same records, not only equal ones.
+fn same(a: &[(Bytes, Bytes)], b: &[(Bytes, Bytes)]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is(&a.1, &b.1))
+}
+
+fn is(a: &Bytes, b: &Bytes) -> bool {
+    a.as_ptr() == b.as_ptr() && a.len() == b.len()
+}
+
+fn broken(key: &[u8], error: &FormatError) -> String {
+    format!("key {}: {error}", String::from_utf8_lossy(key))
 }
 
 /// Reads every entry.
-fn index(state: &StateTopic) -> Result<Index, String> {
-    let broken = |key: &[u8], error: FormatError| format!("key {}: {error}", String::from_utf8_lossy(key));
-    let mut index = Index::new();
+fn check(state: &StateTopic) -> Result<(), String> {
     for (key, value) in state.scan(b"topic/") {
-        let topic = manifest::decode_topic(&value).map_err(|error| broken(&key, error))?;
-        let id = topic.topic_id;
-        index.entry(id).or_default().topic = Some(topic);
+        let topic = manifest::decode_topic(&value).map_err(|error| broken(&key, &error))?;
+        manifest::view(topic.topic_id, [], state).map_err(|error| broken(&key, &error))?;
     }
     for (key, value) in state.scan(b"range/") {
-        let entry = manifest::decode_entry(&value).map_err(|error| broken(&key, error))?;
-        index.entry(entry.topic_id).or_default().entries.insert(place(&entry), Arc::new(entry));
+        manifest::decode_entry(&value).map_err(|error| broken(&key, &error))?;
     }
-    Ok(index)
+    Ok(())
+}
+
+impl Known {
+    /// Takes over what has changed.
+    fn refresh(&mut self, topic_id: Uuid, state: &StateTopic) -> Result<(), String> {
+        let ranges = state.scan(&manifest::entry_prefix(topic_id));
+        let leads = state.scan(&manifest::lead_prefix(topic_id));
+        if same(&ranges, &self.ranges) && same(&leads, &self.leads) {
+            return Ok(());
+        }
+        let values: HashMap<&Bytes, &Bytes> = self.ranges.iter().map(|(key, value)| (key, value)).collect();
+        let mut decoded = HashMap::with_capacity(ranges.len());
+        for (key, value) in &ranges {
+            let unchanged = values.get(key).is_some_and(|known| is(known, value));
+            let entry = match self.decoded.get(key).filter(|_| unchanged) {
+                Some(entry) => entry.clone(),
+                None => Arc::new(manifest::decode_entry(value).map_err(|error| broken(key, &error))?),
+            };
+            decoded.insert(key.clone(), entry);
+        }
+        let view = manifest::view(topic_id, decoded.values().cloned(), state).map_err(|error| error.to_string())?;
+        *self = Known { ranges, leads, decoded, view: Arc::new(view), totals: None };
+        Ok(())
+    }
 }
 
 impl Manifest {
@@ -71,22 +105,19 @@ impl Manifest {
         let opened = match StateTopic::open(log, MANIFEST_TOPIC).await {
             Ok(state) => match state.damaged() {
                 Some(damage) => Err(damage),
-                None => index(&state).map(|index| (state, index)),
+                None => check(&state).map(|()| state),
             },
             Err(error) if there => Err(error.to_string()),
             Err(error) => return Err(error).context("the lake's manifest cannot be made"),
         };
-        let (state, index) = match opened {
-            Ok((state, index)) => (Ok(state), index),
-            Err(damage) => {
-                let why = format!(
-                    "the lake is off, because its manifest ({MANIFEST_TOPIC}) cannot be relied on: {damage}; put a whole \
-                     copy of the log's directory {MANIFEST_TOPIC}-0 in place and start again"
-                );
-                (Err(why.into()), Index::new())
-            }
-        };
-        Ok(Manifest { state, index: Arc::new(RwLock::new(index)), metrics })
+        let state = opened.map_err(|damage| {
+            let why = format!(
+                "the lake is off, because its manifest ({MANIFEST_TOPIC}) cannot be relied on: {damage}; put a whole \
+                 copy of the log's directory {MANIFEST_TOPIC}-0 in place and start again"
+            );
+            why.into()
+        });
+        Ok(Manifest { state, known: Arc::default(), metrics })
     }
 
     /// Why the manifest cannot be relied on, if so. Entries that are missing would be taken for ranges that are not in the
@@ -99,93 +130,93 @@ impl Manifest {
         self.state.as_ref().map_err(|why| why.to_string())
     }
 
-    fn read<T>(&self, topic_id: Uuid, look: impl FnOnce(&TopicIndex) -> T) -> Option<T> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).get(&topic_id).map(look)
+    /// What is known of a topic now. A record that cannot be read leaves what was known before, and is told: a later
+    /// release's, most likely.
+    fn read<T: Default>(&self, topic_id: Uuid, look: impl FnOnce(&mut Known) -> T) -> T {
+        static LIMIT: LogLimit = LogLimit::new(1);
+        let Ok(state) = &self.state else { return T::default() };
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(topic_id).or_default();
+        if let Err(error) = known.refresh(topic_id, state)
+            && let Some(suppressed) = LIMIT.admit()
+        {
+            tracing::error!(error, suppressed, "the lake's manifest holds what this node cannot read");
+        }
+        let found = look(known);
+        if known.ranges.is_empty() {
+            all.remove(&topic_id);
+        }
+        found
     }
 
     /// All entries of a topic, in order of partition and offset.
     pub(super) fn all(&self, topic_id: Uuid) -> Vec<Arc<Entry>> {
-        self.read(topic_id, |index| index.entries.values().cloned().collect()).unwrap_or_default()
+        self.read(topic_id, |known| known.view.entries.values().cloned().collect())
+    }
+
+    /// As [`Manifest::all`], with those that count no more.
+    pub(super) fn all_objects(&self, topic_id: Uuid) -> Vec<Arc<Entry>> {
+        self.read(topic_id, |known| known.decoded.values().cloned().collect())
     }
 
     /// The entries of a partition whose objects are whole, in order of offset.
     pub(super) fn readable(&self, topic_id: Uuid, partition: u32) -> Vec<Arc<Entry>> {
-        let readable = |index: &TopicIndex| {
+        self.read(topic_id, |known| {
             let from = (partition, Offset(i64::MIN), Uuid::nil());
-            let own = index.entries.range(from..).take_while(|((of, ..), _)| *of == partition);
+            let own = known.view.entries.range(from..).take_while(|((of, ..), _)| *of == partition);
             own.map(|(_, entry)| entry).filter(|entry| entry.readable()).cloned().collect()
-        };
-        self.read(topic_id, readable).unwrap_or_default()
+        })
     }
 
     /// What the entries of at least this state add up to.
     pub(super) fn totals(&self, topic_id: Uuid, least: State) -> Arc<Totals> {
-        let known = |index: &TopicIndex| index.totals.clone().filter(|(of, _)| *of == least);
-        if let Some((_, totals)) = self.read(topic_id, known).flatten() {
-            return totals;
-        }
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = index.get_mut(&topic_id) else { return Arc::default() };
-        let totals = Arc::new(Totals::of(index.entries.values(), least));
-        index.totals = Some((least, totals.clone()));
-        totals
+        self.read(topic_id, |known| match &known.totals {
+            Some((of, totals)) if *of == least => totals.clone(),
+            _ => {
+                let totals = Arc::new(Totals::of(known.view.entries.values(), least));
+                known.totals = Some((least, totals.clone()));
+                totals
+            }
+        })
     }
 
     /// The topics that the lake has begun with.
     pub(super) fn topics(&self) -> Vec<TopicEntry> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        index.values().filter_map(|index| index.topic.clone()).collect()
+        let stored = self.state.as_ref().map(|state| state.scan(b"topic/")).unwrap_or_default();
+        stored.iter().filter_map(|(_, value)| manifest::decode_topic(value).ok()).collect()
     }
 
     pub(super) fn topic(&self, topic_id: Uuid) -> Option<TopicEntry> {
-        self.read(topic_id, |index| index.topic.clone()).flatten()
+        let stored = self.state.as_ref().ok()?.get(&manifest::topic_key(topic_id))?;
+        manifest::decode_topic(&stored).ok()
+    }
+
+    /// Whether this node removes what deleted topics leave behind: one does, the leader of the manifest.
+    pub(super) fn is_keeper(&self, log: &Log) -> bool {
+        let topic = log.topic(MANIFEST_TOPIC);
+        topic.and_then(|topic| leadership::led(log, topic.partitions.first()?)).is_some()
     }
 
     pub(super) async fn put_topic(&self, topic: TopicEntry) -> Result<(), String> {
         let (key, value) = (manifest::topic_key(topic.topic_id), manifest::encode_topic(&topic));
-        self.state()?.put(key, Some(value)).await.map_err(|error| error.to_string())?;
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        let id = topic.topic_id;
-        index.entry(id).or_default().topic = Some(topic);
-        Ok(())
+        self.state()?.put(key, Some(value)).await.map_err(|error| error.to_string())
     }
 
     /// Removes everything about a topic.
     pub(super) async fn forget_topic(&self, topic_id: Uuid) -> Result<(), String> {
-        let entries = self.all(topic_id);
-        let mut changes: Vec<_> = entries.iter().map(|entry| (manifest::entry_key(entry), None)).collect();
+        let state = self.state()?;
+        let prefixes = [manifest::entry_prefix(topic_id), manifest::lead_prefix(topic_id)];
+        let all = prefixes.iter().flat_map(|prefix| state.scan(prefix));
+        let mut changes: Vec<_> = all.map(|(key, _)| (key, None)).collect();
         changes.push((manifest::shape_key(topic_id), None));
         changes.push((manifest::topic_key(topic_id), None));
-        self.state()?.put_all(changes).await.map_err(|error| error.to_string())?;
-        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&topic_id);
-        Ok(())
+        state.put_all(changes).await.map_err(|error| error.to_string())
     }
 
     /// The manifest as the offload of one topic uses it.
     pub(super) fn of(&self, topic: &Topic) -> TopicManifest {
         let topic = TopicEntry { topic_id: topic.id, name: topic.name.clone(), removal: None };
         TopicManifest { manifest: self.clone(), topic }
-    }
-
-    fn apply(&self, topic: &TopicEntry, changes: &[Change]) {
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        let index = index.entry(topic.topic_id).or_default();
-        index.totals = None;
-        index.topic.get_or_insert_with(|| topic.clone());
-        for change in changes {
-            match change {
-                Change::Put(entry) => {
-                    if entry.state == State::CopyFinished {
-                        self.finished(&topic.name, entry);
-                    }
-                    index.entries.insert(place(entry), Arc::new(entry.as_ref().clone()));
-                }
-                Change::Forget(entry) => {
-                    index.entries.remove(&place(entry));
-                }
-                Change::Shape(_) => {}
-            }
-        }
     }
 
     fn finished(&self, topic: &str, entry: &Entry) {
@@ -205,30 +236,59 @@ pub(super) struct TopicManifest {
     topic: TopicEntry,
 }
 
-#[async_trait]
-impl ManifestStore for TopicManifest {
-    fn load(&self, topic_id: Uuid) -> Result<(Vec<Entry>, Shape), String> {
-        let entries = self.manifest.all(topic_id).iter().map(|entry| entry.as_ref().clone()).collect();
-        let shape = match self.manifest.state()?.get(&manifest::shape_key(topic_id)) {
-            Some(stored) => manifest::decode_shape(&stored).map_err(|error| error.to_string())?,
-            None => Shape::default(),
-        };
-        Ok((entries, shape))
+impl TopicManifest {
+    /// Makes writes durable, the topic's name with the first ones; on return this node sees them, and all that came before.
+    async fn write(&self, writes: Vec<Write>) -> Result<(), String> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let named = self.manifest.topic(self.topic.topic_id).is_some();
+        let name = (manifest::topic_key(self.topic.topic_id), Some(manifest::encode_topic(&self.topic)));
+        let all = Some(name).filter(|_| !named).into_iter().chain(writes).collect();
+        self.manifest.state()?.put_all(all).await.map_err(|error| error.to_string())
     }
 
-    async fn persist(&self, topic_id: Uuid, changes: &[Change]) -> Result<(), String> {
-        let named = self.manifest.topic(topic_id).is_some();
-        let name = (!named).then(|| (manifest::topic_key(topic_id), Some(manifest::encode_topic(&self.topic))));
-        let puts = changes.iter().map(|change| -> (Bytes, Option<Bytes>) {
-            match change {
-                Change::Put(entry) => (manifest::entry_key(entry), Some(manifest::encode_entry(entry))),
-                Change::Forget(entry) => (manifest::entry_key(entry), None),
-                Change::Shape(shape) => (manifest::shape_key(topic_id), Some(manifest::encode_shape(shape))),
+    fn check(&self, topic_id: Uuid, leads: &Leads) -> Result<(), String> {
+        match manifest::superseded(topic_id, leads, &**self.manifest.state()?) {
+            Ok(later) => later.first().map_or(Ok(()), |p| Err(format!("partition {p} has a later leader"))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl ManifestStore for TopicManifest {
+    async fn claim(&self, topic_id: Uuid, leads: &Leads) -> Result<(), String> {
+        self.check(topic_id, leads)?;
+        let state = self.manifest.state()?;
+        self.write(manifest::claim(topic_id, leads, &**state)).await?;
+        self.check(topic_id, leads)?;
+        self.write(manifest::adopt(topic_id, leads, &**state).map_err(|error| error.to_string())?).await?;
+        self.check(topic_id, leads)
+    }
+
+    fn load(&self, topic_id: Uuid, leads: &Leads) -> Result<(Vec<Entry>, Shape), String> {
+        let state = self.manifest.state()?;
+        let entries = manifest::loaded(topic_id, leads, &**state).map_err(|error| error.to_string())?;
+        Ok((entries, self.widened(topic_id, &Shape::default())?))
+    }
+
+    fn widened(&self, topic_id: Uuid, shape: &Shape) -> Result<Shape, String> {
+        manifest::merged_shape(topic_id, shape, &**self.manifest.state()?).map_err(|error| error.to_string())
+    }
+
+    async fn persist(&self, topic_id: Uuid, leads: &Leads, changes: &[Change]) -> Result<(), String> {
+        let state = self.manifest.state()?;
+        let writes = manifest::changed(topic_id, leads, changes, &**state).map_err(|error| error.to_string())?;
+        self.write(writes).await?;
+        self.check(topic_id, leads)?;
+        for change in changes {
+            if let Change::Put(entry) = change
+                && entry.state == State::CopyFinished
+            {
+                self.manifest.finished(&self.topic.name, entry);
             }
-        });
-        let puts = name.into_iter().chain(puts).collect();
-        self.manifest.state()?.put_all(puts).await.map_err(|error| error.to_string())?;
-        self.manifest.apply(&self.topic, changes);
+        }
         Ok(())
     }
 }

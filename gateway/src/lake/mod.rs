@@ -1,7 +1,8 @@
 //! The lake of this node: drives the offload of closed segments and serves reads of the cold tier.
 //!
-//! One task a topic polls its closed segments and does what the offload machine of `forebay-tiering` asks for; copies go one
-//! at a time in the whole node. The manifest is the internal topic `_lake_manifest`.
+//! One task a topic polls the closed segments of the partitions that this node leads and does what the offload machine of
+//! `forebay-tiering` asks for; copies go one at a time in the whole node. The manifest is the internal topic `_lake_manifest`,
+//! which every node sees, so that each reads what any has written.
 
 mod cold;
 mod local;
@@ -14,6 +15,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use bytes::Bytes;
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::leadership;
 use crate::metrics::Metrics;
 use cold::ColdReads;
 use manifest::Manifest;
@@ -40,6 +43,8 @@ use worker::{Command, Worker};
 pub const MANIFEST_TOPIC: &str = "_lake_manifest";
 /// Copies at the same time in one node: offload must not take the machine from the doors.
 const COPIES: usize = 1;
+/// How often it is looked whether a topic is to be removed from the lake, or its name is free again.
+const LOOK: Duration = Duration::from_secs(1);
 /// Commands that may wait in front of a topic's worker.
 const COMMANDS: usize = 16;
 
@@ -121,7 +126,7 @@ impl Lake {
         let shared = Arc::new(Shared { log, store, url, reader, cold, manifest, copies, metrics, shutdown });
         let lake = Arc::new(Lake { shared, workers: Mutex::default(), retiring: Mutex::default() });
         if lake.off().is_none() {
-            retire::unfinished(&lake.shared).into_iter().for_each(|topic| lake.retire(topic, None));
+            lake.remove_deleted();
             lake.follow_topics();
             tokio::spawn(supervise(lake.clone()));
         }
@@ -150,9 +155,12 @@ impl Lake {
             }
         }
         let retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.shared.manifest.topics();
         for topic in topics.values() {
+            let is_other = |entry: &TopicEntry| entry.name == topic.name && entry.topic_id != topic.id;
             if workers.contains_key(&topic.id)
                 || retiring.values().any(|name| *name == topic.name)
+                || known.iter().any(is_other)
                 || (topic.is_internal() && !is_offloaded(topic))
             {
                 continue;
@@ -165,10 +173,25 @@ impl Lake {
         }
     }
 
+    /// Goes on with the removal of topics that were deleted, where this node has to.
+    fn remove_deleted(self: &Arc<Self>) {
+        if self.shared.manifest.is_keeper(&self.shared.log) {
+            for topic in retire::unfinished(&self.shared) {
+                let known = |running: &BTreeMap<Uuid, Running>| running.contains_key(&topic.topic_id);
+                if !known(&self.workers.lock().unwrap_or_else(PoisonError::into_inner)) {
+                    self.retire(topic, None);
+                }
+            }
+        }
+    }
+
     /// Removes the table and objects of a deleted topic in the background.
     fn retire(self: &Arc<Self>, topic: TopicEntry, worker: Option<JoinHandle<()>>) {
         let id = topic.topic_id;
-        self.retiring.lock().unwrap_or_else(PoisonError::into_inner).insert(id, topic.name.clone());
+        let before = self.retiring.lock().unwrap_or_else(PoisonError::into_inner).insert(id, topic.name.clone());
+        if before.is_some() {
+            return;
+        }
         let lake = self.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -263,13 +286,14 @@ impl Lake {
                 let mut progress = progress.unwrap_or_default();
                 progress.error = self.off().map(str::to_owned).or(progress.error);
                 let totals = self.shared.manifest.totals(topic.id, status::settled(topic));
-                status::of(topic, &self.shared.url, &totals, progress)
+                let leads = leadership::of_topic(&self.shared.log, topic).into_keys().collect();
+                status::of(topic, &self.shared.url, &totals, progress, leads)
             })
             .collect()
     }
 
-    /// Rolls the topic's active segments, offloads everything below the high watermark and commits; returns when the
-    /// table holds it.
+    /// Of the partitions that this node leads: rolls the topic's active segments, offloads everything below the high watermark
+    /// and commits; returns when the table holds it.
     ///
     /// # Errors
     /// The topic is not offloaded, or a step failed (it will be tried again in the background).
@@ -313,9 +337,14 @@ impl Lake {
 /// Starts and stops workers as topics come and go.
 async fn supervise(lake: Arc<Lake>) {
     let mut changed = lake.shared.log.topics_changed();
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             () = lake.shared.shutdown.cancelled() => return,
+            _ = looks.tick() => {
+                lake.remove_deleted();
+                lake.follow_topics();
+            }
             result = changed.changed() => {
                 if result.is_err() {
                     return;

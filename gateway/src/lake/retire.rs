@@ -1,7 +1,8 @@
 //! What a deleted topic leaves behind: its table and objects go too, as Kafka's tiered storage does it.
 //!
-//! What goes is decided once and durably, before the first object does: half of a table can no more tell whose it is. A
-//! restart goes on with the topics that the manifest knows and the log does not.
+//! What goes is decided once and durably, before the first object does: half of a table can no more tell whose it is. One node
+//! does it, the leader of the manifest; who leads it next, or after a restart, goes on with the topics that the manifest knows and
+//! the log does not.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ pub(super) fn unfinished(shared: &Shared) -> Vec<TopicEntry> {
     shared.manifest.topics().into_iter().filter(|known| !there(known)).collect()
 }
 
-/// Deletes everything that the lake holds of a topic; returns when that is done.
+/// Deletes everything that the lake holds of a topic; returns when that is done, or another node has to do it.
 pub(super) async fn retire(shared: &Shared, topic: TopicEntry, worker: Option<JoinHandle<()>>) {
     // A step that has begun ends first: what it writes must be there to be deleted.
     if let Some(worker) = worker
@@ -36,7 +37,8 @@ pub(super) async fn retire(shared: &Shared, topic: TopicEntry, worker: Option<Jo
     }
     shared.metrics.lake.forget(&topic.name);
     let mut told = Told::default();
-    while let Err(error) = attempt(shared, &topic).await {
+    while shared.manifest.is_keeper(&shared.log) {
+        let Err(error) = attempt(shared, &topic).await else { return };
         if told.is_news(&error, Instant::now()) {
             tracing::warn!(topic = topic.name, error, "the lake of a deleted topic cannot be removed; trying again");
         }
@@ -62,7 +64,7 @@ async fn attempt(shared: &Shared, topic: &TopicEntry) -> Result<(), String> {
             }
         }
         Removal::OwnObjects => {
-            let entries = shared.manifest.all(topic.topic_id);
+            let entries = shared.manifest.all_objects(topic.topic_id);
             let paths: Vec<_> = entries.iter().map(|entry| Ok(Path::from(entry.path.as_str()))).collect();
             delete(shared, stream::iter(paths).boxed()).await?;
         }
@@ -80,12 +82,15 @@ async fn what_goes(shared: &Shared, topic: &TopicEntry) -> Result<Removal, Strin
 }
 
 async fn delete(shared: &Shared, paths: BoxStream<'static, object_store::Result<Path>>) -> Result<(), String> {
-    let mut deleted = shared.store.delete_stream(paths);
+    // A new leader of the manifest may have finished, and a new topic have begun there.
+    let (manifest, log) = (shared.manifest.clone(), shared.log.clone());
+    let paths = paths.take_while(move |_| std::future::ready(manifest.is_keeper(&log)));
+    let mut deleted = shared.store.delete_stream(paths.boxed());
     while let Some(object) = deleted.next().await {
         match object {
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(error.to_string()),
         }
     }
-    Ok(())
+    if shared.manifest.is_keeper(&shared.log) { Ok(()) } else { Err("another node leads the manifest now".to_owned()) }
 }

@@ -21,6 +21,9 @@ pub struct TopicStatus {
     pub files: u64,
     pub rows: u64,
     pub bytes: u64,
+    /// The partitions that this node leads, and offloads.
+    #[serde(default)]
+    pub leads: Vec<u32>,
     /// Records below the high watermark that are not yet in the table.
     pub lag_records: i64,
     /// Offsets below the end of the lake whose records were damaged in the local log before they were copied.
@@ -84,7 +87,7 @@ impl Totals {
     }
 }
 
-pub(super) fn of(topic: &Topic, url: &str, totals: &Totals, progress: Progress) -> TopicStatus {
+pub(super) fn of(topic: &Topic, url: &str, totals: &Totals, progress: Progress, leads: Vec<u32>) -> TopicStatus {
     let lag = topic.partitions.iter().map(|partition| {
         let marks = partition.watermarks();
         let done = totals.end(partition.index()).max(marks.log_start);
@@ -97,6 +100,7 @@ pub(super) fn of(topic: &Topic, url: &str, totals: &Totals, progress: Progress) 
         files: totals.files,
         rows: totals.rows,
         bytes: totals.bytes,
+        leads,
         lag_records: lag.sum(),
         lost_records: totals.lost,
         error: progress.error,

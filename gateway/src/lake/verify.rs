@@ -17,7 +17,7 @@ const READ_BYTES: usize = 1 << 20;
 /// Problems listed; more are only counted.
 const MAX_PROBLEMS: usize = 100;
 
-/// Runs in the topic's worker, so that no offload goes on meanwhile.
+/// Runs in the topic's worker, so that of what this node leads no offload goes on meanwhile; that of other nodes may.
 pub(super) async fn verify(shared: &Shared, topic: &Arc<Topic>) -> VerifyReport {
     let mut report =
         VerifyReport { topic: topic.name.clone(), files: 0, rows: 0, problems: Vec::new(), lost: Vec::new() };
@@ -49,6 +49,9 @@ pub(super) async fn verify(shared: &Shared, topic: &Arc<Topic>) -> VerifyReport 
 
 /// The ranges follow one another without gap or overlap, from the log start on, and meet the local log.
 fn check_ranges(partition: &Partition, own: &[&Arc<Entry>], end: Offset, report: &mut VerifyReport) {
+    if !partition.is_here() {
+        return;
+    }
     let (index, marks) = (partition.index(), partition.watermarks());
     let mut next: Option<Offset> = None;
     for entry in own {
@@ -93,7 +96,8 @@ async fn check_object(shared: &Shared, partition: &Arc<Partition>, entry: &Entry
             entry.path, check.first, check.last, entry.base, entry.end
         ));
     }
-    if entry.base < partition.watermarks().local_start {
+    let marks = partition.watermarks();
+    if !partition.is_here() || entry.base < marks.local_start || entry.end > marks.high_watermark {
         return;
     }
     let (source, base, end) = (partition.clone(), entry.base, entry.end);
@@ -151,11 +155,15 @@ async fn check_table(shared: &Shared, topic: &Topic, entries: &[Arc<Entry>], rep
         Ok(contents) => contents,
         Err(error) => return report.problems.push(format!("table: {error}")),
     };
-    let committed = entries.iter().filter(|entry| entry.state == State::Committed);
+    // Other nodes may have gone on meanwhile: what was there before must be listed unless it is on its way out by now.
+    let now = shared.manifest.all(topic.id);
+    let staying: BTreeSet<_> =
+        now.iter().filter(|entry| entry.state == State::Committed).map(|entry| entry.id).collect();
+    let committed = entries.iter().filter(|entry| entry.state == State::Committed && staying.contains(&entry.id));
     let expected: BTreeMap<&str, &Arc<Entry>> = committed.map(|entry| (entry.path.as_str(), entry)).collect();
     let listed: BTreeSet<&str> = contents.files.iter().map(|file| file.path.as_str()).collect();
     // Finished copies may be in the table already if a crash came between commit and manifest.
-    let known: BTreeSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+    let known: BTreeSet<&str> = entries.iter().chain(&now).map(|entry| entry.path.as_str()).collect();
     check_listing(&expected, &listed, &known, &contents.files, report);
     for file in &contents.files {
         let facts = expected.get(file.path.as_str()).and_then(|entry| entry.facts.as_ref());

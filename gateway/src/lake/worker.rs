@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use forebay_cluster::Topic;
+use forebay_cluster::{Partition, Topic};
 use forebay_log::topic::LakeFormat;
 use forebay_log::{Millis, Offset};
-use forebay_tiering::offload::{Driver, LocalLog, ManifestStore, Parts, Policy};
-use forebay_tiering::table::DeltaLake;
+use forebay_tiering::manifest::Leads;
+use forebay_tiering::offload::{Driver, ManifestStore, Parts, Policy};
+use forebay_tiering::table::{DeltaLake, Table};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use super::local::TopicLog;
 use super::status::Totals;
 use super::told::Told;
 use super::{Shared, VerifyReport, is_offloaded, status, verify};
+use crate::leadership;
 
 /// How often the closed segments are looked at.
 const POLL: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ pub(super) struct Worker {
     log: Arc<TopicLog>,
     progress: Arc<Mutex<Progress>>,
     stop: CancellationToken,
-    /// `None` until opened, and after the manifest could not be written.
+    /// `None` until opened, after the manifest could not be written, and while this node leads nothing of the topic.
     driver: Option<Driver>,
     told: Told,
 }
@@ -72,7 +74,7 @@ impl Worker {
         progress: Arc<Mutex<Progress>>,
         stop: CancellationToken,
     ) -> Worker {
-        let log = Arc::new(TopicLog { topic: topic.clone(), stop: stop.clone() });
+        let log = Arc::new(TopicLog { log: shared.log.clone(), topic: topic.clone(), stop: stop.clone() });
         Worker { shared, topic, log, progress, stop, driver: None, told: Told::default() }
     }
 
@@ -85,9 +87,19 @@ impl Worker {
             let stop = self.stop.clone();
             let mut ticks = tokio::time::interval(POLL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut placed = self.shared.log.topics_changed();
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
+                    changed = placed.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let leads = self.leads();
+                        if self.driver.as_ref().map_or(!leads.is_empty(), |driver| *driver.leads() != leads) {
+                            ticks.reset_immediately();
+                        }
+                    }
                     _ = ticks.tick() => {
                         if !is_offloaded(&self.topic) {
                             self.rest();
@@ -141,22 +153,30 @@ impl Worker {
         if self.shared.manifest.all(self.topic.id).is_empty() || !self.policy().table {
             return;
         }
-        if let Ok(driver) = self.driver()
-            && let Err(error) = driver.table().contents().await
-        {
-            self.note(Some(error.to_string()));
-            return;
+        let mut table = DeltaLake::new(self.shared.store.clone(), &self.topic.name, self.topic.id);
+        let looked = table.contents().await;
+        if let Ok(contents) = &looked {
+            self.progress.lock().unwrap_or_else(PoisonError::into_inner).table_version = contents.version;
         }
-        self.note(None);
+        self.note(looked.err().map(|error| error.to_string()));
     }
 
-    fn driver(&mut self) -> Result<&mut Driver, String> {
+    fn leads(&self) -> Leads {
+        leadership::of_topic(&self.shared.log, &self.topic)
+    }
+
+    /// The driver of what this node leads now.
+    async fn driver(&mut self, leads: Leads) -> Result<&mut Driver, String> {
+        if self.driver.as_ref().is_some_and(|driver| *driver.leads() != leads) {
+            self.driver = None;
+        }
         if self.driver.is_none() {
             let (shared, topic) = (&self.shared, &self.topic);
             let table = DeltaLake::new(shared.store.clone(), &topic.name, topic.id);
             let driver = Driver::open(Parts {
                 topic: topic.name.clone(),
                 topic_id: topic.id,
+                leads,
                 policy: self.policy(),
                 ids: Box::new(Uuid::new_v4),
                 store: shared.store.clone(),
@@ -166,7 +186,7 @@ impl Worker {
                 copies: shared.copies.clone(),
                 clock: Arc::new(now),
             });
-            self.driver = Some(driver.map_err(|error| error.to_string())?);
+            self.driver = Some(driver.await.map_err(|error| error.to_string())?);
         }
         self.driver.as_mut().ok_or_else(|| "no driver".to_owned())
     }
@@ -175,8 +195,14 @@ impl Worker {
     /// manifest.
     async fn poll(&mut self, flush: bool) -> Result<bool, String> {
         self.look_for_partitions();
+        let leads = self.leads();
+        if leads.is_empty() {
+            self.driver = None;
+            self.note(None);
+            return Ok(false);
+        }
         let (policy, mut failures) = (self.policy(), 1);
-        let polled = match self.driver() {
+        let polled = match self.driver(leads).await {
             Ok(driver) => {
                 let failed = driver.offload().failures();
                 let polled = driver.poll(policy, flush).await.map_err(|error| error.to_string());
@@ -203,7 +229,8 @@ impl Worker {
     fn look_for_partitions(&mut self) {
         let now = self.shared.log.topic(&self.topic.name).filter(|now| now.id == self.topic.id);
         if let Some(topic) = now.filter(|now| now.partitions.len() > self.topic.partitions.len()) {
-            self.log = Arc::new(TopicLog { topic: topic.clone(), stop: self.stop.clone() });
+            let (log, stop) = (self.shared.log.clone(), self.stop.clone());
+            self.log = Arc::new(TopicLog { log, topic: topic.clone(), stop });
             (self.topic, self.driver) = (topic, None);
         }
     }
@@ -223,7 +250,8 @@ impl Worker {
         }
         progress.error = error;
         progress.table_version = version.or(progress.table_version);
-        let shown = status::of(&self.topic, &self.shared.url, &totals, progress.clone());
+        let leads = self.leads().into_keys().collect();
+        let shown = status::of(&self.topic, &self.shared.url, &totals, progress.clone(), leads);
         drop(progress);
         self.shared.metrics.lake.show(&shown);
     }
@@ -241,10 +269,12 @@ impl Worker {
 
     async fn flush(&mut self, done: &mut oneshot::Sender<Result<(), String>>) -> Result<(), String> {
         self.look_for_partitions();
-        for partition in &self.topic.partitions {
+        let led = |partition: &&Arc<Partition>| leadership::led(&self.shared.log, partition).is_some();
+        let led: Vec<Arc<Partition>> = self.topic.partitions.iter().filter(led).cloned().collect();
+        for partition in &led {
             partition.roll().await.map_err(|error| format!("partition {}: {error}", partition.index()))?;
         }
-        let targets: Vec<Offset> = self.topic.partitions.iter().map(|p| p.watermarks().high_watermark).collect();
+        let targets: Vec<Offset> = led.iter().map(|p| p.watermarks().high_watermark).collect();
         let (mut last, mut deadline) = (None, Instant::now() + FLUSH_STALL);
         let mut hurry = true;
         loop {
@@ -256,7 +286,7 @@ impl Worker {
             let totals = self.totals();
             let missing: i64 = targets
                 .iter()
-                .zip(&self.topic.partitions)
+                .zip(&led)
                 .map(|(target, partition)| {
                     let end = totals.end(partition.index());
                     (target.0 - end.max(partition.watermarks().log_start).0).max(0)
@@ -278,7 +308,7 @@ impl Worker {
                 continue;
             }
             if stalled {
-                let segments: usize = (0..self.log.partitions()).map(|p| self.log.local(p).1.len()).sum();
+                let segments: usize = led.iter().map(|partition| partition.closed_segments().len()).sum();
                 return Err(format!("{missing} records are not in a closed segment ({segments} are closed)"));
             }
             tokio::time::sleep(FLUSH_POLL).await;

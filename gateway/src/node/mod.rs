@@ -7,12 +7,14 @@ pub(crate) mod descriptors;
 mod health;
 mod member;
 #[cfg(test)]
-mod operated_tests;
+mod operation_tests;
 mod ready;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 mod topics;
+#[cfg(test)]
+mod trio_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

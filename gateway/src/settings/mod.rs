@@ -47,8 +47,8 @@ impl Settings {
     }
 
     fn cluster(&self) -> Result<&Cluster, LogError> {
-        let none = || LogError::Unavailable("this log is in no cluster, and settings are its cluster's".to_owned());
-        self.log.cluster().ok_or_else(none)
+        // Settings are a cluster's.
+        self.log.cluster().ok_or(LogError::NotPossible(Refusal::NoCluster))
     }
 
     fn image(&self) -> Result<Image, LogError> {

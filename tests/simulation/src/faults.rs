@@ -174,8 +174,13 @@ impl World {
     }
 
     fn change_topic(&mut self) {
-        let topics: Vec<(Uuid, usize)> =
-            self.quorum.image.topics().map(|topic| (topic.id, topic.partitions.len())).collect();
+        let topics: Vec<(Uuid, usize)> = self
+            .quorum
+            .image
+            .topics()
+            .filter(|topic| topic.name.starts_with('t'))
+            .map(|topic| (topic.id, topic.partitions.len()))
+            .collect();
         if topics.is_empty() {
             return;
         }

@@ -14,6 +14,7 @@ pub mod node;
 pub mod options;
 pub mod queue;
 pub mod quorum;
+pub mod services;
 pub mod trace;
 pub mod world;
 

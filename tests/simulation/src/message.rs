@@ -6,12 +6,15 @@ use forebay_log::partition::Appended;
 use forebay_log::replication::{End, Part, PartitionId, Pull};
 use forebay_log::{AppendError, Incarnation, Offset};
 
+use crate::services::groups::{GroupAsk, GroupReply};
+
 /// Who sends or receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
     Node(usize),
     Producer(usize),
     Consumer(usize),
+    Member(usize),
     Admin,
 }
 
@@ -75,6 +78,14 @@ pub enum Message {
         attempt: u64,
         batches: Option<Bytes>,
     },
+    Group {
+        id: u64,
+        ask: GroupAsk,
+    },
+    GroupAnswer {
+        id: u64,
+        reply: GroupReply,
+    },
 }
 
 /// Why nothing was appended.
@@ -108,6 +119,8 @@ impl Message {
             Message::Produce(produce) => format!("produce #{} {:?}", produce.attempt, produce.numbers),
             Message::Produced { attempt, outcome } => format!("produced #{attempt} {outcome:?}"),
             Message::Fetch { attempt, from, .. } => format!("fetch #{attempt} from {from}"),
+            Message::Group { id, ask } => format!("group #{id} {ask:?}"),
+            Message::GroupAnswer { id, reply } => format!("group answer #{id} {reply:?}"),
             Message::Fetched { attempt, batches } => {
                 format!("fetched #{attempt} {:?}", batches.as_ref().map(Bytes::len))
             }

@@ -3,6 +3,8 @@
 use forebay_disk::sim::Random;
 use forebay_log::flaws::Flaw;
 
+use crate::services::Kind;
+
 /// What to run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -48,11 +50,25 @@ pub struct Profile {
     pub moves: bool,
     /// Until a silent node is fenced.
     pub session_timeout: i64,
+    /// The offload runs, and the alert rules.
+    pub lake: bool,
+    pub alerts: bool,
+    /// A consumer group is there.
+    pub group: bool,
     /// Most bytes of an answer to a follower.
     pub answer_bytes: u64,
 }
 
 impl Profile {
+    /// Whether this service is there.
+    #[must_use]
+    pub fn runs(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Lake => self.lake,
+            Kind::Alerts => self.alerts,
+        }
+    }
+
     #[must_use]
     pub fn draw(options: &Options, random: &mut Random) -> Profile {
         let mut some = |per_mille| random.chance(per_mille);
@@ -60,6 +76,7 @@ impl Profile {
         let (disk_faults, full_disks, clocks) = (some(300), some(250), some(400));
         let (admin, deletions) = (some(700), some(400));
         let (late_metadata, moves) = (some(500), some(600));
+        let (lake, alerts, group) = (some(300), some(300), some(300));
         let mut pick = |values: &[u64]| values[usize::try_from(random.below(values.len() as u64)).unwrap_or(0)];
         let nodes = options.nodes.unwrap_or_else(|| usize::try_from(pick(&[3, 3, 3, 4, 5])).unwrap_or(3));
         Profile {
@@ -70,7 +87,8 @@ impl Profile {
             producers: usize::try_from(pick(&[3, 5, 8])).unwrap_or(5),
             consumers: usize::try_from(pick(&[1, 2])).unwrap_or(1),
             think_ms: pick(&[100, 300, 800]),
-            segment_bytes: pick(&[800, 2000, 8000]),
+            // The offload takes one segment after the other.
+            segment_bytes: if lake { pick(&[4000, 8000]) } else { pick(&[800, 2000, 8000]) },
             drop_per_mille: u32::try_from(pick(&[0, 0, 5, 30])).unwrap_or(0),
             duplicate_per_mille: u32::try_from(pick(&[0, 0, 10, 50])).unwrap_or(0),
             delay_ms: pick(&[1, 5, 20, 80]),
@@ -85,6 +103,9 @@ impl Profile {
             deletions,
             late_metadata,
             moves,
+            lake,
+            alerts,
+            group,
             session_timeout: i64::try_from(pick(&[1000, 3000])).unwrap_or(3000),
             answer_bytes: pick(&[300, 2000, 65_536]),
         }

@@ -3,26 +3,61 @@
 use std::collections::BTreeMap;
 
 use crate::message::{Message, Peer};
+use crate::services::store::{Asker, Work};
 
 /// Something that happens at a time.
 #[derive(Debug)]
 pub enum Event {
     /// A message arrives, if its receiver is still the process that it was sent to.
-    Deliver { from: Peer, to: Peer, life: u64, message: Message },
+    Deliver {
+        from: Peer,
+        to: Peer,
+        life: u64,
+        message: Message,
+    },
     /// A node's disk and shards do a turn.
-    Turn { node: usize, life: u64 },
+    Turn {
+        node: usize,
+        life: u64,
+    },
     /// A node looks at its timers.
-    Tick { node: usize, life: u64 },
+    Tick {
+        node: usize,
+        life: u64,
+    },
     /// A node's process starts.
-    Start { node: usize },
+    Start {
+        node: usize,
+    },
     /// The quorum looks after itself.
     Quorum,
     /// A proposal has come to the quorum.
-    Commit { node: usize, term: u64 },
+    Commit {
+        node: usize,
+        term: u64,
+    },
     /// A producer goes on.
-    Producer { client: usize },
+    Producer {
+        client: usize,
+    },
     /// A consumer goes on.
-    Consumer { client: usize },
+    Consumer {
+        client: usize,
+    },
+    /// A member of a group goes on.
+    Member {
+        client: usize,
+    },
+    /// Something comes to the object store, and its answer comes back.
+    Store {
+        asker: Asker,
+        work: Box<Work>,
+    },
+    Stored {
+        asker: Asker,
+        work: Box<Work>,
+        result: Result<(), String>,
+    },
     /// Something goes wrong, or somebody changes the cluster.
     Trouble,
     /// A fault ends.

@@ -8,19 +8,20 @@ use forebay_log::flaws::Flaw;
 use forebay_log::replication::PartitionId;
 
 use crate::check::Truth;
-use crate::clients::{Admin, Consumer, Producer};
+use crate::clients::{Admin, Consumer, Member, Producer};
 use crate::message::{Message, Peer};
 use crate::network::Network;
 use crate::node::Node;
 use crate::options::{Options, Profile};
 use crate::queue::{Event, Mend, Queue};
 use crate::quorum::Quorum;
+use crate::services::store::Store;
 use crate::trace::Trace;
 
 /// What the wall clocks show when everything begins: 2026-01-01.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
 /// How long the cluster has to become whole after the last fault, in milliseconds.
-const HEAL_MS: i64 = 90_000;
+const HEAL_MS: i64 = 200_000;
 /// Most events of one run: more is a circle.
 const MOST_EVENTS: u64 = 2_000_000;
 
@@ -48,8 +49,12 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub producers: Vec<Producer>,
     pub consumers: Vec<Consumer>,
+    pub members: Vec<Member>,
+    /// The group's offsets that were acknowledged, by partition.
+    pub group_acked: BTreeMap<u32, i64>,
     pub admin: Admin,
     pub truth: Truth,
+    pub store: Store,
     pub profile: Profile,
     pub flaw: Option<Flaw>,
     pub trace: Trace,
@@ -79,8 +84,11 @@ impl World {
             nodes,
             producers: Vec::new(),
             consumers: Vec::new(),
+            members: Vec::new(),
+            group_acked: BTreeMap::new(),
             admin: Admin::default(),
             truth: Truth::default(),
+            store: Store::default(),
             flaw: options.flaw,
             trace: Trace { on: options.trace },
             healing: false,
@@ -97,6 +105,7 @@ impl World {
         }
         world.queue.at(10, Event::Quorum);
         world.begin_clients();
+        world.begin_members();
         world.queue.at(4000, Event::Trouble);
         world
     }
@@ -175,6 +184,9 @@ impl World {
             }
             Event::Producer { client } => self.producer_goes_on(client),
             Event::Consumer { client } => self.consumer_goes_on(client),
+            Event::Member { client } => self.member_goes_on(client),
+            Event::Store { asker, work } => self.store_works(asker, *work),
+            Event::Stored { asker, work, result } => self.store_answers(asker, *work, result),
             Event::Trouble => self.trouble(),
             Event::Mend(Mend::Cut(cut)) => self.network.mend(cut),
             Event::Mend(Mend::Disk(node)) => self.mend_disk(node),
@@ -212,6 +224,7 @@ impl World {
             Peer::Node(node) => self.node_hears(node, from, message),
             Peer::Producer(client) => self.producer_hears(client, message),
             Peer::Consumer(client) => self.consumer_hears(client, message),
+            Peer::Member(client) => self.member_hears(client, message),
             Peer::Admin => {}
         }
     }

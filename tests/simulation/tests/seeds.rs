@@ -65,6 +65,11 @@ fn a_missing_check_of_epochs_is_found() {
 }
 
 #[test]
+fn a_commit_without_a_look_at_the_tables_end_is_found() {
+    is_found(Flaw::CommitWithoutOffsetCheck);
+}
+
+#[test]
 fn a_high_watermark_that_moves_before_the_shrink_is_committed_is_found() {
     is_found(Flaw::ShrinkBeforeCommit);
 }

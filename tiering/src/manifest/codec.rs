@@ -1,12 +1,12 @@
 //! Manifest keys and values as bytes: magic, version, checksum, then JSON.
 
 use bytes::Bytes;
-use forebay_log::{Millis, Offset};
+use forebay_log::{Epoch, Millis, Offset};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Entry, Lost, ObjectFacts, Removal, State, TopicEntry};
+use super::{Entry, Lost, NO_EPOCH, ObjectFacts, Removal, State, TopicEntry};
 use crate::shape::Shape;
 
 const MAGIC: &[u8; 4] = b"FBLM";
@@ -87,6 +87,8 @@ struct StoredEntry {
     facts: Option<StoredFacts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     removed_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<i32>,
 }
 
 /// The prefix of a topic's entries.
@@ -95,11 +97,58 @@ pub fn entry_prefix(topic_id: Uuid) -> Bytes {
     Bytes::from(format!("range/{topic_id}/"))
 }
 
-/// The key of an entry; keys of a partition sort by base offset.
+/// The prefix of a partition's entries.
 #[must_use]
-pub fn entry_key(entry: &Entry) -> Bytes {
+pub fn partition_prefix(topic_id: Uuid, partition: u32) -> Bytes {
+    Bytes::from(format!("range/{topic_id}/{partition:010}/"))
+}
+
+/// What the keys of one attempt at a range begin with, whoever noted it.
+pub(super) fn attempt_prefix(entry: &Entry) -> Bytes {
     let Entry { topic_id, partition, base, id, .. } = entry;
     Bytes::from(format!("range/{topic_id}/{partition:010}/{:020}/{id}", base.0))
+}
+
+/// The key of an entry; keys of a partition sort by base offset. Each leader epoch has its own, so that none overwrites what
+/// a later one has noted.
+#[must_use]
+pub fn entry_key(entry: &Entry) -> Bytes {
+    let attempt = attempt_prefix(entry);
+    if entry.epoch <= NO_EPOCH {
+        return attempt;
+    }
+    [&attempt[..], format!("/{:010}", entry.epoch.0).as_bytes()].concat().into()
+}
+
+/// The prefix of what is noted of the leaders of a topic's partitions.
+#[must_use]
+pub fn lead_prefix(topic_id: Uuid) -> Bytes {
+    Bytes::from(format!("lead/{topic_id}/"))
+}
+
+/// The key of one leader epoch of a partition.
+pub(super) fn lead_key(topic_id: Uuid, partition: u32, epoch: Epoch) -> Bytes {
+    Bytes::from(format!("lead/{topic_id}/{partition:010}/{:010}", epoch.0))
+}
+
+/// The partition and epoch of such a key.
+pub(super) fn parse_lead_key(key: &[u8]) -> Option<(u32, Epoch)> {
+    let mut parts = std::str::from_utf8(key).ok()?.strip_prefix("lead/")?.split('/').skip(1);
+    Some((parts.next()?.parse().ok()?, Epoch(parts.next()?.parse().ok()?)))
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredLead {
+    adopted: bool,
+}
+
+/// Whether the leader of an epoch has taken over what it found.
+pub(super) fn encode_lead(adopted: bool) -> Bytes {
+    seal(&StoredLead { adopted })
+}
+
+pub(super) fn decode_lead(bytes: &[u8]) -> Result<bool, FormatError> {
+    open::<StoredLead>(bytes).map(|lead| lead.adopted)
 }
 
 /// The key of what is kept of a topic as a whole.
@@ -147,6 +196,7 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
         },
         facts,
         removed_at: entry.removed_at.map(|at| at.0),
+        epoch: (entry.epoch > NO_EPOCH).then_some(entry.epoch.0),
     })
 }
 
@@ -184,6 +234,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, FormatError> {
             }),
         }),
         removed_at: stored.removed_at.map(Millis),
+        epoch: stored.epoch.map_or(NO_EPOCH, Epoch),
     })
 }
 
@@ -300,6 +351,7 @@ mod tests {
                 lost: if state == 1 { lost() } else { Lost::default() },
             }),
             removed_at: (state == 3).then_some(Millis(9)),
+            epoch: Epoch(if finished { 7 } else { -1 }),
         }
     }
 

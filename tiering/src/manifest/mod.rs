@@ -9,17 +9,22 @@
 //!  be partial                                        moved past it
 //! ```
 
+mod book;
 mod codec;
 
 use std::fmt;
 
-use forebay_log::{Millis, Offset};
+use forebay_log::{Epoch, Millis, Offset};
 use uuid::Uuid;
 
+pub use book::{Leads, Scan, View, Write, adopt, changed, claim, loaded, merged_shape, superseded, view};
 pub use codec::{
     FormatError, decode_entry, decode_shape, decode_topic, encode_entry, encode_shape, encode_topic, entry_key,
-    entry_prefix, shape_key, topic_key,
+    entry_prefix, lead_prefix, partition_prefix, shape_key, topic_key,
 };
+
+/// Of entries from before there were leaders.
+pub const NO_EPOCH: Epoch = Epoch(-1);
 
 /// Gaps that are listed; more are only counted.
 const MAX_GAPS: usize = 16;
@@ -122,6 +127,8 @@ pub struct Entry {
     pub facts: Option<ObjectFacts>,
     /// When the table let go of it; the object follows after a grace period.
     pub removed_at: Option<Millis>,
+    /// The leader epoch of the partition under which this was noted.
+    pub epoch: Epoch,
 }
 
 impl Entry {

@@ -11,31 +11,40 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{Change, Effect, Event, Ids, Offload, Policy, Segment, background};
-use crate::manifest::Entry;
+use super::{Change, Effect, Event, Ids, NotCommitted, Offload, Policy, Segment, background};
+use crate::manifest::{Entry, Leads};
 use crate::parquet::{Job, SegmentSource, Written, copy_segment};
 use crate::shape::Shape;
-use crate::table::Table;
+use crate::table::{Table, TableError};
 
-/// Where the manifest is kept.
+/// Where the manifest is kept. All nodes see it; what a node does in it it does as the leader of partitions.
 #[async_trait]
 pub trait ManifestStore: Send + Sync {
-    /// The entries and the shape of a topic.
+    /// Takes partitions over from their leaders before: on return all that those have acted upon is seen here.
+    ///
+    /// # Errors
+    /// The manifest cannot be written, or there are later leaders.
+    async fn claim(&self, topic_id: Uuid, leads: &Leads) -> Result<(), String>;
+    /// The entries of partitions, and the topic's shape.
     ///
     /// # Errors
     /// An entry cannot be read.
-    fn load(&self, topic_id: Uuid) -> Result<(Vec<Entry>, Shape), String>;
+    fn load(&self, topic_id: Uuid, leads: &Leads) -> Result<(Vec<Entry>, Shape), String>;
+    /// A shape with what the leaders of other partitions have found meanwhile.
+    ///
+    /// # Errors
+    /// Theirs cannot be read.
+    fn widened(&self, topic_id: Uuid, shape: &Shape) -> Result<Shape, String>;
     /// Makes changes durable, all or none.
     ///
     /// # Errors
-    /// They may or may not be durable.
-    async fn persist(&self, topic_id: Uuid, changes: &[Change]) -> Result<(), String>;
+    /// They may or may not be durable; or a partition has a later leader, and nothing more must be done to it.
+    async fn persist(&self, topic_id: Uuid, leads: &Leads, changes: &[Change]) -> Result<(), String>;
 }
 
 /// The local log of a topic.
 #[async_trait]
 pub trait LocalLog: Send + Sync {
-    fn partitions(&self) -> u32;
     /// The log start and the closed segments below the high watermark, oldest first.
     fn local(&self, partition: u32) -> (Offset, Vec<Segment>);
     fn source(&self, partition: u32) -> Box<dyn SegmentSource>;
@@ -49,9 +58,10 @@ pub trait LocalLog: Send + Sync {
 #[error("lake manifest: {0}")]
 pub struct DriverError(pub String);
 
-/// The offload of one topic at work.
+/// The offload of one topic at work, for the partitions that this node leads.
 pub struct Driver {
     topic_id: Uuid,
+    leads: Leads,
     offload: Offload,
     store: Arc<dyn ObjectStore>,
     manifest: Arc<dyn ManifestStore>,
@@ -69,6 +79,8 @@ pub struct Driver {
 pub struct Parts {
     pub topic: String,
     pub topic_id: Uuid,
+    /// The partitions that it is for.
+    pub leads: Leads,
     pub policy: Policy,
     pub ids: Ids,
     pub store: Arc<dyn ObjectStore>,
@@ -81,15 +93,17 @@ pub struct Parts {
 }
 
 impl Driver {
-    /// Goes on from the manifest.
+    /// Takes the partitions over and goes on from the manifest.
     ///
     /// # Errors
-    /// The manifest cannot be read.
-    pub fn open(parts: Parts) -> Result<Driver, DriverError> {
-        let (entries, shape) = parts.manifest.load(parts.topic_id).map_err(DriverError)?;
+    /// The manifest cannot be read or written, or a partition has a later leader.
+    pub async fn open(parts: Parts) -> Result<Driver, DriverError> {
+        parts.manifest.claim(parts.topic_id, &parts.leads).await.map_err(DriverError)?;
+        let (entries, shape) = parts.manifest.load(parts.topic_id, &parts.leads).map_err(DriverError)?;
         let offload = Offload::recover(&parts.topic, parts.topic_id, parts.policy, entries, shape, parts.ids);
         Ok(Driver {
             topic_id: parts.topic_id,
+            leads: parts.leads,
             offload,
             store: parts.store,
             manifest: parts.manifest,
@@ -104,6 +118,11 @@ impl Driver {
 
     pub fn offload(&self) -> &Offload {
         &self.offload
+    }
+
+    /// The partitions that it is for.
+    pub fn leads(&self) -> &Leads {
+        &self.leads
     }
 
     pub fn table(&mut self) -> &mut dyn Table {
@@ -122,7 +141,7 @@ impl Driver {
             self.tell_tiered(partition, end).await;
         }
         let mut waiting = 0;
-        for partition in 0..self.log.partitions() {
+        for partition in self.leads.keys().copied() {
             let (log_start, segments) = self.log.local(partition);
             let done = self.offload.tiered_end(partition).unwrap_or(log_start);
             waiting += segments.iter().filter(|segment| segment.end > done).map(|segment| segment.bytes).sum::<u64>();
@@ -143,22 +162,30 @@ impl Driver {
     async fn perform(&mut self, effect: Effect) -> Result<Option<Event>, DriverError> {
         Ok(match effect {
             Effect::Persist { changes, then } => {
-                self.manifest.persist(self.topic_id, &changes).await.map_err(DriverError)?;
+                self.manifest.persist(self.topic_id, &self.leads, &changes).await.map_err(DriverError)?;
                 Some(Event::Persisted(then))
             }
             Effect::Copy { entry, shape } => {
                 let (partition, id) = (entry.partition, entry.id);
-                Some(Event::Copied { partition, id, result: self.copy(*entry, shape).await })
+                let result = match self.manifest.widened(self.topic_id, &shape) {
+                    Ok(shape) => self.copy(*entry, shape).await,
+                    Err(error) => Err(error),
+                };
+                Some(Event::Copied { partition, id, result })
             }
             Effect::Commit { adds, removes, shape, at } => {
                 let result = self.table.commit(&adds, &removes, &shape, at).await;
-                Some(Event::Committed { result: result.map_err(|error| error.to_string()) })
+                let result = result.map_err(|error| match error {
+                    TableError::Settled(settled) => {
+                        tracing::warn!(why = settled.why, "columns were settled by another partition's leader first");
+                        NotCommitted::Settled(settled)
+                    }
+                    error => NotCommitted::Failed(error.to_string()),
+                });
+                Some(Event::Committed { result })
             }
-            Effect::DeleteObject { partition, id, path } => {
-                let result = match self.store.delete(&Path::from(path)).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(format!("object store: {error}")),
-                };
+            Effect::DeleteObject { partition, id, path, unfinished } => {
+                let result = if unfinished { self.delete_unfinished(path).await } else { self.delete(path).await };
                 Some(Event::Deleted { partition, id, result })
             }
             Effect::Tiered { partition, end } => {
@@ -166,6 +193,29 @@ impl Driver {
                 None
             }
         })
+    }
+
+    async fn delete(&self, path: String) -> Result<(), String> {
+        match self.store.delete(&Path::from(path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(format!("object store: {error}")),
+        }
+    }
+
+    /// The table never lists the object of a copy that was not finished; if it does, the manifest is wrong and it stays.
+    async fn delete_unfinished(&mut self, path: String) -> Result<(), String> {
+        match self.store.head(&Path::from(path.as_str())).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(format!("object store: {error}")),
+            Ok(_) => {}
+        }
+        if self.offload.has_table() {
+            let contents = self.table.contents().await.map_err(|error| error.to_string())?;
+            if contents.files.iter().any(|file| file.path == path) {
+                return Err(format!("object {path} is in the table, the manifest says that it is unfinished"));
+            }
+        }
+        self.delete(path).await
     }
 
     async fn tell_tiered(&mut self, partition: u32, end: Offset) {
@@ -180,7 +230,7 @@ impl Driver {
     }
 
     /// Shaping and compressing is work for a thread of its own, one copy after the other.
-    async fn copy(&self, entry: Entry, shape: Arc<Shape>) -> Result<(Written, Shape), String> {
+    async fn copy(&self, entry: Entry, shape: Shape) -> Result<(Written, Shape), String> {
         let permit = self.copies.clone().acquire_owned().await.map_err(|error| error.to_string())?;
         let (store, source) = (self.store.clone(), self.log.source(entry.partition));
         let (runtime, hurry) = (Handle::current(), self.hurry);
@@ -190,7 +240,7 @@ impl Driver {
             let path = Path::from(entry.path);
             let range = (entry.base, entry.end);
             let job = Job { store, path: &path, source: source.as_mut(), partition: entry.partition, range };
-            runtime.block_on(copy_segment(job, shape.as_ref().clone()))
+            runtime.block_on(copy_segment(job, shape))
         };
         match tokio::task::spawn_blocking(move || background::run(work)).await {
             Ok(result) => result?.map_err(|error| error.to_string()),

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::manifest::Entry;
 use crate::parquet::Written;
 use crate::shape::Shape;
+use crate::table::Settled;
 
 /// A closed segment of the local log, wholly below the high watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub enum Event {
     },
     /// The table holds the ranges asked for, or it failed and may or may not hold them.
     Committed {
-        result: Result<(), String>,
+        result: Result<(), NotCommitted>,
     },
     /// An object is gone (or was never there), or it failed.
     Deleted {
@@ -65,14 +66,36 @@ pub enum Event {
     Tick,
 }
 
+/// Why the table may not hold the ranges asked for.
+#[derive(Debug, Clone)]
+pub enum NotCommitted {
+    /// It may hold them all the same: try again.
+    Failed(String),
+    /// It does not: they have to be written again.
+    Settled(Box<Settled>),
+}
+
 /// What follows a durable manifest change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Then {
-    CopyStarted { partition: u32 },
-    CopyFinished { partition: u32 },
-    Committed { partitions: Vec<u32> },
+    CopyStarted {
+        partition: u32,
+    },
+    CopyFinished {
+        partition: u32,
+    },
+    Committed {
+        partitions: Vec<u32>,
+    },
     Deleting,
-    Forgotten { partition: u32, id: Uuid },
+    /// Objects that do not fit the table are to go, and their ranges to be copied again.
+    Undone {
+        entries: Vec<Entry>,
+    },
+    Forgotten {
+        partition: u32,
+        id: Uuid,
+    },
 }
 
 /// One change of the manifest.
@@ -86,30 +109,18 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Make the changes durable, all or none; then, and only then, report `then`.
-    Persist {
-        changes: Vec<Change>,
-        then: Then,
-    },
+    Persist { changes: Vec<Change>, then: Then },
     /// Write the object of this range, starting from this shape.
-    Copy {
-        entry: Box<Entry>,
-        shape: Arc<Shape>,
-    },
+    Copy { entry: Box<Entry>, shape: Arc<Shape> },
     /// Bring ranges into the table and let others go, in one version; ranges already there are passed over.
-    Commit {
-        adds: Vec<Entry>,
-        removes: Vec<Entry>,
-        shape: Arc<Shape>,
-        at: Millis,
-    },
+    Commit { adds: Vec<Entry>, removes: Vec<Entry>, shape: Arc<Shape>, at: Millis },
     DeleteObject {
         partition: u32,
         id: Uuid,
         path: String,
+        /// Of a copy that was not finished: the table does not list it.
+        unfinished: bool,
     },
     /// Everything below `end` is in the lake: the local copy may go.
-    Tiered {
-        partition: u32,
-        end: Offset,
-    },
+    Tiered { partition: u32, end: Offset },
 }

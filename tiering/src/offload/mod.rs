@@ -8,6 +8,7 @@ mod background;
 mod driver;
 mod event;
 mod lane;
+mod plan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use forebay_log::{Millis, Offset};
 use uuid::Uuid;
 
 pub use driver::{Driver, DriverError, LocalLog, ManifestStore, Parts};
-pub use event::{Change, Effect, Event, Policy, Segment, Then};
-use lane::{Lane, Retry, is_over};
+pub use event::{Change, Effect, Event, NotCommitted, Policy, Segment, Then};
+use lane::{Lane, Retry};
 
-use crate::manifest::{Entry, ObjectFacts, State, object_path};
+use crate::manifest::{Entry, ObjectFacts, State};
 use crate::shape::Shape;
+use crate::table::Settled;
 
 /// Most files that one table commit adds or removes.
 pub const MAX_COMMIT_FILES: usize = 1000;
@@ -98,6 +100,11 @@ impl Offload {
     pub fn error(&self) -> Option<&str> {
         let lanes = self.lanes.values().flat_map(|lane| [&lane.copy_error, &lane.delete_error]);
         [&self.commit_error].into_iter().chain(lanes).find_map(|error| error.as_deref())
+    }
+
+    /// Whether the ranges go into a table.
+    pub(crate) fn has_table(&self) -> bool {
+        self.policy.table
     }
 
     /// Steps that failed since the start.
@@ -182,6 +189,13 @@ impl Offload {
                 }
             }
             Then::Deleting => {}
+            Then::Undone { entries } => {
+                for entry in entries {
+                    if let Some(lane) = self.lanes.get_mut(&entry.partition) {
+                        lane.trash.push(entry);
+                    }
+                }
+            }
             Then::Forgotten { partition, id } => {
                 let Some(lane) = self.lanes.get_mut(&partition) else { return };
                 lane.trash.retain(|entry| entry.id != id);
@@ -234,13 +248,17 @@ impl Offload {
         }
     }
 
-    fn committed(&mut self, now: Millis, result: Result<(), String>, effects: &mut Vec<Effect>) {
+    fn committed(&mut self, now: Millis, result: Result<(), NotCommitted>, effects: &mut Vec<Effect>) {
         let Some((adds, removes)) = self.committing.take() else { return };
-        if let Err(error) = result {
-            self.commit_retry.failed(now);
-            self.commit_error = Some(format!("table commit: {error}"));
-            self.failures += 1;
-            return;
+        match result {
+            Ok(()) => {}
+            Err(NotCommitted::Settled(settled)) => return self.undo(*settled, effects),
+            Err(NotCommitted::Failed(error)) => {
+                self.commit_retry.failed(now);
+                self.commit_error = Some(format!("table commit: {error}"));
+                self.failures += 1;
+                return;
+            }
         }
         self.commit_retry.succeeded();
         self.commit_due = None;
@@ -261,6 +279,22 @@ impl Offload {
             changes.push(Change::Put(Box::new(entry.clone())));
         }
         effects.push(Effect::Persist { changes, then: Then::Committed { partitions } });
+    }
+
+    /// The leader of another partition has settled the type of a column first: what has another one is copied again.
+    fn undo(&mut self, settled: Settled, effects: &mut Vec<Effect>) {
+        self.shape = Arc::new(settled.shape);
+        let mut changes = vec![Change::Shape(self.shape.clone())];
+        let mut entries = Vec::new();
+        for lane in self.lanes.values_mut() {
+            let undone = lane.ranges.extract_if(.., |_, entry| settled.misfits.contains(&entry.id));
+            for (_, entry) in undone {
+                let entry = Entry { state: State::CopyStarted, facts: None, ..entry };
+                changes.push(Change::Put(Box::new(entry.clone())));
+                entries.push(entry);
+            }
+        }
+        effects.push(Effect::Persist { changes, then: Then::Undone { entries } });
     }
 
     fn deleted(
@@ -287,111 +321,6 @@ impl Offload {
                 lane.delete_error = Some(format!("partition {partition}: {error}"));
                 self.failures += 1;
             }
-        }
-    }
-
-    fn plan_removal(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let least = if self.policy.table { State::Committed } else { State::CopyFinished };
-        let committing: Vec<Uuid> = self.committing.iter().flat_map(|(adds, _)| adds).map(|entry| entry.id).collect();
-        let mut changes = Vec::new();
-        for lane in self.lanes.values_mut() {
-            for entry in lane.ranges.values_mut() {
-                let begun = entry.state == State::DeleteStarted;
-                let gone = entry.end <= lane.log_start && entry.state >= least && !begun;
-                // Begun with a table, which has been switched off since.
-                let unlisted = begun && entry.removed_at.is_none() && !self.policy.table;
-                if (gone || unlisted) && !committing.contains(&entry.id) {
-                    entry.state = State::DeleteStarted;
-                    // Without a table there is nobody to let go first.
-                    entry.removed_at = (!self.policy.table).then_some(now);
-                    changes.push(Change::Put(Box::new(entry.clone())));
-                }
-            }
-        }
-        if !changes.is_empty() {
-            effects.push(Effect::Persist { changes, then: Then::Deleting });
-        }
-    }
-
-    fn plan_deletes(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        for (partition, lane) in &mut self.lanes {
-            if !lane.retry.ready(now) {
-                continue;
-            }
-            let expired = lane.ranges.values().filter(|entry| {
-                let grace_over = |at: Millis| is_over(Millis(at.0.saturating_add(DELETE_GRACE)), DELETE_GRACE, now);
-                entry.state == State::DeleteStarted && entry.removed_at.is_some_and(grace_over)
-            });
-            for entry in lane.trash.iter().chain(expired) {
-                if !lane.deleting.contains(&entry.id) {
-                    lane.deleting.push(entry.id);
-                    let (id, path) = (entry.id, entry.path.clone());
-                    effects.push(Effect::DeleteObject { partition: *partition, id, path });
-                }
-            }
-        }
-    }
-
-    /// The partitions take turns.
-    fn next_copy(&self, now: Millis) -> Option<(u32, Segment)> {
-        let mut turns = self.lanes.range(self.served.saturating_add(1)..).chain(self.lanes.range(..=self.served));
-        let due = |lane: &Lane| if lane.trash.is_empty() && lane.retry.ready(now) { lane.next_segment() } else { None };
-        turns.find_map(|(partition, lane)| Some((*partition, due(lane)?)))
-    }
-
-    fn plan_copy(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        if self.busy.is_some() {
-            return;
-        }
-        let Some((partition, segment)) = self.next_copy(now) else { return };
-        let id = (self.ids)();
-        let entry = Entry {
-            topic_id: self.topic_id,
-            partition,
-            base: segment.base,
-            end: segment.end,
-            id,
-            path: object_path(&self.topic, partition, segment.base, segment.append_day, id),
-            append_day: segment.append_day,
-            log_bytes: segment.bytes,
-            state: State::CopyStarted,
-            facts: None,
-            removed_at: None,
-        };
-        let changes = vec![Change::Put(Box::new(entry.clone()))];
-        if let Some(lane) = self.lanes.get_mut(&partition) {
-            lane.copying = Some(entry);
-        }
-        (self.busy, self.served) = (Some(partition), partition);
-        effects.push(Effect::Persist { changes, then: Then::CopyStarted { partition } });
-    }
-
-    fn plan_commit(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        if !self.policy.table {
-            self.commit_error = None;
-        }
-        if self.committing.is_some() || !self.policy.table {
-            return;
-        }
-        let take = |wanted: fn(&Entry) -> bool| -> Vec<Entry> {
-            self.ranges().filter(|entry| wanted(entry)).take(MAX_COMMIT_FILES).cloned().collect()
-        };
-        let adds = take(|entry| entry.state == State::CopyFinished);
-        let removes = take(|entry| entry.state == State::DeleteStarted && entry.removed_at.is_none());
-        if adds.is_empty() && removes.is_empty() {
-            (self.commit_due, self.commit_error) = (None, None);
-            self.flushing &= self.busy.is_some();
-            return;
-        }
-        let due = *self.commit_due.get_or_insert(Millis(now.0 + self.policy.commit_interval));
-        let more_to_copy = self.busy.is_some()
-            || self.lanes.values().any(|lane| lane.retry.ready(now) && lane.next_segment().is_some());
-        let now_or_never = is_over(due, self.policy.commit_interval, now)
-            || adds.len() >= MAX_COMMIT_FILES
-            || (self.flushing && !more_to_copy);
-        if now_or_never && self.commit_retry.ready(now) {
-            self.committing = Some((adds.clone(), removes.clone()));
-            effects.push(Effect::Commit { adds, removes, shape: self.shape.clone(), at: now });
         }
     }
 }

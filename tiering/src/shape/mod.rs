@@ -10,6 +10,7 @@ mod encode;
 mod headers;
 mod infer;
 mod json;
+mod merge;
 mod names;
 mod notes;
 mod object;

@@ -26,14 +26,14 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-use super::{Table, TableContents, TableError, TableFile, schema};
+use super::{Settled, Table, TableContents, TableError, TableFile, schema};
 use crate::manifest::{Entry, date_text};
 use crate::shape::Shape;
 
 /// How long a VACUUM must keep files that an OPTIMIZE removed: cold reads still use them.
 pub(super) const KEEP_REMOVED_DAYS: u32 = 400;
 /// Commits of others that one commit of ours follows before the wait after a failure begins.
-const CONFLICT_RETRIES: usize = 3;
+const CONFLICT_RETRIES: usize = 12;
 const TOPIC_ID: &str = "forebay.topic.id";
 
 /// The Delta table at `TOPIC/` of an object store.
@@ -98,6 +98,7 @@ impl DeltaLake {
     ) -> Result<(), TableError> {
         let mut actions = Vec::new();
         let mut ends: BTreeMap<u32, i64> = BTreeMap::new();
+        let mut new = Vec::new();
         for entry in adds {
             if let Slot::Vacant(slot) = ends.entry(entry.partition) {
                 let known = match &state {
@@ -117,6 +118,7 @@ impl DeltaLake {
                 return Err(TableError::Overlap { partition, table_end, base, end });
             }
             actions.push(Action::Add(self.add(entry)));
+            new.push(entry.id);
             ends.insert(partition, end);
         }
         let added: Vec<u32> = adds.iter().map(|entry| entry.partition).collect();
@@ -155,7 +157,8 @@ impl DeltaLake {
             }
             Some(state) => {
                 let mut schema = serde_json::to_value(state.schema().as_ref())?;
-                if adding && schema::widen(&mut schema, &ours, "")? {
+                let there = schema.clone();
+                if adding && schema::widen(&mut schema, &ours, "").map_err(|error| misfit(error, shape, &there, new))? {
                     let schema: StructType = serde_json::from_value(schema)?;
                     actions.push(Action::Metadata(
                         state.metadata().clone().with_schema(&schema).map_err(DeltaTableError::from)?,
@@ -202,6 +205,17 @@ impl DeltaLake {
         let keep = format!("interval {KEEP_REMOVED_DAYS} days");
         let configuration = [(TOPIC_ID, self.topic_id.to_string()), ("delta.deletedFileRetentionDuration", keep)];
         Ok(new_metadata(schema, ["_date"], configuration).map_err(DeltaTableError::from)?)
+    }
+}
+
+/// Of columns that do not fit: how what was written has to be written again so that it does, where that is possible.
+fn misfit(error: TableError, shape: &Shape, table: &serde_json::Value, misfits: Vec<Uuid>) -> TableError {
+    let fitting = schema::conformed(shape, table);
+    match error {
+        TableError::ColumnType { .. } if fitting != *shape => {
+            TableError::Settled(Box::new(Settled { why: error.to_string(), shape: fitting, misfits }))
+        }
+        error => error,
     }
 }
 

@@ -3,8 +3,11 @@
 mod delta;
 mod schema;
 
+use std::fmt;
+
 use async_trait::async_trait;
 use forebay_log::Millis;
+use uuid::Uuid;
 
 pub use delta::DeltaLake;
 
@@ -24,10 +27,30 @@ pub enum TableError {
         "column {column} is {table} in the table and {ours} in the payloads: rename the column or move the table away"
     )]
     ColumnType { column: String, table: String, ours: String },
+    /// Another writer has settled the types of columns first.
+    #[error("{0}")]
+    Settled(Box<Settled>),
     #[error("partition {partition}: the table ends at offset {table_end}, inside the range {base}..{end}")]
     Overlap { partition: u32, table_end: i64, base: i64, end: i64 },
     #[error("{0}")]
     Metadata(#[from] serde_json::Error),
+}
+
+/// What to write again so that it fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The first column that does not fit, and how.
+    pub why: String,
+    /// The shape to write with.
+    pub shape: Shape,
+    /// The files that are not in the table and have other types.
+    pub misfits: Vec<Uuid>,
+}
+
+impl fmt::Display for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; written again with the table's types", self.why)
+    }
 }
 
 /// A data file of a table.

@@ -4,7 +4,60 @@ use arrow_schema::{DataType, Field};
 use serde_json::{Value, json};
 
 use super::TableError;
-use crate::shape::Shape;
+use crate::shape::{Field as ShapeField, Kind, NumberStyle, Shape, TimeStyle, Zone};
+
+/// A shape whose columns have the types that they have in the table: another writer has settled them first.
+pub(super) fn conformed(shape: &Shape, table: &Value) -> Shape {
+    let mut conformed = shape.clone();
+    conform_fields(&mut conformed.fields, table);
+    conformed
+}
+
+fn conform_fields(fields: &mut [ShapeField], table: &Value) {
+    for field in fields {
+        let columns = table.get("fields").and_then(Value::as_array).into_iter().flatten();
+        let mut columns = columns.filter(|column| column["name"].as_str().is_some());
+        let same = |column: &&Value| {
+            column["name"].as_str().is_some_and(|name| name.to_lowercase() == field.column.to_lowercase())
+        };
+        if let Some(column) = columns.find(same) {
+            conform(&mut field.kind, &column["type"]);
+        }
+    }
+}
+
+fn conform(kind: &mut Kind, table: &Value) {
+    if !kind.has_column() {
+        return;
+    }
+    match kind {
+        Kind::Struct(fields) if table["type"] == "struct" => conform_fields(fields, table),
+        Kind::List(element) if table["type"] == "array" => conform(element, &table["elementType"]),
+        _ if type_json(&kind.data_type()) == *table => {}
+        _ => *kind = kind_of(table),
+    }
+}
+
+/// What a column of the table takes.
+fn kind_of(table: &Value) -> Kind {
+    match (table.as_str(), table["type"].as_str()) {
+        (Some("long"), _) => Kind::Bigint,
+        (Some("double"), _) => Kind::Double(NumberStyle::Shortest),
+        (Some("boolean"), _) => Kind::Bool,
+        (Some("string"), _) => Kind::Text,
+        (Some("timestamp"), _) => Kind::Time(TimeStyle { t: true, digits: 0, zone: Zone::Zulu }),
+        (_, Some("array")) => Kind::List(Box::new(kind_of(&table["elementType"]))),
+        (_, Some("struct")) => {
+            let columns = table["fields"].as_array().into_iter().flatten();
+            let field = |column: &Value| {
+                let name = column["name"].as_str()?.to_owned();
+                Some(ShapeField { key: name.clone(), column: name, kind: kind_of(&column["type"]) })
+            };
+            Kind::Struct(columns.filter_map(field).collect())
+        }
+        _ => Kind::Opaque,
+    }
+}
 
 /// The table's schema for a shape: its columns and the partition column.
 pub(super) fn of_shape(shape: &Shape) -> Value {
@@ -94,6 +147,21 @@ mod tests {
         assert!(widen(&mut table, &ours, "").expect("fits"));
         assert!(!widen(&mut table, &ours, "").expect("fits"));
         assert!(table.to_string().contains(r#""name":"y","type":"double""#), "{table}");
+    }
+
+    #[test]
+    fn a_shape_takes_the_types_that_the_table_has_and_fits_then() {
+        let shape = |payload: &str| {
+            let mut inference = Inference::new(Shape::default());
+            inference.observe(payload.as_bytes());
+            inference.finish()
+        };
+        let ours = shape(r#"{"v":1.5,"t":"2013-01-01 00:00:00","o":{"x":"s","y":1},"l":[1],"s":{"a":1},"b":true}"#);
+        let mut table = of_shape(&shape(r#"{"V":1,"t":"x","o":{"x":1},"l":["a"],"s":2,"n":[{"p":1}]}"#));
+        assert!(widen(&mut table.clone(), &of_shape(&ours), "").is_err());
+        let fitting = conformed(&ours, &table);
+        assert!(widen(&mut table, &of_shape(&fitting), "").expect("fits"), "what is new there is new still");
+        assert_eq!(conformed(&fitting, &table), fitting);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The Delta table over many commits, and beside another writer.
 
-use forebay_log::Offset;
+use forebay_log::{Epoch, Offset};
 use object_store::memory::InMemory;
 
 use super::*;
@@ -34,6 +34,7 @@ fn entry(partition: u32, base: i64, end: i64) -> Entry {
             lost: Lost::default(),
         }),
         removed_at: None,
+        epoch: Epoch(1),
     }
 }
 
@@ -122,4 +123,50 @@ async fn files_that_another_writer_has_compacted_away_are_passed_over_when_they_
     assert_eq!(rows(&mut table).await, 20);
     table.commit(&[entry(0, 20, 30)], &[entry(0, 0, 10)], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
     assert_eq!(rows(&mut table).await, 30, "only the other writer's file can be rewritten to let the rows go");
+}
+
+#[tokio::test]
+async fn a_range_that_another_leader_brought_in_meanwhile_is_not_brought_in_again() {
+    let same = (&[entry(0, 10, 20)][..], "{\"a\":1}");
+    assert_eq!(race(same, same).await.0, 20);
+}
+
+#[tokio::test]
+async fn leaders_of_different_partitions_make_one_table_together() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let commits = (0..6u32).map(|partition| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut table = DeltaLake::new(store, "readings", TOPIC_ID);
+            for n in 0..5 {
+                let field = format!("{{\"a\":1,\"p{partition}n{}\":true}}", n / 2);
+                let range = [entry(partition, n * 10, n * 10 + 10)];
+                while let Err(error) = table.commit(&range, &[], &shape(&field), Millis(0)).await {
+                    assert!(is_conflict(&error), "{error}");
+                }
+            }
+        })
+    });
+    for commit in commits.collect::<Vec<_>>() {
+        commit.await.expect("committed");
+    }
+    let mut table = DeltaLake::new(store, "readings", TOPIC_ID);
+    assert_eq!(rows(&mut table).await, 300);
+    for partition in 0..6 {
+        assert_eq!(table.committed_end(partition).await.expect("readable"), Some(50));
+    }
+}
+
+#[tokio::test]
+async fn who_comes_second_with_another_type_is_told_what_fits() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut one = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
+    one.commit(&[entry(0, 0, 10)], &[], &shape("{\"v\":1}"), Millis(0)).await.expect("committed");
+    let mut two = DeltaLake::new(store, "readings", TOPIC_ID);
+    let adds = [entry(0, 0, 10), entry(1, 0, 7)];
+    let error = two.commit(&adds, &[], &shape("{\"v\":1.5}"), Millis(0)).await.expect_err("another type");
+    let TableError::Settled(settled) = error else { panic!("{error}") };
+    assert_eq!((settled.shape.clone(), &settled.misfits), (shape("{\"v\":1}"), &vec![adds[1].id]));
+    two.commit(&adds, &[], &settled.shape, Millis(0)).await.expect("committed");
+    assert_eq!(rows(&mut two).await, 17);
 }

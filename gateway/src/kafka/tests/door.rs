@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use forebay_cluster::RealFiles;
+use forebay_cluster::{Log, LogOptions, RealFiles};
 use forebay_log::record::{BatchBuilder, Batches, Compression, RecordReader};
 use forebay_log::{Epoch, Millis, Offset};
 use kafka_protocol::ResponseError;
@@ -32,9 +32,23 @@ pub(super) struct Door {
 
 pub(super) async fn open() -> Door {
     let dir = tempfile::tempdir().unwrap();
+    let log =
+        Log::open(RealFiles::open(dir.path()).unwrap(), LogOptions { shards: 1, fsync: true, alone: true }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serving(dir, log, listener)
+}
+
+/// The same in a cluster of one node, which has settings.
+pub(super) async fn open_clustered() -> Door {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let files = RealFiles::open(dir.path()).unwrap();
+    let log = super::clustered(files, true, listener.local_addr().unwrap()).await;
+    serving(dir, log, listener)
+}
+
+fn serving(dir: tempfile::TempDir, log: Log, listener: TcpListener) -> Door {
     let address = listener.local_addr().unwrap();
-    let log = super::clustered(RealFiles::open(dir.path()).unwrap(), true, address).await;
     let door = super::door(log, Reader::new(None), address);
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(serve(door, listener, shutdown.clone()));

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::super::topics::topic_name;
 use super::admin::{ask, keyed};
-use super::door::{open, produce};
+use super::door::{open_clustered as open, produce};
 use super::secured::{SASL, Secured};
 
 fn text(s: &str) -> StrBytes {
@@ -93,4 +93,21 @@ async fn quotas_hold_after_a_restart() {
     let mut stream = door.raw_of("alice", "alice-secret").await;
     let request = produce("t", 0, -1, keyed(None, Some(&"x".repeat(1000)), -1));
     assert!(ask(&mut stream, &request, 9).await.throttle_time_ms > 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_alter_one_entity_at_once_both_have_their_way() {
+    let door = open().await;
+    let (mut one, mut other) = (door.raw().await, door.raw().await);
+    for rate in 1..=10 {
+        let [produced, fetched] =
+            ["producer_byte_rate", "consumer_byte_rate"].map(|key| alter(key, Some(f64::from(rate))));
+        let (first, second) = tokio::join!(ask(&mut one, &produced, 1), ask(&mut other, &fetched, 1));
+        assert_eq!([first.entries[0].error_code, second.entries[0].error_code], [0, 0]);
+        let any = ComponentData::default().with_entity_type(text("client-id")).with_match_type(2).with_match(None);
+        let request = DescribeClientQuotasRequest::default().with_components(vec![any]).with_strict(true);
+        let entries = ask(&mut one, &request, 1).await.entries.unwrap();
+        let rates: Vec<f64> = entries[0].values.iter().map(|value| value.value).collect();
+        assert_eq!(rates, [f64::from(rate); 2]);
+    }
 }

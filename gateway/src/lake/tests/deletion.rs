@@ -78,7 +78,8 @@ async fn a_topic_of_which_retention_left_nothing_takes_its_empty_table_along() {
         .all(topic.id)
         .into_iter()
         .map(|entry| Change::Forget(Box::new(entry.as_ref().clone())));
-    manifest.persist(topic.id, &forgotten.collect::<Vec<_>>()).await.expect("forgotten");
+    let leads = crate::leadership::of_topic(&node.log, &topic);
+    manifest.persist(topic.id, &leads, &forgotten.collect::<Vec<_>>()).await.expect("forgotten");
     node.log.delete_topic("readings").await.expect("deleted");
     node.expect_room_for_a_new_one().await;
     node.stop().await;

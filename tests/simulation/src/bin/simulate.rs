@@ -20,7 +20,8 @@ struct Args {
     /// Runs seeds for this many hours, however many that are.
     #[arg(long)]
     hours: Option<f64>,
-    /// A bug to plant, to see it found: ack-before-sync, truncate-to-high-watermark, no-epoch-check, shrink-before-commit.
+    /// A bug to plant, to see it found: ack-before-sync, truncate-to-high-watermark, no-epoch-check, shrink-before-commit,
+    /// commit-without-offset-check.
     #[arg(long, value_parser = flaw)]
     flaw: Option<Flaw>,
     /// Tells what happens.
@@ -34,6 +35,7 @@ fn flaw(name: &str) -> Result<Flaw, String> {
         "truncate-to-high-watermark" => Flaw::TruncateToHighWatermark,
         "no-epoch-check" => Flaw::NoEpochCheck,
         "shrink-before-commit" => Flaw::ShrinkBeforeCommit,
+        "commit-without-offset-check" => Flaw::CommitWithoutOffsetCheck,
         _ => return Err("no such bug".to_owned()),
     })
 }

@@ -6,6 +6,7 @@ use forebay_log::Offset;
 use forebay_log::replication::PartitionId;
 
 use crate::quorum::place_of;
+use crate::services::Kind;
 use crate::world::World;
 
 impl World {
@@ -43,11 +44,38 @@ impl World {
                 }
             }
         }
+        self.check_services()?;
         for (place, node) in self.nodes.iter().enumerate() {
             for partition in self.hosted(place) {
                 let state = self.quorum.image.partition(partition.topic, partition.index);
                 if state.is_none_or(|state| !state.replicas.iter().any(|id| place_of(*id) == node.place)) {
                     return Err(format!("node {place} still has {partition:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the services have caught up.
+    fn check_services(&self) -> Result<(), String> {
+        for (topic, index, state) in self.quorum.image.partitions().filter(|(topic, ..)| topic.name.starts_with('t')) {
+            let partition = PartitionId { topic: topic.id, index };
+            let place = place_of(state.leader.ok_or("nobody leads")?);
+            let live = self.nodes[place].live.as_ref().ok_or("a node is not there")?;
+            let handle = live.partitions.get(&partition).ok_or("a replica is not there")?;
+            let shown = |kind| live.services.get(&(partition, kind)).map(|service| service.state());
+            if self.profile.lake {
+                let (end, wanted) = (self.table_end(partition), handle.closed_segments().last().map(|s| s.end_offset));
+                if wanted.is_some_and(|wanted| end < wanted) {
+                    let state = shown(Kind::Lake);
+                    return Err(format!("the table of {}-{index} is at {end} of {wanted:?}: {state:?}", topic.name));
+                }
+            }
+            if self.profile.alerts {
+                let (at, wanted) = (self.alerts_at(place, (partition, Kind::Alerts)), handle.watermarks().log_end.0);
+                if at != Some(wanted) {
+                    let state = shown(Kind::Alerts);
+                    return Err(format!("the rules of {}-{index} are at {at:?} of {wanted}: {state:?}", topic.name));
                 }
             }
         }
@@ -75,6 +103,7 @@ impl World {
 
     /// What must be true at the end.
     pub(crate) fn check_end(&self) -> Result<(), String> {
+        self.check_offsets()?;
         for (topic, index, state) in self.quorum.image.partitions() {
             let partition = PartitionId { topic: topic.id, index };
             let name = format!("{}-{index}", topic.name);
@@ -88,6 +117,10 @@ impl World {
             }
             self.check_acked(partition).map_err(|what| format!("{name}: {what}"))?;
             self.check_order(partition).map_err(|what| format!("{name}: {what}"))?;
+            self.check_table(partition).map_err(|what| format!("{name}: {what}"))?;
+            if topic.name.starts_with('t') && self.profile.alerts {
+                self.check_alerts(partition).map_err(|what| format!("{name}: {what}"))?;
+            }
         }
         Ok(())
     }

@@ -32,6 +32,11 @@ impl Truth {
         self.records.get(&partition)?.get(usize::try_from(offset.0).ok()?).map(|(_, value)| value)
     }
 
+    /// Every record of a partition, by offset.
+    pub fn all(&self, partition: PartitionId) -> impl Iterator<Item = &Bytes> {
+        self.records.get(&partition).into_iter().flatten().map(|(_, value)| value)
+    }
+
     /// A replica is there anew.
     pub(crate) fn begin(&mut self, place: usize, life: u64, partition: PartitionId) {
         self.seen.remove(&(place, life, partition));

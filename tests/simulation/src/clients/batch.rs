@@ -15,10 +15,24 @@ pub fn build(key: &str, values: &[String], producer: Option<(i64, i32)>) -> Byte
     for (delta, value) in (0i32..).zip(values) {
         builder.push(delta, Millis(1_767_225_600_000), Some(key.as_bytes()), Some(value.as_bytes()), &[]);
     }
+    sign(builder, producer.map(|(id, sequence)| (id, 0, sequence)))
+}
+
+/// A batch of these records, with the id, epoch and first sequence number of an idempotent producer.
+#[must_use]
+pub fn build_records(records: &[(Bytes, Bytes)], producer: Option<(i64, i16, i32)>) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for (delta, (key, value)) in (0i32..).zip(records) {
+        builder.push(delta, Millis(1_767_225_600_000), Some(key), Some(value), &[]);
+    }
+    sign(builder, producer)
+}
+
+fn sign(builder: BatchBuilder, producer: Option<(i64, i16, i32)>) -> Bytes {
     let mut batch = builder.build(Offset(0), Epoch(0)).unwrap_or_default().to_vec();
-    if let Some((id, sequence)) = producer {
+    if let Some((id, epoch, sequence)) = producer {
         batch[PRODUCER_AT..PRODUCER_AT + 8].copy_from_slice(&id.to_be_bytes());
-        batch[PRODUCER_AT + 8..PRODUCER_AT + 10].copy_from_slice(&0i16.to_be_bytes());
+        batch[PRODUCER_AT + 8..PRODUCER_AT + 10].copy_from_slice(&epoch.to_be_bytes());
         batch[PRODUCER_AT + 10..PRODUCER_AT + 14].copy_from_slice(&sequence.to_be_bytes());
         let crc = crc32c::crc32c(&batch[CRC_AT + 4..]);
         batch[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());

@@ -2,6 +2,7 @@
 
 mod batch;
 mod consumer;
+mod member;
 mod producer;
 
 use std::collections::BTreeMap;
@@ -10,12 +11,15 @@ use forebay_log::cluster::Request;
 use forebay_log::cluster::controller::{Assignment, CreateTopic};
 use uuid::Uuid;
 
-pub use batch::{build, values};
+pub use batch::{build, build_records, values};
 pub use consumer::Consumer;
+pub use member::Member;
 pub use producer::Producer;
 
 use crate::message::{Message, Peer};
 use crate::queue::Event;
+use crate::services::Kind;
+use crate::services::groups::OFFSETS;
 use crate::world::World;
 
 /// Somebody who changes the cluster.
@@ -44,6 +48,18 @@ impl World {
         for client in 0..self.profile.consumers {
             self.consumers.push(Consumer::default());
             self.queue.at(2500, Event::Consumer { client });
+        }
+    }
+
+    /// Members of a group, where there is one.
+    pub(crate) fn begin_members(&mut self) {
+        if !self.profile.group {
+            return;
+        }
+        for client in 0..3 {
+            self.members.push(Member::default());
+            let at = 4500 + self.within(0, 5000);
+            self.queue.at(at, Event::Member { client });
         }
     }
 
@@ -78,5 +94,24 @@ impl World {
             let replicas = Assignment::Placed { partitions, replication_factor: factor };
             self.order(Request::CreateTopic(CreateTopic { id, name, replicas, config, validate_only: false }));
         }
+        for kind in Kind::ALL {
+            if self.profile.runs(kind) && self.quorum.image.topic_named(kind.topic()).is_none() {
+                self.make_state_topic(kind.topic());
+            }
+        }
+        if self.profile.group && self.quorum.image.topic_named(OFFSETS).is_none() {
+            self.make_state_topic(OFFSETS);
+        }
+    }
+
+    /// A topic that holds the program's own state.
+    fn make_state_topic(&mut self, name: &str) {
+        let id = Uuid::from_u128((2 << 64) + u128::from(self.random.bits()));
+        let configs = [("min.insync.replicas", "2"), ("retention.ms", "-1"), ("remote.storage.enable", "false")];
+        let configs = configs.into_iter().chain([("compression.type", "producer"), ("segment.bytes", "1000000")]);
+        let config = configs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let replicas = Assignment::Placed { partitions: 1, replication_factor: 3 };
+        let name = name.to_owned();
+        self.order(Request::CreateTopic(CreateTopic { id, name, replicas, config, validate_only: false }));
     }
 }

@@ -18,6 +18,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::queue::Event;
 use crate::quorum::Active;
+use crate::services::groups::Coordinator;
+use crate::services::{Service, ServiceId};
 use crate::world::{EPOCH_MS, World};
 
 pub(crate) use apply::Role;
@@ -65,6 +67,8 @@ pub struct Live {
     pub(crate) proposals: BTreeMap<PartitionId, Proposal>,
     pub(crate) proposed: UnboundedReceiver<IsrProposal>,
     pub(crate) moved: Arc<Moved>,
+    pub(crate) services: BTreeMap<ServiceId, Service>,
+    pub(crate) coordinator: Option<Box<Coordinator>>,
     pub(crate) turn_due: bool,
     pub(crate) heartbeat_at: i64,
     pub(crate) second_at: i64,
@@ -191,6 +195,8 @@ impl World {
             proposals: BTreeMap::new(),
             proposed,
             moved: Arc::default(),
+            services: BTreeMap::new(),
+            coordinator: None,
             turn_due: false,
             heartbeat_at: 0,
             second_at: now,
@@ -304,6 +310,8 @@ impl World {
         self.reconcile(place);
         self.tick_pulls(place);
         self.tick_controller(place);
+        self.tick_services(place);
+        self.tick_coordinator(place);
         if self.nodes[place].live.as_ref().is_some_and(|live| live.active.is_some()) && now % 300 < TICK_MS {
             self.announce(place);
         }

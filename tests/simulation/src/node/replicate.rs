@@ -139,6 +139,7 @@ impl World {
                 pulls.puller.cut(now, (partition, epoch), result.is_ok(), tail, &mut effects);
                 self.pull_effects(place, leader, effects);
             }
+            Done::Coordinated { epoch, storing, result } => self.coordinated(place, epoch, storing, result),
             appended @ Done::Appended { .. } => self.appended(place, appended),
         }
     }

@@ -29,6 +29,9 @@ impl World {
                 let batches = read.map(|fetched| fetched.batches);
                 self.send(Peer::Node(place), from, Message::Fetched { attempt, batches });
             }
+            (_, Message::Group { id, ask }) => self.group_asked(place, from, id, ask),
+            (_, Message::Produced { attempt, outcome }) => self.service_written(place, attempt, outcome),
+            (_, Message::Fetched { attempt, batches }) => self.service_read(place, attempt, batches),
             _ => {}
         }
     }

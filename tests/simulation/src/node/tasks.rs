@@ -9,6 +9,7 @@ use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch};
 
 use crate::message::Peer;
+use crate::services::groups::Storing;
 
 /// Something that a node waits for.
 pub(crate) type Task = Pin<Box<dyn Future<Output = Done>>>;
@@ -27,6 +28,11 @@ pub(crate) enum Done {
         partition: PartitionId,
         epoch: Epoch,
         bytes: usize,
+        result: Result<(), AppendError>,
+    },
+    Coordinated {
+        epoch: Epoch,
+        storing: Storing,
         result: Result<(), AppendError>,
     },
     Cut {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -20,7 +20,7 @@ use object_store::{
 use uuid::Uuid;
 
 use super::super::{Change, LocalLog, ManifestStore, Segment};
-use crate::manifest::{self, Entry};
+use crate::manifest::{self, Entry, Leads, Scan};
 use crate::parquet::{SegmentSource, SourceError, Stretch};
 use crate::shape::Shape;
 
@@ -43,11 +43,49 @@ pub(super) struct Faults {
     at: AtomicU64,
     mode: Mode,
     dead: AtomicBool,
+    pause: Mutex<Option<(u64, Arc<Gate>)>>,
+}
+
+/// A step that waits until it may go on.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    reached: AtomicBool,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// Waits until the step is reached, or `task` has ended without.
+    pub(super) async fn reached<T>(&self, task: &tokio::task::JoinHandle<T>) {
+        while !self.reached.load(Ordering::SeqCst) && !task.is_finished() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    pub(super) fn go_on(&self) {
+        *self.open.lock().expect("lock") = true;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) {
+        self.reached.store(true, Ordering::SeqCst);
+        let open = self.open.lock().expect("lock");
+        drop(self.opened.wait_while(open, |open| !*open).expect("lock"));
+    }
 }
 
 impl Faults {
     pub(super) fn new(at: u64, mode: Mode) -> Arc<Faults> {
-        Arc::new(Faults { steps: AtomicU64::new(0), at: AtomicU64::new(at), mode, dead: AtomicBool::new(false) })
+        let (steps, at, dead, pause) =
+            (AtomicU64::new(0), AtomicU64::new(at), AtomicBool::new(false), Mutex::default());
+        Arc::new(Faults { steps, at, mode, dead, pause })
+    }
+
+    /// Whoever comes to this step stops there.
+    pub(super) fn pause_at(&self, step: u64) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.pause.lock().expect("lock") = Some((step, gate.clone()));
+        gate
     }
 
     pub(super) fn steps(&self) -> u64 {
@@ -67,7 +105,12 @@ impl Faults {
         if self.dead.load(Ordering::SeqCst) {
             return Err("the process is gone".into());
         }
-        if self.steps.fetch_add(1, Ordering::SeqCst) != self.at.load(Ordering::SeqCst) {
+        let step = self.steps.fetch_add(1, Ordering::SeqCst);
+        let pause = self.pause.lock().expect("lock").take_if(|(at, _)| *at == step);
+        if let Some((_, gate)) = pause {
+            gate.wait();
+        }
+        if step != self.at.load(Ordering::SeqCst) {
             return Ok(false);
         }
         self.dead.store(matches!(self.mode, Mode::CrashBefore | Mode::CrashAfter), Ordering::SeqCst);
@@ -158,29 +201,61 @@ pub(super) struct FakeManifest {
     pub(super) faults: Arc<Faults>,
 }
 
-#[async_trait]
-impl ManifestStore for FakeManifest {
-    fn load(&self, topic_id: Uuid) -> std::result::Result<(Vec<Entry>, Shape), String> {
+impl Scan for FakeManifest {
+    fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         let entries = self.entries.lock().expect("lock");
-        let prefix = manifest::entry_prefix(topic_id);
-        let stored = entries.iter().filter(|(key, _)| key.starts_with(&prefix));
-        let ranges = stored.map(|(_, value)| manifest::decode_entry(value).map_err(|e| e.to_string()));
-        let shape = entries.get(&manifest::shape_key(topic_id));
-        let shape = shape.map_or(Ok(Shape::default()), |value| manifest::decode_shape(value));
-        Ok((ranges.collect::<std::result::Result<_, _>>()?, shape.map_err(|e| e.to_string())?))
+        let found = entries.iter().filter(|(key, _)| key.starts_with(prefix));
+        found.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
+}
 
-    async fn persist(&self, topic_id: Uuid, changes: &[Change]) -> std::result::Result<(), String> {
+impl FakeManifest {
+    /// One write as a state topic makes it, and whether its answer is lost.
+    fn write(&self, writes: Vec<manifest::Write>) -> std::result::Result<(), String> {
+        if writes.is_empty() {
+            return Ok(());
+        }
         let lost = self.faults.step()?;
         let mut entries = self.entries.lock().expect("lock");
-        for change in changes {
-            match change {
-                Change::Put(entry) => entries.insert(manifest::entry_key(entry), manifest::encode_entry(entry)),
-                Change::Forget(entry) => entries.remove(&manifest::entry_key(entry)),
-                Change::Shape(shape) => entries.insert(manifest::shape_key(topic_id), manifest::encode_shape(shape)),
+        for (key, value) in writes {
+            match value {
+                Some(value) => entries.insert(key, value),
+                None => entries.remove(&key),
             };
         }
         if lost { Err("answer lost".into()) } else { Ok(()) }
+    }
+
+    fn check(&self, topic_id: Uuid, leads: &Leads) -> std::result::Result<(), String> {
+        match manifest::superseded(topic_id, leads, self).map_err(|error| error.to_string())?[..] {
+            [] => Ok(()),
+            [partition, ..] => Err(format!("partition {partition} has a later leader")),
+        }
+    }
+}
+
+#[async_trait]
+impl ManifestStore for FakeManifest {
+    async fn claim(&self, topic_id: Uuid, leads: &Leads) -> std::result::Result<(), String> {
+        self.check(topic_id, leads)?;
+        self.write(manifest::claim(topic_id, leads, self))?;
+        self.check(topic_id, leads)?;
+        self.write(manifest::adopt(topic_id, leads, self).map_err(|error| error.to_string())?)?;
+        self.check(topic_id, leads)
+    }
+
+    fn load(&self, topic_id: Uuid, leads: &Leads) -> std::result::Result<(Vec<Entry>, Shape), String> {
+        let entries = manifest::loaded(topic_id, leads, self).map_err(|error| error.to_string())?;
+        Ok((entries, self.widened(topic_id, &Shape::default())?))
+    }
+
+    fn widened(&self, topic_id: Uuid, shape: &Shape) -> std::result::Result<Shape, String> {
+        manifest::merged_shape(topic_id, shape, self).map_err(|error| error.to_string())
+    }
+
+    async fn persist(&self, topic_id: Uuid, leads: &Leads, changes: &[Change]) -> std::result::Result<(), String> {
+        self.write(manifest::changed(topic_id, leads, changes, self).map_err(|error| error.to_string())?)?;
+        self.check(topic_id, leads)
     }
 }
 
@@ -263,9 +338,6 @@ impl SegmentSource for FakeSource {
 
 #[async_trait]
 impl LocalLog for FakeLog {
-    fn partitions(&self) -> u32 {
-        self.partitions.len() as u32
-    }
     fn local(&self, partition: u32) -> (Offset, Vec<Segment>) {
         let partition = &self.partitions[partition as usize];
         let segments = partition.segments.lock().expect("lock").iter().map(|(segment, _)| segment.clone()).collect();

@@ -1,6 +1,7 @@
 //! Failures, lost answers and crashes at every step, and what must hold afterwards.
 
 mod faults;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use faults::{FakeLog, FakeManifest, Faults, FaultyStore, Mode, payload};
 use forebay_log::record::{Batches, RecordReader};
-use forebay_log::{Millis, Offset};
+use forebay_log::{Epoch, Millis, Offset};
 use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -47,21 +48,37 @@ impl World {
         Policy { table: true, commit_interval: 60_000, unhurried_bytes: 0 }
     }
 
-    fn driver(&self) -> Driver {
+    async fn driver(&self) -> Driver {
+        // What fails while it opens is tried again, as a worker does.
+        loop {
+            match self.driver_of(self.log.clone(), &[(0, 1), (1, 1)]).await {
+                Ok(driver) => return driver,
+                Err(_) => self.faults.restart(),
+            }
+        }
+    }
+
+    /// The driver of a node that leads these partitions in these epochs.
+    async fn driver_of(&self, log: Arc<FakeLog>, leads: &[(u32, i32)]) -> Result<Driver, DriverError> {
         let (now, ids) = (self.now.clone(), self.ids.clone());
         Driver::open(Parts {
             topic: "readings".into(),
             topic_id: TOPIC_ID,
+            leads: leads.iter().map(|(partition, epoch)| (*partition, Epoch(*epoch))).collect(),
             policy: self.policy(),
             ids: Box::new(move || Uuid::from_u128(u128::from(ids.fetch_add(1, Ordering::SeqCst)))),
             store: Arc::new(self.store.clone()),
             manifest: self.manifest.clone(),
-            log: self.log.clone(),
+            log,
             table: Box::new(DeltaLake::new(Arc::new(self.store.clone()), "readings", TOPIC_ID)),
             copies: Arc::new(Semaphore::new(1)),
             clock: Arc::new(move || Millis(now.load(Ordering::SeqCst))),
         })
-        .expect("a readable manifest")
+        .await
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        crate::manifest::loaded(TOPIC_ID, &[(0, Epoch(99)), (1, Epoch(99))].into(), &*self.manifest).expect("readable")
     }
 
     /// Everything that is due, as a topic's worker does it: look after look.
@@ -79,7 +96,7 @@ impl World {
             }
             if poll.is_err() || self.faults.is_dead() {
                 self.faults.restart();
-                *driver = self.driver();
+                *driver = self.driver().await;
             }
             self.now.fetch_add(61_000, Ordering::SeqCst);
         }
@@ -139,21 +156,18 @@ async fn offload_with_fault(at: u64, mode: Mode) -> u64 {
     world.log.add(0, 0..10, 19_000);
     world.log.add(0, 10..25, 19_001);
     world.log.add(1, 0..12, 19_000);
-    let mut driver = world.driver();
+    let mut driver = world.driver().await;
     world.run_until(&mut driver, "the first segments", |world| world.tiered([25, 12])).await;
     world.log.add(0, 25..40, 19_001);
     world.log.add(1, 12..50, 19_001);
     world.run_until(&mut driver, "the later segments", |world| world.tiered([40, 50])).await;
     assert_eq!(world.in_table().await, [once(0..40), once(0..50)], "step {at}, {mode:?}");
     // Whatever an unfinished copy left is collected, at the latest after a restart.
-    let mut driver = world.driver();
+    let mut driver = world.driver().await;
     world
-        .run_until(&mut driver, "order", |world| {
-            world.manifest.load(TOPIC_ID).is_ok_and(|(entries, _)| entries.iter().all(|e| e.state == State::Committed))
-        })
+        .run_until(&mut driver, "order", |world| world.entries().iter().all(|entry| entry.state == State::Committed))
         .await;
-    let mut expected: Vec<_> =
-        world.manifest.load(TOPIC_ID).expect("readable").0.into_iter().map(|entry| entry.path).collect();
+    let mut expected: Vec<_> = world.entries().into_iter().map(|entry| entry.path).collect();
     expected.sort();
     assert_eq!(world.objects().await, expected, "step {at}, {mode:?}");
     world.faults.steps()
@@ -175,18 +189,14 @@ async fn retire_with_fault(at: u64, mode: Mode) -> u64 {
     let world = World::new(at, mode);
     world.log.add(0, 0..10, 19_000);
     world.log.add(1, 0..12, 19_000);
-    let mut driver = world.driver();
+    let mut driver = world.driver().await;
     world.run_until(&mut driver, "the first segments", |world| world.tiered([10, 12])).await;
     world.log.add(0, 10..25, 19_001);
     world.run_until(&mut driver, "the last segment", |world| world.tiered([25, 12])).await;
     for (partition, to) in world.log.partitions.iter().zip([10, 12]) {
         *partition.log_start.lock().expect("lock") = Offset(to);
     }
-    world
-        .run_until(&mut driver, "the end of retention", |world| {
-            world.manifest.load(TOPIC_ID).is_ok_and(|(entries, _)| entries.len() == 1)
-        })
-        .await;
+    world.run_until(&mut driver, "the end of retention", |world| world.entries().len() == 1).await;
     assert_eq!(world.in_table().await, [once(10..25), once(0..0)], "step {at}, {mode:?}");
     assert_eq!(world.objects().await.len(), 1, "step {at}, {mode:?}");
     world.faults.steps()
@@ -206,7 +216,7 @@ async fn what_the_log_lets_go_leaves_table_and_store_whatever_fails_whenever() {
 async fn a_flush_waits_for_no_interval() {
     let world = World::new(u64::MAX, Mode::Fail);
     world.log.add(0, 0..10, 19_000);
-    let mut driver = world.driver();
+    let mut driver = world.driver().await;
     driver.poll(world.policy(), true).await.expect("no fault");
     assert!(world.tiered([10, 0]));
     assert_eq!(driver.table().version(), Some(0));
@@ -218,7 +228,7 @@ async fn a_flush_waits_for_no_interval() {
 async fn a_table_of_another_topic_is_never_written_to() {
     let world = World::new(u64::MAX, Mode::Fail);
     world.log.add(0, 0..10, 19_000);
-    world.driver().poll(world.policy(), true).await.expect("no fault");
+    world.driver().await.poll(world.policy(), true).await.expect("no fault");
     let mut other = DeltaLake::new(world.store.inner.clone(), "readings", Uuid::from_u128(43));
     let error = other.committed_end(0).await.expect_err("another topic's").to_string();
     assert!(error.contains("belongs to another topic"), "{error}");
@@ -228,7 +238,7 @@ async fn a_table_of_another_topic_is_never_written_to() {
 async fn a_table_switched_off_while_ranges_leave_it_does_not_keep_their_objects_for_ever() {
     let world = World::new(u64::MAX, Mode::Fail);
     world.log.add(0, 0..10, 19_000);
-    let mut driver = world.driver();
+    let mut driver = world.driver().await;
     driver.poll(world.policy(), true).await.expect("no fault");
     *world.log.partitions[0].log_start.lock().expect("lock") = Offset(10);
     driver.poll(world.policy(), false).await.expect("no fault");
@@ -239,13 +249,13 @@ async fn a_table_switched_off_while_ranges_leave_it_does_not_keep_their_objects_
     world.now.fetch_add(DELETE_GRACE + 1, Ordering::SeqCst);
     driver.poll(bare, false).await.expect("no fault");
     assert_eq!(world.objects().await, Vec::<String>::new());
-    assert_eq!(world.manifest.load(TOPIC_ID).expect("readable").0, Vec::new());
+    assert_eq!(world.entries(), Vec::new());
 }
 
 #[tokio::test]
 async fn two_days_without_the_store_cost_nothing_but_the_wait() {
     let world = World::new(u64::MAX, Mode::Fail);
-    let mut driver = world.driver();
+    let mut driver = world.driver().await;
     world.store.set_outage(true);
     // A segment each ten minutes, a look each minute.
     for segment in 0..288 {
@@ -257,7 +267,7 @@ async fn two_days_without_the_store_cost_nothing_but_the_wait() {
     }
     assert!(driver.offload().error().is_some_and(|error| error.contains("out of reach")));
     assert!(world.tiered([0, 0]), "the local copy must not go");
-    let held = world.manifest.entries.lock().expect("lock").len();
+    let held = world.entries().len();
     assert!(held <= 1 && driver.offload().ranges().count() == 0, "{held} entries");
     world.store.set_outage(false);
     world.run_until(&mut driver, "what was waiting", |world| world.tiered([2880, 0])).await;
@@ -271,7 +281,7 @@ async fn a_segment_that_cannot_be_read_is_told_until_it_can_and_holds_no_other_p
     let broken = &world.log.partitions[0];
     broken.unreadable.store(true, Ordering::SeqCst);
     world.log.add(0, 0..10, 19_000);
-    let mut driver = world.driver();
+    let mut driver = world.driver().await;
     // A look each second for five minutes, a new segment of the other partition at each; its table commits go well.
     for second in 0..300 {
         world.log.add(1, second * 10..(second + 1) * 10, 19_000);

@@ -1,0 +1,253 @@
+//! Three nodes in one process: offload and alerts move with the leaders of their partitions, and lose and double nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use forebay_cluster::{AppendData, Log};
+use forebay_log::record::{Batches, Record, RecordChunk, RecordReader};
+use forebay_log::{Millis, NodeId, Offset, TopicConfig};
+use forebay_sinks::{Engine, Reading};
+use forebay_tiering::parquet::ColdReader;
+use forebay_tiering::table::{DeltaLake, Table};
+use object_store::path::Path;
+
+use super::{Node, open_data_dir};
+use crate::alerts::JOURNAL_TOPIC;
+use crate::config::{Config, Sources};
+use crate::reader::Reader;
+
+const RULES: &str = "
+groups:
+- name: voltage
+  source: readings
+  key: [meter]
+  time: {field: ts}
+  rules:
+  - alert: Over
+    expr: v > 250
+    clear: v < 245
+    for: 2m
+";
+
+struct Trio {
+    folder: tempfile::TempDir,
+    nodes: BTreeMap<i32, Node>,
+}
+
+async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+impl Trio {
+    async fn start() -> Trio {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("rules.yaml"), RULES).unwrap();
+        let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let peers: Vec<String> =
+            ports.iter().zip(1..).map(|(port, id)| format!("{id}@{}", port.local_addr().unwrap())).collect();
+        drop(ports);
+        let starts = (1..=3).map(|id| {
+            let off = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=off"));
+            let more = [
+                format!("node.id={id}"),
+                format!("cluster.peers={}", peers.join(",")),
+                format!("object_store.url=file:{}", folder.path().join("lake").display()),
+                format!("alerts.rules={}", folder.path().join("rules.yaml").display()),
+                "durability.fsync=false".to_owned(),
+            ];
+            let set = off.into_iter().chain(more).collect();
+            let data_dir = Some(folder.path().join(format!("node{id}")));
+            let config = Config::load(&Sources { set, data_dir, ..Sources::default() }).unwrap();
+            tokio::spawn(async move {
+                let files = open_data_dir(&config).unwrap();
+                (id, Node::start(config, files).await.unwrap())
+            })
+        });
+        let mut nodes = BTreeMap::new();
+        for start in starts.collect::<Vec<_>>() {
+            let (id, node) = start.await.unwrap();
+            nodes.insert(id, node);
+        }
+        let trio = Trio { folder, nodes };
+        let config = TopicConfig { lake_commit_interval_ms: 50, min_insync_replicas: 2, ..TopicConfig::default() };
+        trio.log(1).create_topic("readings", 3, config).await.unwrap();
+        eventually("the topic everywhere", async || {
+            trio.nodes.keys().all(|id| trio.log(*id).topic("readings").is_some()).then_some(())
+        })
+        .await;
+        trio
+    }
+
+    fn log(&self, id: i32) -> &Log {
+        &self.nodes[&id].gateway.log
+    }
+
+    /// The node that leads, as the node `seen` from sees it.
+    fn leader(&self, seen: i32, topic: &str, partition: usize) -> i32 {
+        self.log(seen).topic(topic).unwrap().partitions[partition].leader().unwrap_or(NodeId(-1)).0
+    }
+
+    /// Cuts a node off for good: the others go on without it, and it does not know that. Its services still run.
+    async fn cut_off(&self, id: i32) {
+        self.log(id).cluster().unwrap().shutdown(Duration::ZERO).await;
+    }
+
+    /// Appends readings through a node, wherever the partitions are led.
+    async fn publish(&self, through: i32, minutes: std::ops::Range<usize>) {
+        let topic = self.log(through).topic("readings").unwrap();
+        for (partition, handle) in topic.partitions.iter().enumerate() {
+            for minute in minutes.clone() {
+                let v = [251.0, 252.0, 254.0, 249.0, 244.0, 230.0, 251.5][(minute / 2 * 5 + partition) % 7];
+                let ts = 1_500_000_000 + minute * 60;
+                let value = format!("{{\"meter\":\"m{partition}\",\"ts\":{ts},\"v\":{v}}}");
+                eventually("the append", async || {
+                    let mut chunk = RecordChunk::new();
+                    chunk.push(Millis(1_600_000_000_000), Some(b"m"), Some(value.as_bytes()), &[]);
+                    handle.append(AppendData::Chunk(chunk)).await.ok()
+                })
+                .await;
+            }
+        }
+    }
+
+    /// All committed records of a partition, hot and cold, as a node reads them.
+    async fn read(&self, id: i32, topic: &str, partition: usize) -> Vec<Record> {
+        let reader = Reader::new(self.nodes[&id].gateway.lake.clone());
+        let partition = self.log(id).topic(topic).unwrap().partitions[partition].clone();
+        let (mut found, mut next) = (Vec::new(), Offset(0));
+        while next < partition.watermarks().high_watermark {
+            let fetched = reader.read(&partition, next, 1 << 20).await.unwrap();
+            records(fetched.batches, &mut next, &mut found);
+        }
+        found
+    }
+
+    async fn drain(self, cut_off: i32) {
+        for (id, node) in self.nodes {
+            if id != cut_off {
+                node.drain().await;
+            }
+        }
+    }
+}
+
+fn records(batches: bytes::Bytes, next: &mut Offset, found: &mut Vec<Record>) {
+    for batch in Batches::new(batches) {
+        let (header, batch) = batch.unwrap();
+        let all = RecordReader::new(&header, &batch).unwrap().map(Result::unwrap);
+        found.extend(all.filter(|record| record.offset >= *next));
+        *next = header.next_offset().max(*next);
+    }
+}
+
+/// What the table holds of a partition, file by file.
+async fn in_table(trio: &Trio, partition: u32) -> Vec<(i64, Vec<u8>)> {
+    let url = format!("file:{}", trio.folder.path().join("lake").display());
+    let store = forebay_tiering::store::open(&url, &BTreeMap::new()).unwrap();
+    let topic = trio.log(*trio.nodes.keys().next().unwrap()).topic("readings").unwrap();
+    let mut table = DeltaLake::new(store.clone(), "readings", topic.id);
+    let (reader, mut found) = (ColdReader::new(store), Vec::new());
+    for file in table.contents().await.unwrap().files {
+        if file.path.contains(&format!("part-{partition:05}-")) {
+            let (mut next, path) = (Offset(0), Path::from(file.path));
+            loop {
+                let batches = reader.read(&path, next, 1 << 20).await.unwrap();
+                if batches.is_empty() {
+                    break;
+                }
+                let mut some = Vec::new();
+                records(batches, &mut next, &mut some);
+                found.extend(some.into_iter().map(|record| (record.offset.0, record.value.unwrap().to_vec())));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Offload and alerts through the loss of the node that leads most: what it had begun others finish, and what it still does in
+/// the belief that it leads counts for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_is_cut_off_is_followed_in_offload_and_alerts_without_loss_or_doubling() {
+    let trio = Trio::start().await;
+    trio.publish(1, 0..20).await;
+    for node in trio.nodes.values() {
+        node.gateway.lake.as_ref().unwrap().flush("readings").await.unwrap();
+    }
+    trio.publish(2, 20..40).await;
+    // Who is cut off has segments that wait, one copy begun perhaps, and state that is not saved.
+    let gone = trio.leader(1, "readings", 0);
+    let here = (1..=3).find(|id| *id != gone).unwrap();
+    let topic = trio.log(gone).topic("readings").unwrap();
+    topic.partitions[0].roll().await.unwrap();
+    trio.cut_off(gone).await;
+    eventually("another leader of every partition", async || {
+        let led = |topic: &str, count: usize| {
+            (0..count).all(|partition| ![gone, -1].contains(&trio.leader(here, topic, partition)))
+        };
+        (led("readings", 3) && led("_lake_manifest", 1) && led("_alert_state", 1) && led(JOURNAL_TOPIC, 1))
+            .then_some(())
+    })
+    .await;
+    trio.publish(here, 40..60).await;
+    let rest: Vec<&Node> = trio.nodes.iter().filter(|(id, _)| **id != gone).map(|(_, node)| node).collect();
+    for node in &rest {
+        eventually("the flush", async || node.gateway.lake.as_ref().unwrap().flush("readings").await.ok()).await;
+    }
+    for partition in 0..3u32 {
+        let log = trio.read(here, "readings", partition as usize).await;
+        assert_eq!(log.len(), 60, "partition {partition}");
+        let expected: Vec<(i64, Vec<u8>)> =
+            log.into_iter().map(|record| (record.offset.0, record.value.unwrap().to_vec())).collect();
+        assert_eq!(in_table(&trio, partition).await, expected, "partition {partition}");
+    }
+    for node in &rest {
+        let report = node.gateway.lake.as_ref().unwrap().verify("readings").await.unwrap();
+        assert_eq!((report.rows, report.problems), (180, Vec::new()));
+    }
+
+    eventually("the alerts", async || {
+        let mut settled = true;
+        for node in &rest {
+            settled &= node.gateway.alerts.settled().await;
+        }
+        settled.then_some(())
+    })
+    .await;
+    let rules = forebay_sinks::rules::load(&[trio.folder.path().join("rules.yaml")]).unwrap();
+    let mut seen = BTreeSet::new();
+    let mut recorded: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for record in trio.read(here, JOURNAL_TOPIC, 0).await {
+        let transition: serde_json::Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
+        let id = transition["id"].as_str().unwrap().to_owned();
+        // The same once more, from one that did not know that it was followed, changes nothing for who reads it.
+        if seen.insert(id.clone()) {
+            recorded.entry(transition["source"]["partition"].as_u64().unwrap()).or_default().push(id);
+        }
+    }
+    for partition in 0..3u32 {
+        let mut engine = Engine::new(&rules, "readings", partition, 0);
+        let mut expected = Vec::new();
+        for record in trio.read(here, "readings", partition as usize).await {
+            let reading =
+                Reading { offset: record.offset.0, timestamp: record.timestamp, value: record.value.as_deref() };
+            engine.feed(reading, record.timestamp, &mut expected);
+        }
+        assert!(expected.len() > 8, "{}", expected.len());
+        let ids: Vec<String> = expected.into_iter().map(|transition| transition.id).collect();
+        assert_eq!(recorded.remove(&u64::from(partition)), Some(ids), "partition {partition}");
+    }
+    // Every node shows all alerts, whoever evaluates them.
+    let shown: BTreeSet<usize> = rest.iter().map(|node| node.gateway.alerts.active().len()).collect();
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    drop((rest, topic));
+    trio.drain(gone).await;
+}
