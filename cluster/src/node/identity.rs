@@ -5,7 +5,7 @@ use std::path::Path;
 
 use forebay_disk::Files;
 use forebay_disk::sealed::{read_sealed, replace_sealed};
-use forebay_log::Incarnation;
+use forebay_log::{Incarnation, NodeId};
 use uuid::Uuid;
 
 const FILE: &str = "node";
@@ -14,6 +14,7 @@ const HEADING: &str = "forebay-node 1";
 /// Kept in the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
+    pub(super) node: NodeId,
     pub(super) directory: Uuid,
     pub(super) incarnation: Incarnation,
     /// What the log had before the node was in a cluster is in the cluster's metadata, or there was nothing. Until then the metadata
@@ -25,15 +26,22 @@ pub(super) struct Identity {
 ///
 /// # Errors
 /// The disk, or a file that is damaged: the quorum would take a directory with another id for a lost one.
-pub(super) fn begin(files: &dyn Files) -> io::Result<Identity> {
+pub(super) fn begin(files: &dyn Files, node: NodeId) -> io::Result<Identity> {
     let known = read_sealed(files, Path::new(FILE), HEADING)?;
     let before = match &known {
-        None => Identity { directory: Uuid::new_v4(), incarnation: Incarnation(0), adopted: false },
+        None => Identity { node, directory: Uuid::new_v4(), incarnation: Incarnation(0), adopted: false },
         Some(text) => parse(text).ok_or_else(|| {
             let what = format!("{FILE}: malformed; restore it from a backup, or remove and add this node again");
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?,
     };
+    if before.node != node {
+        let what = format!(
+            "the data directory is node {}'s: set node.id = {}, or node.data_dir to a directory of node {node}",
+            before.node, before.node
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     let now = Identity { incarnation: before.incarnation.next(), ..before };
     save(files, &now)?;
     Ok(now)
@@ -45,17 +53,18 @@ pub(super) fn adopted(files: &dyn Files, identity: &Identity) -> io::Result<()> 
 }
 
 fn save(files: &dyn Files, identity: &Identity) -> io::Result<()> {
-    let Identity { directory, incarnation, adopted } = identity;
-    let text = format!("directory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
+    let Identity { node, directory, incarnation, adopted } = identity;
+    let text = format!("node {node}\ndirectory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
     replace_sealed(files, Path::new(FILE), HEADING, &text)
 }
 
 fn parse(text: &str) -> Option<Identity> {
     let mut lines = text.lines();
+    let node = NodeId(lines.next()?.strip_prefix("node ")?.parse().ok()?);
     let directory = lines.next()?.strip_prefix("directory ")?.parse().ok()?;
     let incarnation = lines.next()?.strip_prefix("incarnation ")?.parse().ok()?;
     let adopted = lines.next()?.strip_prefix("adopted ")?.parse().ok()?;
-    Some(Identity { directory, incarnation: Incarnation(incarnation), adopted })
+    Some(Identity { node, directory, incarnation: Incarnation(incarnation), adopted })
 }
 
 #[cfg(test)]
@@ -67,11 +76,13 @@ mod tests {
     #[test]
     fn each_start_has_a_higher_incarnation_in_the_same_directory() {
         let files = SimFiles::new(1);
-        let first = begin(&files).unwrap();
+        let first = begin(&files, NodeId(3)).unwrap();
         assert!(!first.adopted);
         adopted(&files, &first).unwrap();
         files.crash();
-        let second = begin(&files).unwrap();
+        let second = begin(&files, NodeId(3)).unwrap();
         assert_eq!((second.directory, second.incarnation, second.adopted), (first.directory, Incarnation(2), true));
+        let error = begin(&files, NodeId(1)).unwrap_err().to_string();
+        assert!(error.contains("node.id = 3"), "{error}");
     }
 }

@@ -148,7 +148,7 @@ impl Cluster {
     pub async fn start(options: Options, files: Arc<dyn Files>, log: Log) -> Result<Cluster, StartError> {
         let Options { node, voters, addresses, rack, listener, server_tls, client_tls, .. } = options;
         let own_files = Arc::clone(&files);
-        let begun = tokio::task::spawn_blocking(move || identity::begin(own_files.as_ref())).await;
+        let begun = tokio::task::spawn_blocking(move || identity::begin(own_files.as_ref(), node)).await;
         let identity = begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
         let identity::Identity { directory, incarnation, .. } = identity;
         let had: Vec<_> = if identity.adopted { Vec::new() } else { log.topics().values().cloned().collect() };

@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
     folders: Vec<tempfile::TempDir>,
+    /// What all of them reach.
+    lake: tempfile::TempDir,
     peers: String,
     more: Vec<String>,
     nodes: BTreeMap<i32, Node>,
@@ -36,7 +38,8 @@ impl World {
         drop(free);
         let folders = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let more = more.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut world = World { folders, peers: peers.join(","), more, nodes: BTreeMap::new() };
+        let mut world =
+            World { folders, lake: tempfile::tempdir().unwrap(), peers: peers.join(","), more, nodes: BTreeMap::new() };
         let (one, two, three) = tokio::join!(world.open(1), world.open(2), world.open(3));
         world.nodes = BTreeMap::from([(1, one), (2, two), (3, three)]);
         world
@@ -44,7 +47,9 @@ impl World {
 
     async fn open(&self, id: i32) -> Node {
         let ports = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=127.0.0.1:0"));
-        let own = [format!("node.id={id}"), format!("cluster.peers={}", self.peers)];
+        let lake = self.lake.path().display();
+        let own =
+            [format!("node.id={id}"), format!("cluster.peers={}", self.peers), format!("object_store.url=file:{lake}")];
         let set = ports.into_iter().chain(own).chain(self.more.clone()).collect();
         let data_dir = Some(self.folders[id as usize - 1].path().to_path_buf());
         let config = Config::load(&Sources { set, data_dir, ..Sources::default() }).unwrap();

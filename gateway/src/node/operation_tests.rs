@@ -25,12 +25,14 @@ impl Three {
         let peers: Vec<String> = (1..).zip(&addresses).map(|(id, at)| format!("\"{id}@{at}\"")).collect();
         drop(held);
         let dirs: Vec<tempfile::TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let lake = tempfile::tempdir().unwrap();
         let starting = (1..).zip(&addresses).zip(&dirs).map(|((id, at), dir)| {
             let more = [
                 format!("node.id={id}"),
                 format!("cluster.peers=[{}]", peers.join(",")),
                 format!("listeners.cluster={at}"),
                 format!("node.rack=site-{id}"),
+                format!("object_store.url=file:{}", lake.path().display()),
             ];
             let config = config(dir, &more.iter().map(String::as_str).collect::<Vec<_>>());
             async move {
@@ -39,7 +41,10 @@ impl Three {
             }
         });
         let started = tokio::time::timeout(PATIENCE, futures_util::future::join_all(starting)).await;
-        Three { nodes: started.expect("three nodes find each other").into_iter().map(Some).collect(), _dirs: dirs }
+        Three {
+            nodes: started.expect("three nodes find each other").into_iter().map(Some).collect(),
+            _dirs: dirs.into_iter().chain([lake]).collect(),
+        }
     }
 
     fn node(&self, id: usize) -> &Node {

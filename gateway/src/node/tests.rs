@@ -39,7 +39,9 @@ async fn a_node_keeps_its_records_and_its_identity_over_a_restart() {
     node.drain().await;
     assert!(started.elapsed() < Duration::from_secs(10));
 
-    let node = start(config(&folder, &[])).await.unwrap();
+    let other = format!("{:#}", start(config(&folder, &[])).await.err().unwrap());
+    assert!(other.contains("node.id = 7"), "{other}");
+    let node = start(config(&folder, &["node.id=7"])).await.unwrap();
     let log = &node.gateway.log;
     assert_eq!(log.cluster_id(), cluster);
     assert_eq!(log.topic("readings").unwrap().partitions[0].watermarks().high_watermark, Offset(1));
