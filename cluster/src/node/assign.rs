@@ -101,10 +101,10 @@ impl Assigner {
         for topic in image.topics() {
             let done = self.topic(topic).await;
             whole &= matches!(done, Ok(true));
-            if let Err(error) = done {
-                if let Some(suppressed) = self.reports.admit(&error.to_string()) {
-                    error!(topic = topic.name, %error, suppressed, "this node cannot take its part of a topic; tried again");
-                }
+            if let Err(error) = done
+                && let Some(suppressed) = self.reports.admit(&error.to_string())
+            {
+                error!(topic = topic.name, %error, suppressed, "this node cannot take its part of a topic; tried again");
             }
         }
         whole
