@@ -48,6 +48,9 @@ pub(crate) static API: Api = Api {
     },
 };
 
+/// A partition's index, and why it stays as it was.
+type Outcome = (i32, Option<Refusal>);
+
 pub(crate) async fn handle(
     shared: &Shared,
     session: &Session,
@@ -65,12 +68,12 @@ pub(crate) async fn handle(
     let image = image(log);
     let resize = request.allow_replication_factor_change;
     let mut wanted = Vec::new();
-    let mut results: Vec<(TopicName, Vec<(i32, Option<Refusal>)>)> = Vec::new();
+    let mut results: Vec<(TopicName, Vec<Outcome>)> = Vec::new();
     // Where in `results` the answer to each of `wanted` goes.
     let mut places = Vec::new();
     for mut topic in request.topics {
         once(&mut topic.partitions, |asked| asked.partition_index);
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let mut partitions: Vec<Outcome> = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let found = check(&image, &topic.name, &asked, resize);
             let refusal = found.map(|reassign| {

@@ -97,10 +97,11 @@ async fn alter(
 ) -> Result<(), Refusal> {
     if only_takes_throttles_back(&resource.configs) {
         let name = &resource.resource_name;
-        return Ok(match resource.resource_type {
-            TOPIC => session.topic(Operation::AlterConfigs, name)?,
-            _ => session.cluster(Operation::AlterConfigs)?,
-        });
+        let allowed = match resource.resource_type {
+            TOPIC => session.topic(Operation::AlterConfigs, name),
+            _ => session.cluster(Operation::AlterConfigs),
+        };
+        return Ok(allowed?);
     }
     let topic = alterable(shared, session, resource.resource_type, &resource.resource_name)?;
     let now = topic.config();
