@@ -109,7 +109,7 @@ fn committed(offset: i64) -> BTreeMap<(String, i32), Offset> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_goes_on_from_its_offsets_when_its_coordinator_dies() {
-    let mut world = World::start(&[]).await;
+    let mut world = Box::pin(World::start(&[])).await;
     world.until_done(1, async |client| client.create_topic("read", Some(1), None, &[]).await).await;
     world.until_done(1, async |client| client.seek_group("billing", "read", &[(0, Offset(42))]).await).await;
     let topic = world.any().gateway.log.topic("__consumer_offsets").unwrap();
@@ -136,7 +136,7 @@ async fn a_group_goes_on_from_its_offsets_when_its_coordinator_dies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_of_the_past_takes_no_commit_and_offsets_do_not_go_back() {
-    let world = World::start(&[]).await;
+    let world = Box::pin(World::start(&[])).await;
     world.until_done(1, async |client| client.create_topic("read", Some(1), None, &[]).await).await;
     world.until_done(1, async |client| client.seek_group("billing", "read", &[(0, Offset(1))]).await).await;
     for offset in 2..6 {
@@ -223,7 +223,7 @@ async fn soon(what: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_and_acls_set_on_one_node_hold_on_all_and_after_restarts() {
-    let mut world = World::start(SECURED).await;
+    let mut world = Box::pin(World::start(SECURED)).await;
     let made = credential("first");
     let (user, mechanism) = ("eve".to_owned(), ScramMechanism::Sha256);
     let change = CredentialChange { user: user.clone(), mechanism, credential: Some(made) };

@@ -26,12 +26,8 @@ pub(crate) type Legacy = (&'static str, Entry);
 /// # Errors
 /// A topic cannot be read, or the settings not be made; the next start tries again.
 pub(crate) async fn take_over(log: &Log) -> Result<(), SettingsError> {
-    let read: [(&str, fn(&Bytes, &Bytes) -> Option<Legacy>); 2] =
-        [(LEGACY_TOPIC, legacy_setting), (QUOTAS, legacy_quota)];
-    for (topic, read) in read {
-        take_over_topic(log, topic, read).await?;
-    }
-    Ok(())
+    take_over_topic(log, LEGACY_TOPIC, legacy_setting).await?;
+    take_over_topic(log, QUOTAS, legacy_quota).await
 }
 
 async fn take_over_topic(

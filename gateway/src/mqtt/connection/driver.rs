@@ -54,6 +54,7 @@ pub(super) enum End {
 type Store = BoxFuture<'static, (Then, Result<(), AppendError>)>;
 
 /// What the loop woke up for.
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once: a box would cost more")]
 enum Step {
     Wrote(std::io::Result<usize>),
     Settled(Settled),
