@@ -33,7 +33,8 @@ impl StateTopic {
         if partition.led_in() != Some(term.epoch()) || term.is_ended() {
             return Err(not_led(AppendError::FencedLeaderEpoch));
         }
-        StateTopic::begin(partition, false, Some(term)).await
+        let alone = partition.placement().replicas.len() <= 1;
+        StateTopic::begin(partition, alone, Some(term)).await
     }
 }
 

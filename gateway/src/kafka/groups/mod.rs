@@ -151,6 +151,12 @@ impl Groups {
 
     async fn topic(&self, log: &Log) -> Result<Arc<Topic>, Refusal> {
         if let Some(topic) = log.topic(TOPIC) {
+            let config = topic.config();
+            if config.self_compacting {
+                // Earlier releases rewrote it by themselves; now the cleaner keeps it short.
+                let config = TopicConfig { self_compacting: false, ..TopicConfig::clone(&config) };
+                log.alter_topic(TOPIC, config).await.map_err(|error| unavailable(error.to_string()))?;
+            }
             return Ok(topic);
         }
         let partitions = if has_others(log) { PARTITIONS } else { 1 };
