@@ -52,6 +52,7 @@ pub(super) async fn join(
     };
     let part = Cluster::start(options, files, local.clone()).await.context("this node's part of the cluster")?;
     counts(&part, config).await?;
+    takes_part(&part).await?;
     Ok(Log::of_cluster(local, part, cluster.default_replication_factor))
 }
 
@@ -74,6 +75,14 @@ async fn counts(part: &Cluster, config: &Config) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Waits until the partitions here have their roles: before, what lies above the last checkpoint of the high watermark is not seen.
+async fn takes_part(part: &Cluster) -> anyhow::Result<()> {
+    let version = part.metadata().borrow().image.version().0;
+    let mut applied = part.applied();
+    let taken = applied.wait_for(|applied| *applied >= version).await;
+    taken.map(drop).map_err(|_| anyhow!("the node's part of the cluster has ended"))
 }
 
 /// Where others and clients reach this node, by the listener's name.
