@@ -78,8 +78,14 @@ pub enum Message {
         attempt: u64,
         batches: Option<Bytes>,
     },
-    Group { id: u64, ask: GroupAsk },
-    GroupAnswer { id: u64, reply: GroupReply },
+    Group {
+        id: u64,
+        ask: GroupAsk,
+    },
+    GroupAnswer {
+        id: u64,
+        reply: GroupReply,
+    },
 }
 
 /// Why nothing was appended.
