@@ -45,7 +45,10 @@ pub(super) fn write(engine: &Engine) -> Vec<u8> {
             put_text(&mut body, &rule.alert);
         }
         put_len(&mut body, state.keys.len());
-        for (key, known) in &state.keys {
+        // In their order: the same state is the same bytes on every node.
+        let mut keys: Vec<_> = state.keys.iter().collect();
+        keys.sort_unstable_by_key(|(key, _)| &***key);
+        for (key, known) in keys {
             put_text(&mut body, key);
             put_i64(&mut body, known.newest);
             for instance in &known.instances {

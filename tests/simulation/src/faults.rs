@@ -32,7 +32,9 @@ impl World {
                 self.queue.at(back, Event::Start { node });
             }
             2 if profile.pauses => {
-                let until = self.now + self.within(100, 6000);
+                // What waits for the end of a pause keeps its order: none ends earlier than was said.
+                let before = self.nodes[node].paused_until.unwrap_or_default();
+                let until = before.max(self.now + self.within(100, 6000));
                 let now = self.now;
                 self.trace.tell(now, || format!("node {node} pauses until {until}"));
                 self.nodes[node].paused_until = Some(until);
@@ -201,7 +203,6 @@ impl World {
         self.healing = true;
         self.network.heal();
         for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = None;
             self.nodes[node].deaf_until = 0;
             self.mend_disk(node);
             if let Some(live) = self.live(node) {

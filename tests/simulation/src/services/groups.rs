@@ -288,18 +288,20 @@ impl World {
         if coordinator.epoch != epoch {
             return;
         }
+        // What was replicated too seldom is in the log all the same, and counts.
+        let is_kept = matches!(result, Ok(()) | Err(AppendError::NotEnoughReplicasAfterAppend));
         match storing {
             Storing::Group(then) => {
                 let mut effects = Vec::new();
-                coordinator.group.stored(steady, then, result.is_ok(), &mut effects);
+                coordinator.group.stored(steady, then, is_kept, &mut effects);
                 self.group_effects(place, effects);
             }
             Storing::Offset { to, index, offset } => {
+                if is_kept {
+                    coordinator.offsets.insert(i32::try_from(index).unwrap_or(0), offset);
+                }
                 let reply = match result {
-                    Ok(()) => {
-                        coordinator.offsets.insert(i32::try_from(index).unwrap_or(0), offset);
-                        GroupReply::Done
-                    }
+                    Ok(()) => GroupReply::Done,
                     Err(_) => GroupReply::Refused(GroupError::CoordinatorNotAvailable),
                 };
                 self.group_answers(place, to, reply);

@@ -269,6 +269,10 @@ impl World {
                 continue;
             }
             *at = offset.next();
+            // What lies behind the claim a later leader may have written: its copy in progress is no rubbish to be deleted.
+            if offset > *to {
+                break;
+            }
             let Some(cut) = record.iter().position(|byte| *byte == b'=') else { continue };
             let (key, value) = (record.slice(..cut), record.slice(cut + 1..));
             if value.is_empty() {
