@@ -40,7 +40,7 @@ impl Read {
 
     /// # Errors
     /// The message cannot be read.
-    pub(crate) fn read(message: Bytes) -> Result<Read, Malformed> {
+    pub(crate) fn decode(message: Bytes) -> Result<Read, Malformed> {
         let mut reader = Reader::new(message);
         let partition = PartitionId { topic: reader.uuid()?, index: reader.u32()? };
         let from = Offset(reader.i64()?);
@@ -152,12 +152,12 @@ mod tests {
         let partition = PartitionId { topic: Uuid::from_u128(3), index: 9 };
         let read = Read { partition, from: Offset(7), max_bytes: 4096, wait: Duration::from_millis(500) };
         let bytes = joined(&read.write());
-        assert_eq!(Read::read(bytes.clone()).unwrap(), read);
+        assert_eq!(Read::decode(bytes.clone()).unwrap(), read);
         for cut in 0..bytes.len() {
-            assert!(Read::read(bytes.slice(..cut)).is_err(), "cut at {cut}");
+            assert!(Read::decode(bytes.slice(..cut)).is_err(), "cut at {cut}");
         }
         let greedy = Read { max_bytes: usize::MAX, wait: Duration::from_secs(3600), ..read };
-        let taken = Read::read(joined(&greedy.write())).unwrap();
+        let taken = Read::decode(joined(&greedy.write())).unwrap();
         assert_eq!((taken.max_bytes, taken.wait), (MAX_READ_BYTES, MAX_READ_WAIT));
     }
 

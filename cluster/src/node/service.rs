@@ -53,7 +53,7 @@ impl Service for NodeService {
             },
             kinds::REPORT => Begun::beside(async move { answer(&report::of(&inner).await) }),
             kinds::VOTER => Begun::beside(async move { answer(&voters::serve(&inner, &body).await?) }),
-            kinds::READ => match Read::read(body) {
+            kinds::READ => match Read::decode(body) {
                 Ok(read) => {
                     let replicas = Arc::clone(&inner.replicas);
                     Begun::beside(async move { Ok(read.answer(&replicas).await) })
