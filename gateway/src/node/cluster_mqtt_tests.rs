@@ -130,9 +130,9 @@ async fn retain(client: &mut Client, topic: &str, payload: &str) {
     let message = Message { topic: Text::from(topic), payload, qos: Qos::AtLeastOnce, retain: true, properties };
     client.publish_message(message, 7).await.unwrap();
     loop {
-        match timeout(PATIENCE, client.next()).await.expect("an acknowledgement comes").unwrap() {
-            Event::Acked { tag: 7, reason } => return assert_eq!(reason, 0),
-            _ => {}
+        let event = timeout(PATIENCE, client.next()).await.expect("an acknowledgement comes").unwrap();
+        if let Event::Acked { tag: 7, reason } = event {
+            return assert_eq!(reason, 0);
         }
     }
 }
