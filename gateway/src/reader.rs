@@ -19,14 +19,33 @@ impl Reader {
     }
 
     /// As [`Partition::read`], going on into the cold tier below the local log start.
-    pub async fn read(
+    pub async fn read(&self, partition: &Arc<Partition>, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
+        self.read_by(partition, from, max_bytes, false).await
+    }
+
+    /// As [`Reader::read`], at the partition's leader: what was acknowledged is there before it is here.
+    pub async fn read_at_leader(
+        &self,
+        partition: &Arc<Partition>,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Fetched, ReadError> {
+        self.read_by(partition, from, max_bytes, true).await
+    }
+
+    async fn read_by(
         &self,
         partition: &Arc<Partition>,
         mut from: Offset,
         max_bytes: usize,
+        at_leader: bool,
     ) -> Result<Fetched, ReadError> {
         loop {
-            let (asked, local_start) = match partition.fetch(from, max_bytes).await {
+            let read = match at_leader {
+                true => partition.fetch_from_leader(from, max_bytes).await,
+                false => partition.fetch(from, max_bytes).await,
+            };
+            let (asked, local_start) = match read {
                 Err(ReadError::Tiered { asked, local_start }) => (asked, local_start),
                 read => return read,
             };

@@ -254,6 +254,12 @@ impl Cluster {
         Ok(Cluster { inner, _tasks: Arc::new(tasks) })
     }
 
+    /// Which start of this node this is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
     /// This node.
     #[must_use]
     pub fn node(&self) -> NodeId {

@@ -6,8 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use forebay_cluster::{Log, LogError};
-use forebay_log::partition::believable;
-use forebay_log::{AppendError, Millis, Offset};
+use forebay_log::{AppendError, Offset};
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -15,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Hub, Published};
 use super::held::Held;
-use super::intents::{self, Receipts};
 use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_AT_ONCE, SWEEP_BATCH, SWEEP_INTERVAL};
+use super::ownership::Owners;
 use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
 use super::record;
-use super::registry::{Due, Parked, Registry};
+use super::registry::{Due, Live, Parked, Registry};
 use super::retained::Retained;
-use super::session::stored::EntryProblem;
-use super::session::{Cursors, Entry, Kept, Limits, cursor_key, intent_key, session_key};
+use super::session::{Kept, Limits};
+use super::taking::Orphans;
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, MqttConfig};
 use crate::ingest::{Gather, Router};
@@ -38,7 +37,9 @@ pub(crate) const RETAINED_TOPIC: &str = "_mqtt_retained";
 
 /// All that the MQTT doors of a node share: sessions, subscriptions, retained messages.
 pub struct Broker {
-    log: Log,
+    pub(super) log: Log,
+    pub(super) reader: Reader,
+    pub(super) owners: Owners,
     router: Arc<Router>,
     pub(super) config: MqttConfig,
     pub(super) limits: Limits,
@@ -117,13 +118,16 @@ impl Broker {
         // Older than it was or in part, it serves better than no broker: clients set both again by what they do.
         sessions.go_on_damaged();
         stored_retained.go_on_damaged();
-        let receipts = intents::resolve(&sessions, &log, &reader).await?;
         let clock = Arc::new(Clock::start());
-        let hub = Hub::start(log.clone(), reader, router.clone(), metrics.clone(), clock.clone(), shutdown.clone());
+        let owners = Owners::new(log.cluster().cloned());
+        let hub =
+            Hub::start(log.clone(), reader.clone(), router.clone(), metrics.clone(), clock.clone(), shutdown.clone());
         let mqtt = config.mqtt.clone();
         let sockets = (mqtt.max_connections + REFUSED_AT_A_TIME).min(Semaphore::MAX_PERMITS);
         let broker = Arc::new(Broker {
             log,
+            reader,
+            owners,
             router,
             limits: Limits::of(&mqtt),
             retained: Retained::load(stored_retained, &mqtt, metrics.clone(), &clock),
@@ -138,57 +142,23 @@ impl Broker {
             connected: Arc::default(),
             parked_bytes: AtomicUsize::new(0),
         });
-        broker.load_sessions(receipts);
+        broker.follow_owners();
+        broker.load_sessions().await?;
         let sweeper = broker.clone();
         tokio::spawn(async move { shutdown.run_until_cancelled(sweeper.sweep()).await });
         Ok(broker)
-    }
-
-    fn load_sessions(&self, mut receipts: std::collections::BTreeMap<String, Receipts>) {
-        let now = self.clock.now();
-        for (key, value) in self.sessions.scan(b"s/") {
-            let Some(client_id) = key.get(2..).and_then(|id| std::str::from_utf8(id).ok()) else { continue };
-            let entry = match Entry::decode(value) {
-                Ok(entry) => entry,
-                Err(problem) => {
-                    tracing::warn!(client = client_id, %problem, "cannot read a stored session");
-                    continue;
-                }
-            };
-            let mut kept = Kept { subscriptions: entry.subscriptions, ..Kept::default() };
-            match self.sessions.get(&cursor_key(client_id)).map(Cursors::decode) {
-                Some(Ok(cursors)) => kept.cursors = cursors,
-                Some(Err(problem @ EntryProblem::Format(_))) => {
-                    tracing::warn!(client = client_id, %problem,
-                        "cannot read a stored session's cursors: it gets what comes from now on");
-                    kept.cursors = self.hub.ends();
-                }
-                Some(Err(problem)) => {
-                    tracing::warn!(client = client_id, %problem,
-                        "cannot read a stored session's cursors: it gets all that the log still has");
-                }
-                None => {}
-            }
-            let Receipts { received, unsettled } = receipts.remove(client_id).unwrap_or_default();
-            received.into_iter().for_each(|(stream, packet_id)| kept.inbound.restore(stream, packet_id));
-            unsettled.into_iter().for_each(|(stream, packet_id)| kept.inbound.restore_unsettled(stream, packet_id));
-            // One that was connected when the node stopped ages from now, and one whose time a wrong clock has given.
-            let since = entry.disconnected_at.map_or(now, |at| believable(at, now).min(now));
-            let expires_at = Millis(since.0 + i64::from(entry.expiry) * 1000);
-            let parked = Parked { kept, version: entry.version, expires_at, will: None };
-            self.registry.restore(Text::from(client_id), Box::new(parked));
-        }
-        self.metrics.mqtt.sessions.set(self.registry.sessions() as i64);
     }
 
     /// Publishes delayed wills and ends expired sessions.
     async fn sweep(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut orphans = Orphans::default();
         loop {
             ticks.tick().await;
             self.clock.follow(SystemTime::now());
             self.sweep_some(SWEEP_BATCH).await;
+            self.sweep_orphans(&mut orphans).await;
         }
     }
 
@@ -203,12 +173,12 @@ impl Broker {
         match due {
             Due::Will(client_id, will) => self.publish_will(&client_id, *will).await,
             Due::Expired(live, parked) => {
-                let Parked { kept, will, .. } = *parked;
+                let Parked { kept, will, scope, owner, .. } = *parked;
                 if let Some((_, will)) = will {
                     self.publish_will(&live.client_id, *will).await;
                 }
                 self.unpark(&kept);
-                self.forget_session(&live.client_id, &kept).await;
+                self.forget_session(&live.client_id, &scope, owner).await;
                 self.registry.release(&live, None);
                 self.metrics.mqtt.sessions.set(self.registry.sessions() as i64);
             }
@@ -255,11 +225,6 @@ impl Broker {
         {
             tracing::warn!(client = client_id.as_str(), %error, suppressed, "will not stored");
         }
-    }
-
-    /// Whether other nodes of the cluster have clients, too.
-    pub(super) fn has_others(&self) -> bool {
-        self.log.cluster().is_some_and(|cluster| cluster.metadata().borrow().image.nodes().len() > 1)
     }
 
     /// Sessions, connected ones and parked ones, in no order.
@@ -339,26 +304,16 @@ impl Broker {
 
     /// Makes the marks of exactly-once publishes durable. On a full disk they are refused, as their publishes would be, and do not
     /// use up its reserve.
-    pub(super) async fn put_marks(&self, marks: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
+    /// `live` may have lost its session to another node meanwhile: what it marked is not to be appended then.
+    pub(super) async fn put_marks(&self, live: &Live, marks: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
         if self.log.disk_full() {
             return Err(AppendError::DiskFull);
         }
-        self.sessions.put_all(marks).await
-    }
-
-    /// Removes all that is stored of a session that has ended. Should that fail, a restart finds it and ends it again.
-    pub(super) async fn forget_session(&self, client_id: &Text, kept: &Kept) {
-        if let Err(error) = self.remove_stored(client_id, kept).await {
-            tracing::warn!(client = client_id.as_str(), %error, "stored state of an ended session not removed");
+        self.sessions.put_all(marks).await?;
+        match live.lost() {
+            Some(_) => Err(AppendError::Offline("another node has the session by now".to_owned())),
+            None => Ok(()),
         }
-    }
-
-    /// Removes all that is stored of a session, at once or not at all.
-    pub(super) async fn remove_stored(&self, client_id: &Text, kept: &Kept) -> Result<(), AppendError> {
-        let client = client_id.as_str();
-        let mut changes = vec![(session_key(client), None), (cursor_key(client), None)];
-        changes.extend(kept.inbound.marked().map(|(stream, id)| (intent_key(client, stream, id), None)));
-        self.sessions.put_all(changes).await
     }
 
     /// A session is about to be parked: what its client has not acknowledged stays in memory while there is room for it, else it

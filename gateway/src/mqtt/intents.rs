@@ -4,13 +4,16 @@
 //! behind that place, so that the client only has to be told PUBREC again, or it was never appended and the mark goes.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_cluster::Log;
 use forebay_log::record::{Batches, RecordReader};
 use forebay_log::{AppendError, Offset, ReadError};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::ownership::client_of;
 use super::record;
 use super::session::parse_intent_key;
 use super::session::stored::{self, EntryProblem};
@@ -19,6 +22,10 @@ use crate::state::StateTopic;
 
 /// Bytes of the log read at once in the search.
 const SEARCH_BYTES: usize = 1 << 20;
+/// How long the search waits for what the leader has to be committed.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The stored value of a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +82,7 @@ pub(crate) struct Receipts {
 /// A mark whose record is looked for: client, stream and packet id.
 type Wanted = (String, u64, u16);
 
-/// Resolves all stored marks: the receipts of each client.
+/// Resolves the stored marks of the sessions whose name begins with `prefix` and is wanted: the receipts of each name.
 ///
 /// # Errors
 /// When what was found could not be stored.
@@ -83,13 +90,18 @@ pub(crate) async fn resolve(
     sessions: &StateTopic,
     log: &Log,
     reader: &Reader,
+    prefix: &str,
+    is_wanted: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Receipts>, AppendError> {
     let mut receipts: BTreeMap<String, Receipts> = BTreeMap::new();
     let mut open: BTreeMap<(String, u32), (Offset, HashSet<Wanted>)> = BTreeMap::new();
     let mut changes = Vec::new();
     let mut keys = BTreeMap::new();
-    for (key, value) in sessions.scan(b"q2/") {
+    for (key, value) in sessions.scan(format!("q2/{prefix}").as_bytes()) {
         let Some((client, stream, packet_id)) = parse_intent_key(&key) else { continue };
+        if !is_wanted(client) {
+            continue;
+        }
         match Mark::decode(value) {
             Ok(Mark::Received) => {
                 receipts.entry(client.to_owned()).or_default().received.push((stream, packet_id));
@@ -157,9 +169,22 @@ async fn search(
     let Some(topic) = log.topic(topic) else { return (found, None) };
     let Some(partition) = topic.partitions.get(partition as usize) else { return (found, None) };
     let mut next = from.max(partition.watermarks().log_start);
+    // What the leader had at the beginning is looked through when it is committed.
+    let (mut end, deadline) = (None, Instant::now() + COMMIT_PATIENCE);
     while found.len() < wanted.len() {
-        let batches = match reader.read(partition, next, SEARCH_BYTES).await {
-            Ok(fetched) => fetched.batches,
+        let batches = match reader.read_at_leader(partition, next, SEARCH_BYTES).await {
+            Ok(fetched) => {
+                let end = *end.get_or_insert(fetched.watermarks.log_end);
+                if fetched.batches.is_empty() && next < end {
+                    if Instant::now() >= deadline {
+                        let why = format!("the records up to offset {end} are not committed yet");
+                        return (found, Some(ReadError::Offline(why)));
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    continue;
+                }
+                fetched.batches
+            }
             // The topic was deleted and made again, and is shorter now.
             Err(ReadError::OutOfRange { end, .. }) if end < next => break,
             // Retention has moved the log start meanwhile.
@@ -176,10 +201,9 @@ async fn search(
             let Ok(records) = RecordReader::new(&header, &batch) else { continue };
             for record in records.map_while(Result::ok).filter(|record| record.offset >= before) {
                 if let Some((client, stream, packet_id)) = record::exactly_once_id(&record) {
-                    let mark = (client.to_owned(), stream, packet_id);
-                    if wanted.contains(&mark) {
-                        found.insert(mark);
-                    }
+                    let is_it =
+                        |mark: &&Wanted| client_of(&mark.0) == client && (mark.1, mark.2) == (stream, packet_id);
+                    found.extend(wanted.iter().find(is_it).cloned());
                 }
             }
         }

@@ -65,6 +65,8 @@ pub(crate) const MAX_STREAMS: usize = 64;
 pub(crate) const STREAM_OUTPUT_QUEUE: usize = 1024;
 /// How often expired sessions and delayed wills are looked for.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the sessions of nodes that are gone are looked through.
+pub(crate) const ORPHANS_INTERVAL: Duration = Duration::from_secs(30);
 /// Of these, how many wait for their commit at a time.
 pub(crate) const SWEEP_AT_ONCE: usize = 64;
 /// Wills and expiries handled in one sweep.

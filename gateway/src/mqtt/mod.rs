@@ -9,12 +9,14 @@ mod intents;
 mod keeping;
 mod limits;
 mod listener;
+mod ownership;
 pub mod packet;
 mod reason;
 mod record;
 mod registry;
 mod retained;
 mod session;
+mod taking;
 #[cfg(test)]
 mod tests;
 pub mod topic;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use forebay_log::Millis;
 use tokio::sync::{Notify, oneshot};
 
+use super::ownership::{Claim as Ownership, Owner};
 use super::packet::{Text, Version, Will};
 use super::session::Kept;
 
@@ -20,6 +21,9 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Parked {
     pub(crate) kept: Kept,
+    /// The name under which it is stored, and whose that is.
+    pub(crate) scope: Text,
+    pub(crate) owner: Option<Owner>,
     pub(crate) version: Version,
     /// When the session ends.
     pub(crate) expires_at: Millis,
@@ -45,11 +49,24 @@ pub(crate) struct Live {
     /// Somebody claims the session.
     pub(crate) claimed: Notify,
     heir: Mutex<Option<oneshot::Sender<Option<Box<Parked>>>>>,
+    held: Mutex<Held>,
+}
+
+/// What a connection has of its session.
+#[derive(Debug)]
+struct Held {
+    scope: Text,
+    owner: Option<Owner>,
+    /// It has the session; before, whoever claims it is seen by the claim that is under way.
+    begun: bool,
+    lost: Option<Ownership>,
 }
 
 impl Live {
     pub(crate) fn new(client_id: Text, transport: &'static str, address: String, version: Version) -> Arc<Live> {
+        let held = Held { scope: client_id.clone(), owner: None, begun: false, lost: None };
         Arc::new(Live {
+            held: Mutex::new(held),
             client_id,
             transport,
             address,
@@ -59,6 +76,26 @@ impl Live {
             claimed: Notify::new(),
             heir: Mutex::new(None),
         })
+    }
+
+    /// The connection has its session.
+    pub(crate) fn begin(&self, scope: Text, owner: Option<Owner>) {
+        let mut held = lock(&self.held);
+        (held.scope, held.owner, held.begun) = (scope, owner, true);
+    }
+
+    /// The name under which the session is stored.
+    pub(crate) fn scope(&self) -> Text {
+        lock(&self.held).scope.clone()
+    }
+
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        lock(&self.held).owner
+    }
+
+    /// The claim of another node by which the session was lost.
+    pub(crate) fn lost(&self) -> Option<Ownership> {
+        lock(&self.held).lost
     }
 }
 
@@ -75,6 +112,14 @@ pub(crate) enum Claim {
     Parked(Box<Parked>),
     /// The former owner hands the session over, or says that it ended.
     InUse(oneshot::Receiver<Option<Box<Parked>>>),
+}
+
+/// What a claim of another node has met here.
+pub(crate) enum Met {
+    /// A connection, which goes and then releases the session.
+    Live,
+    Parked(Box<Parked>),
+    Nothing,
 }
 
 /// What the sweep finds due.
@@ -163,6 +208,39 @@ impl Registry {
     fn park(&self, shard: &mut HashMap<Text, Slot>, client_id: Text, parked: Box<Parked>) {
         lock(&self.deadlines).insert((parked.deadline(), client_id.clone()));
         shard.insert(client_id, Slot::Parked(parked));
+    }
+
+    /// Another connection owns the session by now, unless it is the one here.
+    pub(crate) fn claimed_elsewhere(&self, client_id: &Text, claim: &Ownership) -> Met {
+        let mut shard = self.shard(client_id);
+        match shard.get(client_id) {
+            Some(Slot::Live(live)) => {
+                let mut held = lock(&live.held);
+                if !held.begun {
+                    return Met::Nothing;
+                }
+                held.lost = Some(*claim);
+                live.claimed.notify_one();
+                Met::Live
+            }
+            Some(Slot::Parked(parked)) => {
+                lock(&self.deadlines).remove(&(parked.deadline(), client_id.clone()));
+                self.sessions.fetch_sub(1, Ordering::Relaxed);
+                match shard.remove(client_id) {
+                    Some(Slot::Parked(parked)) => Met::Parked(parked),
+                    _ => Met::Nothing,
+                }
+            }
+            None => Met::Nothing,
+        }
+    }
+
+    /// The owner of the connection that has the session here.
+    pub(crate) fn owner_here(&self, client_id: &Text) -> Option<Owner> {
+        match self.shard(client_id).get(client_id) {
+            Some(Slot::Live(live)) => live.owner(),
+            _ => None,
+        }
     }
 
     /// A session found in the stored state at start.

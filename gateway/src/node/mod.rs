@@ -2,6 +2,8 @@
 
 mod bind;
 #[cfg(test)]
+mod cluster_mqtt_tests;
+#[cfg(test)]
 mod cluster_tests;
 pub(crate) mod descriptors;
 mod health;

@@ -20,8 +20,9 @@ use crate::mqtt::delivery::Published;
 use crate::mqtt::intents::Mark;
 use crate::mqtt::keeping::Keeping;
 use crate::mqtt::limits::{EXPECTED_BYTES, EXPECTED_PUBLISHES, MAX_APPENDING_BYTES, MAX_APPENDING_PUBLISHES};
-use crate::mqtt::packet::{Message, Text, Version};
+use crate::mqtt::packet::{Message, Version};
 use crate::mqtt::record;
+use crate::mqtt::registry::Live;
 use crate::mqtt::session::intent_key;
 
 /// A publish that was submitted; with a sequence number the session wants to know how it ended.
@@ -217,10 +218,10 @@ impl Appends {
         &mut self,
         broker: &Broker,
         now: Millis,
-        client_id: &Text,
+        live: &Live,
         publish: Arriving<'_>,
     ) -> Result<(), AppendError> {
-        let Arriving { stream, sequence, message, intent } = publish;
+        let (Arriving { stream, sequence, message, intent }, client_id) = (publish, &live.client_id);
         let gather = self.gather.get_or_insert_with(|| broker.new_gather().chained(self.chain.clone()));
         if self.items.is_empty() {
             let (publishes, bytes) = self.expected;
@@ -233,7 +234,7 @@ impl Appends {
         if let Some((stream, packet_id)) = intent {
             let from = broker.committed(&topic, partition);
             let mark = Mark::Intent { topic: topic.to_string(), partition, from };
-            self.marks.push((intent_key(client_id.as_str(), stream, packet_id), Some(mark.encode())));
+            self.marks.push((intent_key(live.scope().as_str(), stream, packet_id), Some(mark.encode())));
         }
         let retained = broker.to_retain(message, client_id, now);
         self.sequenced += usize::from(sequence.is_some());
@@ -242,7 +243,7 @@ impl Appends {
     }
 
     /// Hands what was gathered to the log. Intents of exactly-once publishes are made durable first.
-    pub(super) fn start(&mut self, broker: &Arc<Broker>) {
+    pub(super) fn start(&mut self, broker: &Arc<Broker>, live: &Arc<Live>) {
         if self.items.is_empty() || self.submitting.is_some() {
             return;
         }
@@ -255,9 +256,9 @@ impl Appends {
         self.bytes += bytes;
         self.submitting_bytes = bytes;
         self.expected = (items.len().min(EXPECTED_PUBLISHES), bytes.min(EXPECTED_BYTES));
-        let (broker, chain) = (broker.clone(), self.chain.clone());
+        let (broker, live, chain) = (broker.clone(), live.clone(), self.chain.clone());
         self.submitting = Some(Box::pin(async move {
-            let marked = if marks.is_empty() { Ok(()) } else { broker.put_marks(marks).await };
+            let marked = if marks.is_empty() { Ok(()) } else { broker.put_marks(&live, marks).await };
             let (gather, tickets) = match marked {
                 Ok(()) => {
                     let Tickets { tickets, by_publish } = gather.submit().await;

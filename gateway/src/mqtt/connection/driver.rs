@@ -251,7 +251,7 @@ impl Driver {
             }
             self.handle(now, Event::Packet { stream, packet });
         }
-        self.appends.start(&self.broker);
+        self.appends.start(&self.broker, &self.live);
         self.held.set(self.input.bytes() + self.appends.held());
         if self.ending.is_none() && self.closing.is_none() {
             self.deliver(now);

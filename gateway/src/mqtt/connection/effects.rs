@@ -57,7 +57,7 @@ impl Driver {
             }
             Effect::SendRetained(subscription) => {
                 if let Some(feed) = &mut self.feed {
-                    if self.broker.has_others() {
+                    if self.broker.owners.has_others() {
                         self.broker.retained.catch_up();
                     }
                     feed.send_retained(subscription);
@@ -100,7 +100,7 @@ impl Driver {
 
     fn append(&mut self, now: Millis, stream: u64, sequence: Option<u64>, message: &Message, intent: Option<u16>) {
         let publish = Arriving { stream, sequence, message, intent };
-        let Err(error) = self.appends.push(&self.broker, now, &self.session.client_id, publish) else { return };
+        let Err(error) = self.appends.push(&self.broker, now, &self.live, publish) else { return };
         match sequence {
             Some(sequence) => self.again.push(Event::Appended { stream, sequence, result: Err(error) }),
             None => self.lost(&error),
@@ -114,14 +114,15 @@ impl Driver {
     }
 
     fn persist(&mut self, change: Change, then: Then) {
-        let client_id = self.session.client_id.as_str();
+        let scope = self.live.scope();
+        let scope = scope.as_str();
         let change = match change {
             Change::Entry => {
                 self.storing_entry = true;
-                (session_key(client_id), Some(self.session.entry(None)))
+                (session_key(scope), Some(self.session.entry(None)))
             }
             Change::ForgetIntent { stream, packet_id } => {
-                let key = intent_key(client_id, stream, packet_id);
+                let key = intent_key(scope, stream, packet_id);
                 if self.broker.sessions.get(&key).is_none() {
                     return self.again.push(Event::Stored { then, result: Ok(()) });
                 }
@@ -146,7 +147,7 @@ impl Driver {
         cursors.0.extend(self.broker.hub.standing(&feed.receiving).0);
         self.broker.hub.hold_back(&mut cursors, self.session.kept.outbound.unacknowledged());
         if cursors != self.session.kept.cursors {
-            let change = (cursor_key(self.session.client_id.as_str()), Some(cursors.encode()));
+            let change = (cursor_key(self.live.scope().as_str()), Some(cursors.encode()));
             self.session.kept.cursors = cursors;
             self.store(vec![change], Then::Nothing);
         }

@@ -100,6 +100,12 @@ where
             log_refusal(broker, peer, reason::QUOTA_EXCEEDED, "too many sessions (mqtt.max_sessions)");
             return Opening::Refused(Ended::Normal);
         }
+        Err(Unfound::Refused(error)) => {
+            let code = reason::of_append_error(&error);
+            refuse(writer, &codec, code, Some(error.to_string())).await;
+            log_refusal(broker, peer, code, "the session cannot be had");
+            return Opening::Refused(Ended::Normal);
+        }
         Err(Unfound::Stays(error, mut former)) => {
             let code = reason::of_append_error(&error);
             broker.make_room_for(&mut former.kept);
@@ -109,7 +115,7 @@ where
             return Opening::Refused(Ended::Normal);
         }
     };
-    if wanted.expiry > 0 && !found.present {
+    if wanted.expiry > 0 && !found.is_stored {
         // A kept session is promised by CONNACK, so it is stored first.
         let entry = fresh_entry(&wanted);
         let stored = broker.sessions.put(session_key(wanted.client_id.as_str()), Some(entry)).await;
@@ -181,7 +187,7 @@ fn resume(driver: &mut Driver) {
     let now = driver.broker.clock.now();
     // While connected the stored session does not age; one that now ends with its connection ends with a crash, too.
     let entry = driver.session.entry(None);
-    driver.store(vec![(session_key(driver.session.client_id.as_str()), Some(entry))], Then::Nothing);
+    driver.store(vec![(session_key(driver.live.scope().as_str()), Some(entry))], Then::Nothing);
     let mut effects = Vec::new();
     driver.session.resend(driver.broker.clock.moment(now), &mut effects);
     driver.apply_all(now, effects);
@@ -251,6 +257,8 @@ fn log_refusal(broker: &Broker, peer: &Peer, code: u8, why: &str) {
 enum Unfound {
     /// The node has as many as it may have.
     Full,
+    /// It could not be had; its place in the registry is given up.
+    Refused(AppendError),
     /// The former one cannot be removed.
     Stays(AppendError, Box<Parked>),
 }
@@ -274,6 +282,17 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Resu
         Claim::InUse(session) => session.await.unwrap_or(None),
     };
     broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
+    let client = wanted.client_id.as_str();
+    let mut claims = broker.owners.must_claim(&broker.sessions, client);
+    if !claims {
+        // From here on a claim of another node meets it; one that came before is seen now.
+        live.begin(wanted.client_id.clone(), None);
+        claims = broker.owners.must_claim(&broker.sessions, client);
+    }
+    if claims {
+        let taken = broker.take_over(live, wanted, parked).await.map_err(Unfound::Refused)?;
+        return Ok(Found { kept: taken.kept, present: taken.present, is_stored: taken.is_stored });
+    }
     match parked {
         // The former owner's session was not to be kept, this one is.
         None if broker.registry.sessions() > maximum => {
@@ -287,7 +306,7 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Resu
                 // The client came back before its will was due [MQTT-3.1.3-9].
                 return Ok(Found { kept: parked.kept, present: true, is_stored: true });
             }
-            if let Err(error) = broker.remove_stored(&wanted.client_id, &parked.kept).await {
+            if let Err(error) = broker.remove_stored(&wanted.client_id, &parked.scope, parked.owner).await {
                 return Err(Unfound::Stays(error, parked));
             }
             // The session has ended, so a will that was delayed is due [MQTT-3.1.2-8].

@@ -55,7 +55,7 @@ async fn settle(driver: &mut Driver) {
         for event in std::mem::take(&mut driver.again) {
             driver.event(event);
         }
-        driver.appends.start(&driver.broker);
+        driver.appends.start(&driver.broker, &driver.live);
         if let Some(submitting) = &mut driver.appends.submitting {
             let submitted = submitting.await;
             driver.appends.submitted(submitted);
@@ -75,21 +75,32 @@ async fn hand_on(driver: &mut Driver, end: &End) {
     let persistent = driver.session.is_persistent();
     let client_id = driver.session.client_id.clone();
     leave_delivery(driver);
+    let lost = driver.live.lost();
     // At shutdown a will would tell of a loss that is none; the server may defer it [MQTT-3.1.2-8 and its note].
     let will = if *end == End::Shutdown { None } else { driver.session.take_will() };
     let mut delayed: Option<(Millis, Box<Will>)> = None;
     if let Some(will) = will {
-        if persistent && will.delay_interval > 0 {
+        if lost.is_some_and(|claim| persistent && will.delay_interval > 0 && !claim.clean) {
+            // The session goes on elsewhere before the will is due [MQTT-3.1.3-9].
+        } else if lost.is_none() && persistent && will.delay_interval > 0 {
             delayed = Some((Millis(now.0 + i64::from(will.delay_interval) * 1000), will));
         } else {
             broker.publish_will(&client_id, *will).await;
         }
     }
+    if let Some(claim) = lost {
+        // Another node has the session: nothing of it is stored here any more.
+        broker.registry.release(&driver.live, None);
+        broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
+        broker.release_to(&client_id, claim.owner).await;
+        return;
+    }
+    let (scope, owner) = (driver.live.scope(), driver.live.owner());
     let entry = driver.session.entry(Some(broker.clock.moment(now).wall));
     let mut kept = std::mem::take(&mut driver.session.kept);
     if !persistent {
-        if driver.is_stored {
-            broker.forget_session(&client_id, &kept).await;
+        if driver.is_stored || owner.is_some() {
+            broker.forget_session(&client_id, &scope, owner).await;
         }
         broker.registry.release(&driver.live, None);
         broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
@@ -98,12 +109,12 @@ async fn hand_on(driver: &mut Driver, end: &End) {
     broker.make_room_for(&mut kept);
     let mut stored_cursors = kept.cursors.clone();
     broker.hub.hold_back(&mut stored_cursors, kept.outbound.unacknowledged());
-    let mut changes = vec![(session_key(client_id.as_str()), Some(entry))];
+    let mut changes = vec![(session_key(scope.as_str()), Some(entry))];
     if !kept.subscriptions.is_empty() {
-        changes.push((cursor_key(client_id.as_str()), Some(stored_cursors.encode())));
+        changes.push((cursor_key(scope.as_str()), Some(stored_cursors.encode())));
     }
     for (stream, packet_id) in kept.inbound.received() {
-        changes.push((intent_key(client_id.as_str(), stream, packet_id), Some(Mark::Received.encode())));
+        changes.push((intent_key(scope.as_str(), stream, packet_id), Some(Mark::Received.encode())));
     }
     // Should this fail, the session is as it was stored before: older cursors, marks that are looked up in the log.
     driver.store(changes, Then::Nothing);
@@ -114,7 +125,9 @@ async fn hand_on(driver: &mut Driver, end: &End) {
     }
     let expires_at = Millis(now.0 + i64::from(driver.session.expiry) * 1000);
     let version = driver.session.version;
-    broker.registry.release(&driver.live, Some(Box::new(Parked { kept, version, expires_at, will: delayed })));
+    broker
+        .registry
+        .release(&driver.live, Some(Box::new(Parked { kept, scope, owner, version, expires_at, will: delayed })));
 }
 
 fn leave_delivery(driver: &mut Driver) {

@@ -36,7 +36,14 @@ async fn expired_sessions_make_room_for_new_ones_before_the_sweep_has_come_to_th
     let door = Door::start(&["mqtt.max_sessions=1"]).await;
     // No sweep from now on.
     door.shutdown.cancel();
-    let expired = Parked { kept: Kept::default(), version: Version::V5, expires_at: Millis(0), will: None };
+    let expired = Parked {
+        kept: Kept::default(),
+        scope: Text::from("gone"),
+        owner: None,
+        version: Version::V5,
+        expires_at: Millis(0),
+        will: None,
+    };
     door.broker.registry.restore(Text::from("old"), Box::new(expired));
     let (near, far) = duplex(4 << 10);
     let (reader, writer) = split(far);
