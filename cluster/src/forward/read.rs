@@ -163,12 +163,8 @@ mod tests {
 
     #[test]
     fn answers_keep_what_readers_go_by() {
-        let watermarks = Watermarks {
-            log_start: Offset(1),
-            local_start: Offset(2),
-            high_watermark: Offset(3),
-            log_end: Offset(4),
-        };
+        let watermarks =
+            Watermarks { log_start: Offset(1), local_start: Offset(2), high_watermark: Offset(3), log_end: Offset(4) };
         let answer = Ok(Fetched { batches: Bytes::from_static(b"batches"), watermarks });
         let read = read_answer(joined(&write_answer(&answer))).unwrap().unwrap();
         assert_eq!((read.batches, read.watermarks), (Bytes::from_static(b"batches"), watermarks));

@@ -68,10 +68,8 @@ fn still_open(inner: &Inner, image: &Image, topic: &str, index: u32, open: &Open
 }
 
 async fn ask(inner: &Inner, image: &Image, open: &mut Proposals) {
-    let asked: Vec<((String, u32), AlterPartition)> = open
-        .iter()
-        .filter_map(|(id, open)| Some((id.clone(), alter(inner, image, &id.0, id.1, open)?)))
-        .collect();
+    let asked: Vec<((String, u32), AlterPartition)> =
+        open.iter().filter_map(|(id, open)| Some((id.clone(), alter(inner, image, &id.0, id.1, open)?))).collect();
     if asked.is_empty() {
         return;
     }
@@ -123,7 +121,11 @@ fn outcome(open: &Open, decided: Result<PartitionState, Refusal>) -> Outcome {
     match decided {
         Ok(state) if state.partition_epoch > open.change.partition_epoch => Outcome::Decided(state),
         Ok(_) | Err(Refusal::IneligibleReplica { .. } | Refusal::InvalidRequest { .. }) => {
-            if open.uncertain { Outcome::Void } else { Outcome::Refused }
+            if open.uncertain {
+                Outcome::Void
+            } else {
+                Outcome::Refused
+            }
         }
         // Newer metadata is on its way, and tells.
         Err(_) => Outcome::Open,
@@ -144,7 +146,8 @@ fn alter(inner: &Inner, image: &Image, topic: &str, index: u32, open: &Open) -> 
         open.change.in_sync.clone()
     };
     let me = IsrMember { id: inner.node, incarnation: inner.incarnation };
-    let isr = std::iter::once(me).chain(followers.into_iter().map(|(id, incarnation)| member(id, incarnation))).collect();
+    let isr =
+        std::iter::once(me).chain(followers.into_iter().map(|(id, incarnation)| member(id, incarnation))).collect();
     Some(AlterPartition {
         topic: topic.id,
         index,

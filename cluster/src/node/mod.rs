@@ -188,7 +188,15 @@ impl Cluster {
         let max_lag = options.replica_lag_time_max_ms;
         let receiver = Receiver::new(Arc::clone(&replicas));
         let forwarder = Arc::new(Forwarder::new(Arc::clone(&links)));
-        let assigner = Assigner::new((node, incarnation), log.clone(), Arc::clone(&replicas), Arc::clone(&feeder), fetchers, applied_to, max_lag);
+        let assigner = Assigner::new(
+            (node, incarnation),
+            log.clone(),
+            Arc::clone(&replicas),
+            Arc::clone(&feeder),
+            fetchers,
+            applied_to,
+            max_lag,
+        );
         let proposals = log.isr_proposals();
         let inner = Arc::new(Inner {
             node,

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay_cluster::{AppendData, Log, LogError, LogOptions, RealFiles};
-use forebay_log::{Millis, Offset, TopicConfig};
 use forebay_log::record::RecordChunk;
+use forebay_log::{Millis, Offset, TopicConfig};
 use tempfile::TempDir;
 
 use super::StateTopic;
@@ -91,7 +91,8 @@ async fn two_writers_end_with_the_same_and_each_sees_what_it_put() {
         let state = views[(i % 2) as usize].clone();
         tokio::spawn(async move {
             let (own, value) = (format!("own{i}"), Bytes::from(i.to_string()));
-            let both = vec![(Bytes::from(format!("k{}", i % 7)), Some(value.clone())), (own.clone().into(), Some(value))];
+            let both =
+                vec![(Bytes::from(format!("k{}", i % 7)), Some(value.clone())), (own.clone().into(), Some(value))];
             assert_eq!(state.put_all(both).await, Ok(()));
             assert!(state.get(own.as_bytes()).is_some(), "{own} is not applied when its put returns");
         })
