@@ -99,7 +99,7 @@ async fn a_column_that_another_leader_has_settled_otherwise_is_written_again_and
         epoch: Epoch(1),
     };
     let mut table = DeltaLake::new(world.store.inner.clone(), "readings", TOPIC_ID);
-    table.commit(&[others.clone()], &[], &inference.finish(), Millis(0)).await.expect("a table");
+    table.commit(std::slice::from_ref(&others), &[], &inference.finish(), Millis(0)).await.expect("a table");
     table.commit(&[], &[others], &Shape::default(), Millis(0)).await.expect("gone");
     let mut first = world.driver_of(world.log.clone(), &[(0, 1)]).await.expect("a leader");
     first.poll(world.policy(), true).await.expect("no fault");
