@@ -16,10 +16,10 @@ mod topic_config;
 
 pub use controller::AskError;
 pub use forebay_disk::{
-    AppendData, Appended, Chain, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Term, Watermarks,
+    AppendData, Appended, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Term, Watermarks,
 };
 pub use forebay_disk::{Log as LocalLog, kafka_id, parse_kafka_id};
 pub use link::{Counters, PeerCounters};
-pub use log::{Log, Node, Partition, Placement, Ticket, Topic, Topics};
+pub use log::{Chain, Log, Node, Partition, Placement, Ticket, Topic, Topics};
 pub use metadata::Metadata;
 pub use node::{Behind, Cluster, IsrChanges, Options, Report, Standing, StartError, VoterError};

@@ -75,7 +75,7 @@ impl Receiver {
             return Err(refused(AppendError::NotLeader));
         }
         match chain {
-            Some(chain) => partition.submit_chained(chain, data).await,
+            Some(chain) => partition.submit_chained(chain, append.all, data).await,
             None if append.all => partition.submit(data).await,
             None => partition.submit_to_leader(data).await,
         }

@@ -107,6 +107,11 @@ fn unreachable(leader: NodeId, error: &LinkError) -> AppendError {
 }
 
 impl Connected {
+    /// The number of the connection.
+    pub(crate) fn number(&self) -> u64 {
+        self.link.number()
+    }
+
     /// Sends `data`, waiting while too much is on its way. Of appends that are sent one after the other the leader takes them in
     /// that order, as long as the connection lasts; when it ends, those without an answer are refused.
     ///
@@ -137,7 +142,6 @@ impl Connected {
         let pending = self.link.submit(kinds::APPEND, self.version, body, ANSWER).await;
         let pending = pending.map_err(|error| unreachable(leader, &error))?;
         self.sent.fetch_add(1, Ordering::Relaxed);
-        let chain = chain.cloned();
         let answer = async move {
             let answer = match pending.answer().await {
                 Ok(answer) => wire::read_answer(answer).unwrap_or_else(|problem| {
@@ -146,9 +150,6 @@ impl Connected {
                 Err(error) => Err(unreachable(leader, &error)),
             };
             drop(permit);
-            if let (Err(_), Some(chain)) = (&answer, chain) {
-                chain.break_off();
-            }
             answer
         };
         Ok(Remote(Mutex::new(Box::pin(answer))))

@@ -28,6 +28,7 @@ pub struct Link {
 }
 
 struct Shared {
+    number: u64,
     local: Arc<Local>,
     peer: Peer,
     queue: mpsc::Sender<Outgoing>,
@@ -74,7 +75,9 @@ impl Link {
         let reader = FrameReader::new(dialled.reader, options, pulse.clone(), counters.clone());
         let (io, write_timeout) = (dialled.writer, options.write_timeout);
         let writer = FrameWriter { io, write_timeout, pulse, counters: counters.clone() };
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let shared = Arc::new(Shared {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             local,
             peer: dialled.peer,
             queue,
@@ -102,6 +105,11 @@ impl Link {
     /// The node at the other end.
     pub fn peer(&self) -> &Peer {
         &self.shared.peer
+    }
+
+    /// A number that no other link of this process has had.
+    pub fn number(&self) -> u64 {
+        self.shared.number
     }
 
     /// The newest version of `kind` that both nodes speak.

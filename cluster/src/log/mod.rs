@@ -2,6 +2,7 @@
 
 mod alone;
 mod authority;
+mod chain;
 mod clustered;
 mod partition;
 mod placement;
@@ -19,6 +20,7 @@ use forebay_log::cluster::controller::Assignment;
 use forebay_log::{NodeId, TopicConfig};
 use tokio::sync::watch;
 
+pub use chain::Chain;
 pub use partition::{Partition, Ticket};
 pub use placement::{Node, Placement};
 pub use topic::{Topic, Topics};

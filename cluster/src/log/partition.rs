@@ -1,14 +1,14 @@
 //! A handle to one partition: appends go to its leader, reads to the replica on this node.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_disk::{
-    ActiveProducer, AppendData, Appended, Chain, ClosedSegment, EpochCache, Fetched, Partition as Replica, Term,
+    ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Fetched, Partition as Replica, Term,
     Watermarks,
 };
 use forebay_log::replication::PartitionId;
@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::chain::{Chain, UnderWay, Way};
 use super::placement::Placement;
 use super::topic::Seat;
 use crate::forward::{Append, Connected, Forwarder, Remote};
@@ -36,7 +37,11 @@ const LEADER_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Completes when the append is durable, or refused.
-pub struct Ticket(Waiting);
+pub struct Ticket {
+    waiting: Waiting,
+    /// Of an append of a chain.
+    under_way: Option<UnderWay>,
+}
 
 enum Waiting {
     Here(forebay_disk::Ticket),
@@ -46,10 +51,14 @@ enum Waiting {
 impl Future for Ticket {
     type Output = Result<Appended, AppendError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
+        let polled = match &mut self.waiting {
             Waiting::Here(ticket) => Pin::new(ticket).poll(cx),
             Waiting::There(remote) => Pin::new(remote).poll(cx),
+        };
+        if let (Poll::Ready(answer), Some(under_way)) = (&polled, self.under_way.take_if(|_| polled.is_ready())) {
+            under_way.answered(answer);
         }
+        polled
     }
 }
 
@@ -200,16 +209,20 @@ impl Partition {
         let Some(forwarder) = &self.forwarder else { return Err(AppendError::NotLeader) };
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
-            let placed = self.placed.notified();
+            let mut placed = pin!(self.placed.notified());
             let placement = self.placement();
             let why = match placement.leader {
                 Some(leader) if leader == self.here => match self.chosen() {
                     Some(replica) if replica.leads() || replica.offline().is_some() => return Ok(Route::Here(replica)),
                     _ => AppendError::NotLeader,
                 },
-                Some(leader) => match forwarder.connect(leader).await {
-                    Ok(connected) => return Ok(Route::There(Box::new(connected), placement.leader_epoch)),
-                    Err(error) => error,
+                Some(leader) => tokio::select! {
+                    connected = forwarder.connect(leader) => match connected {
+                        Ok(connected) => return Ok(Route::There(Box::new(connected), placement.leader_epoch)),
+                        Err(error) => error,
+                    },
+                    // It has another leader by now, or lies here.
+                    () = &mut placed => continue,
                 },
                 None => AppendError::NotLeader,
             };
@@ -221,22 +234,25 @@ impl Partition {
     }
 
     async fn submit_by(&self, chain: Option<&Chain>, all: bool, data: AppendData) -> Result<Ticket, AppendError> {
-        match self.route().await? {
-            Route::Here(replica) => {
-                let ticket = match chain {
-                    Some(chain) => replica.submit_chained(chain, data).await,
-                    None if all => replica.submit(data).await,
-                    None => replica.submit_to_leader(data).await,
-                };
-                ticket.map(|ticket| Ticket(Waiting::Here(ticket)))
-            }
+        let route = self.route().await?;
+        let way = match &route {
+            Route::Here(_) => Way::Here,
+            Route::There(connected, _) => Way::Over(connected.number()),
+        };
+        let under_way = chain.map(|chain| chain.begin(self.id, way)).transpose()?;
+        let chain = chain.map(Chain::here);
+        let waiting = match route {
+            Route::Here(replica) => Waiting::Here(match chain {
+                Some(chain) => replica.submit_chained(chain, all, data).await?,
+                None if all => replica.submit(data).await?,
+                None => replica.submit_to_leader(data).await?,
+            }),
             Route::There(connected, epoch) => {
-                let chain_id = chain.map_or(0, Chain::id);
-                let append = Append { partition: self.id, epoch, all, chain: chain_id };
-                let remote = connected.send(append, chain, data).await;
-                remote.map(|remote| Ticket(Waiting::There(remote)))
+                let append = Append { partition: self.id, epoch, all, chain: chain.map_or(0, forebay_disk::Chain::id) };
+                Waiting::There(connected.send(append, chain, data).await?)
             }
-        }
+        };
+        Ok(Ticket { waiting, under_way })
     }
 
     /// Hands `data` to the partition's leader, waiting while too much is pending in the node (back-pressure), and for a few
@@ -258,14 +274,14 @@ impl Partition {
         self.submit_by(None, false, data).await
     }
 
-    /// [`Partition::submit`] as the next of a chain: once an append of the chain was refused, later ones are too, those on
-    /// their way included.
+    /// [`Partition::submit`] or, unless it waits for `all`, [`Partition::submit_to_leader`] as the next of a chain: once an append
+    /// of the chain was refused, later ones are too, those on their way included.
     ///
     /// # Errors
     /// As `submit`, and after an earlier refusal.
-    pub async fn submit_chained(&self, chain: &Chain, data: AppendData) -> Result<Ticket, AppendError> {
+    pub async fn submit_chained(&self, chain: &Chain, all: bool, data: AppendData) -> Result<Ticket, AppendError> {
         chain.check()?;
-        self.submit_by(Some(chain), true, data).await.inspect_err(|_| chain.break_off())
+        self.submit_by(Some(chain), all, data).await.inspect_err(|_| chain.break_off())
     }
 
     /// [`Partition::submit`] to the replica here alone, in a term of its leadership: refused where this node does not lead, leads in
@@ -275,7 +291,7 @@ impl Partition {
     /// As `submit`.
     pub async fn submit_in(&self, term: &Term, data: AppendData) -> Result<Ticket, AppendError> {
         let replica = self.chosen().ok_or(AppendError::NotLeader)?;
-        replica.submit_in(term, data).await.map(|ticket| Ticket(Waiting::Here(ticket)))
+        replica.submit_in(term, data).await.map(|ticket| Ticket { waiting: Waiting::Here(ticket), under_way: None })
     }
 
     /// `submit`, and wait for the ticket.

@@ -1,6 +1,6 @@
 //! A node alone, through the log's handles: they follow the local log, and say what they are when another node leads.
 
-use forebay_disk::{AppendData, Chain, RealFiles, Term};
+use forebay_disk::{AppendData, RealFiles, Term};
 use forebay_log::partition::Leadership;
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError};
@@ -129,10 +129,10 @@ async fn what_another_node_leads_is_read_here_but_not_written() {
     }
     // What a chain sends after a refusal must not come before what it sends again.
     let chain = Chain::new();
-    assert!(matches!(partition.submit_chained(&chain, record()).await, Err(AppendError::NotLeader)));
+    assert!(matches!(partition.submit_chained(&chain, true, record()).await, Err(AppendError::NotLeader)));
     partition.place(led_by(Some(HERE.0), 7));
     assert!(partition.leads());
-    assert!(matches!(partition.submit_chained(&chain, record()).await, Err(AppendError::Storage(_))));
+    assert!(matches!(partition.submit_chained(&chain, true, record()).await, Err(AppendError::Storage(_))));
     assert_eq!(partition.append(record()).await.unwrap().base_offset, Offset(1));
 }
 

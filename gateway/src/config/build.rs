@@ -55,7 +55,10 @@ impl Settings {
             users: self.users.iter().map(|(name, (user, _))| (name.clone(), user.clone())).collect(),
             mqtt: self.mqtt(),
             object_store: self.object_store(&node),
-            durability: Durability { fsync: self.bool("durability", "fsync") },
+            durability: Durability {
+                all: self.text("durability", "acks").is_none_or(|acks| acks == "all"),
+                fsync: self.bool("durability", "fsync"),
+            },
             topics: self.topic_tables(&topic_defaults),
             topic_defaults,
             routes: self.routes.iter().map(|(route, _)| route.clone()).collect(),

@@ -126,6 +126,8 @@ pub struct ObjectStoreConfig {
 
 #[derive(Debug, Clone)]
 pub struct Durability {
+    /// A device's PUBACK waits for every in-sync replica, not for the leader alone.
+    pub all: bool,
     /// fdatasync before the ack.
     pub fsync: bool,
 }

@@ -26,6 +26,8 @@ pub struct Gather {
     expected: (usize, usize),
     /// For a client that cannot be told of one refused publish: what it sent after goes the same way.
     chain: Option<Chain>,
+    /// Whether every in-sync replica has to have it; else the leader is enough.
+    all: bool,
 }
 
 /// A topic that was looked up, and the open slot of each of its partitions.
@@ -61,7 +63,14 @@ impl Gather {
             bytes: 0,
             expected: (0, 0),
             chain: None,
+            all: true,
         }
+    }
+
+    /// What is submitted is settled when the partition's leader has it (`durability.acks = leader`).
+    #[must_use]
+    pub fn content_with_leader(self) -> Gather {
+        Gather { all: false, ..self }
     }
 
     /// From now on what is submitted belongs to `chain`.
@@ -122,8 +131,9 @@ impl Gather {
         for slot in self.slots.drain(..) {
             let data = AppendData::Chunk(slot.chunk);
             tickets.push(match &self.chain {
-                Some(chain) => slot.partition.submit_chained(chain, data).await,
-                None => slot.partition.submit(data).await,
+                Some(chain) => slot.partition.submit_chained(chain, self.all, data).await,
+                None if self.all => slot.partition.submit(data).await,
+                None => slot.partition.submit_to_leader(data).await,
             });
         }
         Tickets { tickets, by_publish: std::mem::take(&mut self.by_publish) }

@@ -42,6 +42,8 @@ pub struct Broker {
     pub(super) owners: Owners,
     router: Arc<Router>,
     pub(super) config: MqttConfig,
+    /// `durability.acks = all`
+    acks_all: bool,
     pub(super) limits: Limits,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<Clock>,
@@ -132,6 +134,7 @@ impl Broker {
             limits: Limits::of(&mqtt),
             retained: Retained::load(stored_retained, &mqtt, metrics.clone(), &clock),
             config: mqtt,
+            acks_all: config.durability.all,
             metrics,
             clock,
             hub,
@@ -269,7 +272,8 @@ impl Broker {
     }
 
     pub(super) fn new_gather(&self) -> Gather {
-        Gather::new(self.log.clone(), self.router.clone())
+        let gather = Gather::new(self.log.clone(), self.router.clone());
+        if self.acks_all { gather } else { gather.content_with_leader() }
     }
 
     /// An offset of a partition at or behind which a record that is about to be appended will be. What is above the high watermark

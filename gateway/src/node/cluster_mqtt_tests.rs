@@ -23,13 +23,17 @@ struct Nodes {
 
 impl Nodes {
     async fn start() -> Nodes {
+        Nodes::start_with(&[]).await
+    }
+
+    async fn start_with(more: &[&str]) -> Nodes {
         let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let ports = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
         drop(free);
         let peers: Vec<String> = (1..=3).zip(ports).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let folders: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
         let starting = (1..=3usize).map(|id| {
-            let set = [
+            let mut set = vec![
                 format!("node.id={id}"),
                 format!("cluster.peers={}", peers.join(",")),
                 format!("listeners.cluster=127.0.0.1:{}", ports[id - 1]),
@@ -40,8 +44,9 @@ impl Nodes {
                 "listeners.http=off".to_owned(),
                 "topic_defaults.num.partitions=3".to_owned(),
             ];
+            set.extend(more.iter().map(|setting| (*setting).to_owned()));
             let data_dir = Some(folders[id - 1].path().to_path_buf());
-            let config = Config::load(&Sources { set: set.into(), data_dir, ..Sources::default() }).unwrap();
+            let config = Config::load(&Sources { set, data_dir, ..Sources::default() }).unwrap();
             tokio::spawn(async move {
                 let files = open_data_dir(&config).unwrap();
                 Some(Node::start(config, files).await.unwrap())
@@ -267,4 +272,27 @@ async fn exactly_once_holds_while_a_meter_changes_nodes_and_a_node_goes() {
     let expected: BTreeMap<String, usize> = (0..sent).map(|i| (format!("reading {i}"), 1)).collect();
     assert_eq!(stored, expected);
     nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_ack_waits_for_all_in_sync_replicas_unless_the_leader_is_enough() {
+    for (acks, kept) in [("all", false), ("leader", true)] {
+        let acks = format!("durability.acks={acks}");
+        let mut nodes = Nodes::start_with(&[&acks, "topics.mqtt.min.insync.replicas=3"]).await;
+        nodes.kill(2).await;
+        let log = nodes.nodes[0].as_ref().unwrap().gateway.log.clone();
+        let topic = log.topic("mqtt").unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while topic.partitions.iter().any(|partition| partition.placement().isr.len() != 2) {
+            assert!(Instant::now() < deadline, "the dead node leaves the in-sync replicas");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Led by this node and by the other.
+        let mut meter = nodes.connect(0, &ConnectOptions::new("meter")).await;
+        for n in 0..12 {
+            let reason = publish(&mut meter, &format!("meters/{n}"), "reading", Qos::AtLeastOnce).await.unwrap();
+            assert_eq!(reason < 0x80, kept, "{acks}: {reason:#x}");
+        }
+        nodes.stop().await;
+    }
 }

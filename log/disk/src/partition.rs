@@ -122,14 +122,14 @@ impl Partition {
         self.submit_to(None, data, false).await
     }
 
-    /// [`Partition::submit`] as the next of a chain: once an append of the chain was refused, later ones are too, those on
-    /// their way included.
+    /// [`Partition::submit`] or, unless it waits for `all`, [`Partition::submit_to_leader`] as the next of a chain: once an append
+    /// of the chain was refused, later ones are too, those on their way included.
     ///
     /// # Errors
     /// As `submit`, and after an earlier refusal.
-    pub async fn submit_chained(&self, chain: &Chain, data: AppendData) -> Result<Ticket, AppendError> {
+    pub async fn submit_chained(&self, chain: &Chain, all: bool, data: AppendData) -> Result<Ticket, AppendError> {
         chain.check()?;
-        let submitted = self.submit_to(Some(chain.clone()), data, true).await;
+        let submitted = self.submit_to(Some(chain.clone()), data, all).await;
         submitted.inspect_err(|_| chain.break_off())
     }
 

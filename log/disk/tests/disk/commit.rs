@@ -153,7 +153,7 @@ async fn nothing_of_a_chain_overtakes_what_was_refused() {
         let chain = Chain::new();
         let mut tickets = Vec::new();
         for n in 0..200 {
-            tickets.push(partition.submit_chained(&chain, AppendData::Chunk(chunk(&[&n.to_string()]))).await);
+            tickets.push(partition.submit_chained(&chain, true, AppendData::Chunk(chunk(&[&n.to_string()]))).await);
         }
         let mut refused = false;
         for ticket in tickets {
@@ -166,7 +166,7 @@ async fn nothing_of_a_chain_overtakes_what_was_refused() {
         }
         files.set_faults(Faults::default());
         if refused {
-            let late = partition.submit_chained(&chain, AppendData::Chunk(chunk(&["late"]))).await;
+            let late = partition.submit_chained(&chain, true, AppendData::Chunk(chunk(&["late"]))).await;
             assert!(late.is_err(), "a broken chain stays broken");
         }
     }
