@@ -1,6 +1,7 @@
 //! What reaches a node that cannot do it goes to the partition's leader: appends, which it answers when they are durable, and
 //! reads of partitions that have no replica here.
 
+mod outbox;
 mod read;
 mod receiver;
 mod sender;

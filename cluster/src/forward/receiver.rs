@@ -1,7 +1,7 @@
 //! The leader's side: takes appends of other nodes in the order in which they come.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use forebay_disk::{AppendData, Appended, Chain};
@@ -10,7 +10,7 @@ use forebay_log::{AppendError, Incarnation, NodeId};
 use super::sender::Append;
 use super::wire;
 use crate::codec::Malformed;
-use crate::link::{Body, Rest};
+use crate::link::Rest;
 use crate::replication::Replicas;
 
 /// Broken chains that are remembered; more are forgotten, the oldest numbers first: their sources have gone.
@@ -31,31 +31,39 @@ impl Receiver {
         Arc::new(Receiver { replicas, chains: Mutex::default() })
     }
 
-    /// Hands an append to its partition's log; what is returned waits for it.
-    ///
     /// # Errors
     /// The message cannot be read.
-    pub(crate) fn read(message: Bytes) -> Result<(Append, AppendData), Malformed> {
-        wire::read_append(message)
+    pub(crate) fn read(message: Bytes) -> Result<Vec<(Append, AppendData)>, Malformed> {
+        wire::read_appends(message)
     }
 
+    /// Hands appends to their partitions' logs, in order; what is returned waits for them.
     pub(crate) async fn begin(
         self: Arc<Self>,
         (from, incarnation): (NodeId, Incarnation),
-        append: Append,
-        data: AppendData,
+        appends: Vec<(Append, AppendData)>,
     ) -> Rest {
-        let id = (from, incarnation, append.chain);
-        let chain = self.join(id);
-        let begun = self.submit(append, chain.as_ref(), data).await;
+        let mut begun = Vec::with_capacity(appends.len());
+        for (append, data) in appends {
+            let joined = (append.chain != 0).then(|| self.join((from, incarnation, append.chain)));
+            let chain = joined.as_ref().map(|joined| &joined.chain);
+            let ticket = self.submit(append, chain, data).await;
+            begun.push(async move {
+                let answer = match ticket {
+                    Ok(ticket) => ticket.await,
+                    Err(error) => Err(error),
+                };
+                drop(joined);
+                answer
+            });
+        }
         Rest::new(async move {
-            let answer = match begun {
-                Ok(ticket) => ticket.await,
-                Err(error) => Err(error),
-            };
-            self.leave(id);
-            let body: Body = wire::write_answer(&answer);
-            Ok(body)
+            // Each is answered by its partition's log, whether it is asked in turn or not.
+            let mut answers = Vec::with_capacity(begun.len());
+            for answer in begun {
+                answers.push(answer.await);
+            }
+            Ok(wire::write_answers(&answers))
         })
     }
 
@@ -81,11 +89,8 @@ impl Receiver {
         }
     }
 
-    fn join(&self, id: ChainId) -> Option<Chain> {
-        if id.2 == 0 {
-            return None;
-        }
-        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+    fn join(self: &Arc<Self>, id: ChainId) -> Joined {
+        let mut chains = self.chains();
         if chains.len() >= MAX_CHAINS {
             let mut idle: Vec<ChainId> =
                 chains.iter().filter(|(_, (_, under_way))| *under_way == 0).map(|(id, _)| *id).collect();
@@ -95,15 +100,28 @@ impl Receiver {
         }
         let (chain, under_way) = chains.entry(id).or_default();
         *under_way += 1;
-        Some(chain.clone())
+        Joined { receiver: Arc::clone(self), id, chain: chain.clone() }
     }
 
-    fn leave(&self, id: ChainId) {
-        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((chain, under_way)) = chains.get_mut(&id) {
+    fn chains(&self) -> MutexGuard<'_, HashMap<ChainId, (Chain, usize)>> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An append of a chain that is under way.
+struct Joined {
+    receiver: Arc<Receiver>,
+    id: ChainId,
+    chain: Chain,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        let mut chains = self.receiver.chains();
+        if let Some((chain, under_way)) = chains.get_mut(&self.id) {
             *under_way = under_way.saturating_sub(1);
             if *under_way == 0 && !chain.is_broken() {
-                chains.remove(&id);
+                chains.remove(&self.id);
             }
         }
     }

@@ -2,28 +2,23 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use forebay_disk::{AppendData, Appended, Chain, Fetched};
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, NodeId, ReadError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
+use super::outbox::{Outboxes, Outgoing};
 use super::read::{self, Read};
-use super::wire;
 use crate::kinds;
 use crate::link::{Lane, Link, LinkError, Links};
 
 /// How long an append waits for the connection to its leader.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long it waits for its answer: as long as a disk may hang.
-const ANSWER: Duration = Duration::from_secs(60);
-
 /// How long a read waits for its answer, beyond what it may wait for records.
 const READ_ANSWER: Duration = Duration::from_secs(10);
 
@@ -43,29 +38,32 @@ pub(crate) struct Forwarder {
     links: Arc<Links>,
     /// One permit a byte.
     admission: Arc<Semaphore>,
-    sent: Arc<AtomicU64>,
+    outboxes: Arc<Outboxes>,
 }
 
 /// The answer of another node that is on its way.
-pub(crate) struct Remote(Mutex<Waiting>);
-
-type Waiting = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
+pub(crate) struct Remote {
+    leader: NodeId,
+    answer: oneshot::Receiver<Result<Appended, AppendError>>,
+}
 
 impl Future for Remote {
     type Output = Result<Appended, AppendError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
+        let leader = self.leader;
+        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.unwrap_or_else(|_| Err(given_up(leader))))
     }
 }
 
 impl Forwarder {
     pub(crate) fn new(links: Arc<Links>) -> Forwarder {
-        Forwarder { links, admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)), sent: Arc::default() }
+        let admission = Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES));
+        Forwarder { links, admission, outboxes: Arc::default() }
     }
 
     /// Appends that were sent to leaders on other nodes.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.outboxes.sent()
     }
 
     /// The connection to a leader.
@@ -76,8 +74,8 @@ impl Forwarder {
         let unreachable = |error: LinkError| unreachable(leader, &error);
         let link = self.links.link(leader.0, Lane::Forward, CONNECT).await.map_err(unreachable)?;
         let version = link.common(kinds::APPEND).map_err(unreachable)?;
-        let (admission, sent) = (Arc::clone(&self.admission), Arc::clone(&self.sent));
-        Ok(Connected { leader, link, version, admission, sent })
+        let (admission, outboxes) = (Arc::clone(&self.admission), Arc::clone(&self.outboxes));
+        Ok(Connected { leader, link, version, admission, outboxes })
     }
 
     /// Reads from a leader.
@@ -99,11 +97,15 @@ pub(crate) struct Connected {
     link: Link,
     version: u16,
     admission: Arc<Semaphore>,
-    sent: Arc<AtomicU64>,
+    outboxes: Arc<Outboxes>,
 }
 
-fn unreachable(leader: NodeId, error: &LinkError) -> AppendError {
+pub(super) fn unreachable(leader: NodeId, error: &LinkError) -> AppendError {
     AppendError::Offline(format!("the partition's leader, node {leader}: {error}"))
+}
+
+fn given_up(leader: NodeId) -> AppendError {
+    AppendError::Offline(format!("the partition's leader, node {leader}: the append was given up"))
 }
 
 impl Connected {
@@ -116,14 +118,13 @@ impl Connected {
     /// that order, as long as the connection lasts; when it ends, those without an answer are refused.
     ///
     /// # Errors
-    /// An earlier append of the chain was refused, or the connection has ended: nothing is kept.
+    /// An earlier append of the chain was refused, or it is too large: nothing is kept.
     pub(crate) async fn send(
         &self,
         append: Append,
         chain: Option<&Chain>,
         data: AppendData,
     ) -> Result<Remote, AppendError> {
-        let leader = self.leader;
         let bytes = data.bytes().max(1);
         let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
         let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
@@ -131,27 +132,9 @@ impl Connected {
         if let Some(chain) = chain {
             chain.check()?;
         }
-        let (head, payload, chunk) = match data {
-            AppendData::Chunk(chunk) => {
-                let (head, bodies) = chunk.into_parts();
-                (Bytes::from(head), Bytes::from(bodies), true)
-            }
-            AppendData::Batches(batches) => (Bytes::new(), batches, false),
-        };
-        let body = wire::write_append(&append, &head, &payload, chunk);
-        let pending = self.link.submit(kinds::APPEND, self.version, body, ANSWER).await;
-        let pending = pending.map_err(|error| unreachable(leader, &error))?;
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        let answer = async move {
-            let answer = match pending.answer().await {
-                Ok(answer) => wire::read_answer(answer).unwrap_or_else(|problem| {
-                    Err(AppendError::Storage(format!("the answer of node {leader} cannot be read: {problem}")))
-                }),
-                Err(error) => Err(unreachable(leader, &error)),
-            };
-            drop(permit);
-            answer
-        };
-        Ok(Remote(Mutex::new(Box::pin(answer))))
+        let (leader, link, version) = (self.leader, self.link.clone(), self.version);
+        let (answered, answer) = oneshot::channel();
+        self.outboxes.send(Outgoing { append, data, leader, link, version, answered, _permit: permit });
+        Ok(Remote { leader, answer })
     }
 }

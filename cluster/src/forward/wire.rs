@@ -1,4 +1,4 @@
-//! A forwarded append and its answer as bytes.
+//! Forwarded appends and their answers as bytes.
 
 use bytes::Bytes;
 use forebay_disk::{AppendData, Appended};
@@ -19,37 +19,88 @@ const MAX_HEAD_BYTES: usize = MAX_BATCH_BYTES;
 /// The texts of refusals that a peer sends; longer ones are cut.
 const MAX_TEXT: usize = 1024;
 
-pub(super) fn write_append(append: &Append, head: &Bytes, payload: &Bytes, chunk: bool) -> Body {
-    let Append { partition, epoch, all, chain } = append;
-    let mut writer = Writer::with_capacity(64 + head.len());
-    writer.uuid(partition.topic).u32(partition.index).i32(epoch.0).bool(*all).u64(*chain);
-    if chunk {
-        writer.u8(CHUNK).bytes(head);
-    } else {
-        writer.u8(BATCHES);
+/// Most appends of one message.
+pub(super) const MAX_APPENDS: usize = 256;
+
+/// What is known of all appends first, then their records as they are.
+pub(super) fn write_appends(appends: Vec<(Append, AppendData)>) -> Body {
+    let mut writer = Writer::with_capacity(96 * appends.len());
+    writer.count(appends.len());
+    let mut payloads = Vec::with_capacity(appends.len());
+    for (Append { partition, epoch, all, chain }, data) in appends {
+        writer.uuid(partition.topic).u32(partition.index).i32(epoch.0).bool(all).u64(chain);
+        let payload = match data {
+            AppendData::Chunk(chunk) => {
+                let (head, bodies) = chunk.into_parts();
+                writer.u8(CHUNK).bytes(&head);
+                Bytes::from(bodies)
+            }
+            AppendData::Batches(batches) => {
+                writer.u8(BATCHES);
+                batches
+            }
+        };
+        writer.u64(payload.len() as u64);
+        payloads.push(payload);
     }
-    Body::new(writer.finish(), vec![payload.clone()])
+    Body::new(writer.finish(), payloads)
 }
 
-pub(super) fn read_append(body: Bytes) -> Result<(Append, AppendData), Malformed> {
+pub(super) fn read_appends(body: Bytes) -> Result<Vec<(Append, AppendData)>, Malformed> {
     let mut reader = Reader::new(body);
-    let partition = PartitionId { topic: reader.uuid()?, index: reader.u32()? };
-    let append = Append { partition, epoch: Epoch(reader.i32()?), all: reader.bool()?, chain: reader.u64()? };
-    let data = match reader.u8()? {
-        CHUNK => {
-            let head = reader.bytes(MAX_HEAD_BYTES)?;
-            let bodies = reader.rest().into();
-            let bad = Malformed::BadValue { what: "chunk of records", value: head.len() as u64 };
-            AppendData::Chunk(RecordChunk::from_parts(&head, bodies).ok_or(bad)?)
-        }
-        BATCHES => AppendData::Batches(reader.rest()),
-        other => return Err(Malformed::BadValue { what: "kind of append", value: other.into() }),
-    };
-    Ok((append, data))
+    let count = reader.count(MAX_APPENDS)?;
+    let mut heads = Vec::with_capacity(count);
+    for _ in 0..count {
+        let partition = PartitionId { topic: reader.uuid()?, index: reader.u32()? };
+        let append = Append { partition, epoch: Epoch(reader.i32()?), all: reader.bool()?, chain: reader.u64()? };
+        let head = match reader.u8()? {
+            CHUNK => Some(reader.bytes(MAX_HEAD_BYTES)?),
+            BATCHES => None,
+            other => return Err(Malformed::BadValue { what: "kind of append", value: other.into() }),
+        };
+        heads.push((append, head, reader.u64()?));
+    }
+    let mut payloads = reader.rest();
+    let mut appends = Vec::with_capacity(count);
+    for (append, head, length) in heads {
+        let bad = || Malformed::BadValue { what: "length of records", value: length };
+        let length = usize::try_from(length).ok().filter(|length| *length <= payloads.len()).ok_or_else(bad)?;
+        let payload = payloads.split_to(length);
+        let data = match head {
+            Some(head) => {
+                let bad = Malformed::BadValue { what: "chunk of records", value: head.len() as u64 };
+                AppendData::Chunk(RecordChunk::from_parts(&head, payload.into()).ok_or(bad)?)
+            }
+            None => AppendData::Batches(payload),
+        };
+        appends.push((append, data));
+    }
+    match payloads.len() {
+        0 => Ok(appends),
+        left => Err(Malformed::BadValue { what: "bytes behind the appends", value: left as u64 }),
+    }
 }
 
-pub(super) fn write_answer(answer: &Result<Appended, AppendError>) -> Body {
-    let mut writer = Writer::new();
+pub(super) fn write_answers(answers: &[Result<Appended, AppendError>]) -> Body {
+    let mut writer = Writer::with_capacity(32 * answers.len());
+    writer.count(answers.len());
+    answers.iter().for_each(|answer| write_answer(&mut writer, answer));
+    writer.finish().into()
+}
+
+/// The answers to `count` appends.
+pub(super) fn read_answers(body: Bytes, count: usize) -> Result<Vec<Result<Appended, AppendError>>, Malformed> {
+    let mut reader = Reader::new(body);
+    let found = reader.count(MAX_APPENDS)?;
+    if found != count {
+        return Err(Malformed::BadValue { what: "number of answers", value: found as u64 });
+    }
+    let answers = (0..count).map(|_| read_answer(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+    reader.finish()?;
+    Ok(answers)
+}
+
+fn write_answer(writer: &mut Writer, answer: &Result<Appended, AppendError>) {
     match answer {
         Ok(Appended { base_offset, last_offset, append_time }) => {
             writer.u8(0).i64(base_offset.0).i64(last_offset.0);
@@ -64,11 +115,9 @@ pub(super) fn write_answer(answer: &Result<Appended, AppendError>) -> Body {
             writer.u8(code).u64(a).u64(b).string(&text);
         }
     }
-    writer.finish().into()
 }
 
-pub(super) fn read_answer(body: Bytes) -> Result<Result<Appended, AppendError>, Malformed> {
-    let mut reader = Reader::new(body);
+fn read_answer(reader: &mut Reader) -> Result<Result<Appended, AppendError>, Malformed> {
     let code = reader.u8()?;
     if code == 0 {
         let (base_offset, last_offset) = (Offset(reader.i64()?), Offset(reader.i64()?));
@@ -128,19 +177,33 @@ mod tests {
     }
 
     #[test]
-    fn an_append_crosses_whole_and_cut_ones_are_refused() {
+    fn appends_cross_whole_and_cut_ones_are_refused() {
         let mut chunk = RecordChunk::new();
         chunk.push(Millis(5), Some(b"key"), Some(b"value"), &[("h", b"1")]);
-        let (head, bodies) = chunk.into_parts();
-        let partition = PartitionId { topic: Uuid::from_u128(3), index: 9 };
-        let append = Append { partition, epoch: Epoch(4), all: true, chain: 8 };
-        let bytes = joined(&write_append(&append, &head.into(), &bodies.into(), true));
-        let (read, data) = read_append(bytes.clone()).unwrap();
-        assert_eq!(read, append);
+        let append = |index, chain| {
+            let partition = PartitionId { topic: Uuid::from_u128(3), index };
+            Append { partition, epoch: Epoch(4), all: index == 9, chain }
+        };
+        let batches = Bytes::from_static(b"batches");
+        let sent = vec![
+            (append(9, 8), AppendData::Chunk(chunk)),
+            (append(2, 0), AppendData::Batches(batches.clone())),
+            (append(9, 7), AppendData::Batches(Bytes::new())),
+        ];
+        let bytes = joined(&write_appends(sent));
+        let mut read = read_appends(bytes.clone()).unwrap().into_iter();
+        let (first, data) = read.next().unwrap();
         assert!(matches!(data, AppendData::Chunk(chunk) if chunk.len() == 1 && chunk.is_keyed()));
+        let (second, data) = read.next().unwrap();
+        assert!(matches!(data, AppendData::Batches(read) if read == batches));
+        let (third, data) = read.next().unwrap();
+        assert!(matches!(data, AppendData::Batches(read) if read.is_empty()));
+        assert_eq!([first, second, third], [append(9, 8), append(2, 0), append(9, 7)]);
         for cut in 0..bytes.len() {
-            assert!(read_append(bytes.slice(..cut)).is_err(), "cut at {cut}");
+            assert!(read_appends(bytes.slice(..cut)).is_err(), "cut at {cut}");
         }
+        let more = [&bytes[..], b"x"].concat();
+        assert!(read_appends(more.into()).is_err());
     }
 
     #[test]
@@ -158,12 +221,14 @@ mod tests {
             Err(AppendError::OutOfOrderSequence),
             Err(AppendError::ProducerFenced),
         ];
-        for answer in answers {
-            let read = read_answer(joined(&write_answer(&answer))).unwrap();
-            match (&answer, &read) {
+        let bytes = joined(&write_answers(&answers));
+        let read = read_answers(bytes.clone(), answers.len()).unwrap();
+        for (read, answer) in read.iter().zip(&answers) {
+            match (answer, read) {
                 (Err(AppendError::Offline(_)), Err(AppendError::Offline(why))) => assert!(why.contains("why")),
                 _ => assert_eq!(read, answer),
             }
         }
+        assert!(read_answers(bytes, answers.len() - 1).is_err());
     }
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_disk::{
-    ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Fetched, Partition as Replica, Term,
-    Watermarks,
+    ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Fetched, Partition as Replica, Term, Watermarks,
 };
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, Millis, NodeId, Offset, ReadError};
@@ -35,6 +34,8 @@ const UNKNOWN: Watermarks = Watermarks {
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// Longest time between two looks meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// And where this node is about to lead, of which nothing tells.
+const ROLE_TAKEN: Duration = Duration::from_millis(2);
 
 /// Completes when the append is durable, or refused.
 pub struct Ticket {
@@ -165,6 +166,13 @@ impl Partition {
         (replica.leads() && replica.leader_epoch() == epoch).then_some(epoch)
     }
 
+    /// Where the log ended when the replica here began to lead; `None` where it does not.
+    pub fn led_from(&self) -> Option<Offset> {
+        let epoch = self.led_in()?;
+        let (epochs, end) = (self.epochs(), self.watermarks().log_end);
+        Some(epochs.start_of(epoch).unwrap_or(end))
+    }
+
     /// The latest that is known: the replica here may hear of its leader before the placement tells, and after.
     pub fn leader_epoch(&self) -> Epoch {
         let seat = self.seat.load();
@@ -229,7 +237,8 @@ impl Partition {
             if Instant::now() >= deadline {
                 return Err(why);
             }
-            let _ = tokio::time::timeout(LOOK_AGAIN, placed).await;
+            let pause = if placement.leader == Some(self.here) { ROLE_TAKEN } else { LOOK_AGAIN };
+            let _ = tokio::time::timeout(pause, placed).await;
         }
     }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_disk::{Log, LogError, Partition};
-use forebay_log::cluster::{Image, PartitionState, Topic};
-use forebay_log::partition::Leadership;
+use forebay_log::cluster::{Image, Topic};
 use forebay_log::replication::PartitionId;
-use forebay_log::{AppendError, Epoch, Incarnation, NodeId, PartitionEpoch};
+use forebay_log::{Incarnation, NodeId};
 use tokio::sync::watch;
 use tracing::error;
 use uuid::Uuid;
 
+use super::roles::{Assigned, Taken};
 use crate::link::Reports;
 use crate::metadata::Metadata;
 use crate::replication::{Feeder, Fetchers, Replica, Replicas};
@@ -20,14 +20,6 @@ use crate::topic_config;
 
 /// How soon what has failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// A partition as it was assigned last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Assigned {
-    leader: Option<NodeId>,
-    leader_epoch: Epoch,
-    partition_epoch: PartitionEpoch,
-}
 
 /// The task that does it.
 pub(super) struct Assigner {
@@ -40,10 +32,10 @@ pub(super) struct Assigner {
     /// The version of the metadata that holds here.
     pub(super) applied: watch::Sender<u64>,
     /// `replica.lag.time.max.ms`
-    max_lag_ms: i64,
-    assigned: BTreeMap<PartitionId, Assigned>,
+    pub(super) max_lag_ms: i64,
+    pub(super) assigned: BTreeMap<PartitionId, Assigned>,
     configs: BTreeMap<Uuid, BTreeMap<String, String>>,
-    reports: Reports,
+    pub(super) reports: Reports,
 }
 
 impl Assigner {
@@ -82,32 +74,34 @@ impl Assigner {
         loop {
             let Metadata { image, .. } = metadata.borrow_and_update().clone();
             let known = self.knows_me(&image);
-            let whole = !known || self.assign(&image).await;
-            if known && whole {
+            let taken = if known { self.assign(&image).await } else { Taken::Whole };
+            if known && taken != Taken::NotYet {
                 self.applied.send_replace(image.version().0);
             }
             let changed = async { metadata.changed().await.is_ok() };
-            let goes_on =
-                if whole { changed.await } else { tokio::time::timeout(AGAIN, changed).await.unwrap_or(true) };
+            let goes_on = match taken {
+                Taken::Whole => changed.await,
+                Taken::Part | Taken::NotYet => tokio::time::timeout(AGAIN, changed).await.unwrap_or(true),
+            };
             if !goes_on {
                 return;
             }
         }
     }
 
-    /// Returns whether all of it could be done.
-    async fn assign(&mut self, image: &Image) -> bool {
-        let mut whole = self.let_go(image).await;
+    async fn assign(&mut self, image: &Image) -> Taken {
+        let mut taken = if self.let_go(image).await { Taken::Whole } else { Taken::Part };
         for topic in image.topics() {
-            let done = self.topic(topic).await;
-            whole &= matches!(done, Ok(true));
-            if let Err(error) = done
-                && let Some(suppressed) = self.reports.admit(&error.to_string())
-            {
-                error!(topic = topic.name, %error, suppressed, "this node cannot take its part of a topic; tried again");
+            if let Err(error) = self.topic(topic).await {
+                // Its partitions are led by others, or by nobody: those of other topics do not wait.
+                taken = Taken::Part;
+                if let Some(suppressed) = self.reports.admit(&format!("{}: {error}", topic.name)) {
+                    let topic = &topic.name;
+                    error!(topic, %error, suppressed, "this node cannot take its part of a topic; tried again");
+                }
             }
         }
-        whole
+        taken.and(self.take_roles(image).await)
     }
 
     /// Deletes what is not to be here any more.
@@ -138,13 +132,12 @@ impl Assigner {
         whole
     }
 
-    /// Returns whether every partition has taken its role.
-    async fn topic(&mut self, topic: &Topic) -> Result<bool, LogError> {
-        let mine: Vec<(u32, &PartitionState)> =
-            topic.partitions().filter(|(_, state)| state.replicas.contains(&self.node)).collect();
-        let id = |index| PartitionId { topic: topic.id, index };
-        let new: Vec<u32> =
-            mine.iter().map(|(index, _)| *index).filter(|&index| self.replicas.get(id(index)).is_none()).collect();
+    /// Makes what is missing of a topic here.
+    async fn topic(&mut self, topic: &Topic) -> Result<(), LogError> {
+        let mine = topic.partitions().filter(|(_, state)| state.replicas.contains(&self.node));
+        let mine: Vec<u32> = mine.map(|(index, _)| index).collect();
+        let here = |index| self.replicas.get(PartitionId { topic: topic.id, index }).is_some();
+        let new: Vec<u32> = mine.iter().copied().filter(|index| !here(*index)).collect();
         if !new.is_empty() {
             self.host(topic, new).await?;
         }
@@ -152,11 +145,7 @@ impl Assigner {
             self.log.alter_topic(&topic.name, topic_config::from_map(&topic.name, &topic.config)).await?;
             self.configs.insert(topic.id, topic.config.clone());
         }
-        let mut whole = true;
-        for (index, state) in mine {
-            whole &= self.partition(id(index), state).await;
-        }
-        Ok(whole)
+        Ok(())
     }
 
     async fn host(&self, topic: &Topic, new: Vec<u32>) -> Result<(), LogError> {
@@ -172,63 +161,9 @@ impl Assigner {
                 Replica { partition, replicas: Arc::default(), in_sync: Arc::default() },
             ))
         };
-        for (id, replica) in new.into_iter().filter_map(replica) {
-            self.feeder.watch(id, &replica);
-            self.replicas.change([(id, Some(replica))]);
-        }
+        let made: Vec<(PartitionId, Replica)> = new.into_iter().filter_map(replica).collect();
+        made.iter().for_each(|(id, replica)| self.feeder.watch(*id, replica));
+        self.replicas.change(made.into_iter().map(|(id, replica)| (id, Some(replica))));
         Ok(())
-    }
-
-    async fn partition(&mut self, id: PartitionId, state: &PartitionState) -> bool {
-        let PartitionState { leader, leader_epoch, partition_epoch, .. } = *state;
-        let now = Assigned { leader, leader_epoch, partition_epoch };
-        let before = self.assigned.get(&id).copied();
-        if before == Some(now) {
-            return true;
-        }
-        let Some(Replica { partition, .. }) = self.replicas.get(id) else { return false };
-        let others = |ids: &[NodeId]| ids.iter().copied().filter(|id| *id != self.node).collect();
-        let done = if leader == Some(self.node) {
-            self.fetchers.unfollow(id, None).await;
-            let (followers, in_sync) = (others(&state.replicas), others(&state.isr));
-            let max_lag_ms = self.max_lag_ms;
-            lead(&partition, Leadership { epoch: leader_epoch, partition_epoch, followers, in_sync, max_lag_ms }).await
-        } else if before.is_some_and(|before| (before.leader, before.leader_epoch) == (leader, leader_epoch)) {
-            Ok(())
-        } else {
-            self.fetchers.unfollow(id, None).await;
-            let settled = partition.follow(leader_epoch).await;
-            if let (Ok(()), Some(leader)) = (&settled, leader) {
-                self.fetchers.follow(id, leader, leader_epoch).await;
-            }
-            settled
-        };
-        if done.is_ok() {
-            let (replicas, in_sync) = (state.replicas.clone().into(), state.isr.clone().into());
-            self.replicas.change([(id, Some(Replica { partition: Arc::clone(&partition), replicas, in_sync }))]);
-        }
-        self.feeder.moved(id);
-        if let Err(error) = &done {
-            // It is tried again with the next change, or in a while.
-            if let Some(suppressed) = self.reports.admit(&error.to_string()) {
-                let topic = partition.topic();
-                error!(topic, partition = id.index, %error, suppressed, "a partition does not take its role");
-            }
-        } else {
-            self.assigned.insert(id, now);
-        }
-        done.is_ok()
-    }
-}
-
-/// Has the partition lead, and makes sure that it does: one that is not open hears nothing.
-async fn lead(partition: &Partition, word: Leadership) -> Result<(), AppendError> {
-    let epoch = word.epoch;
-    partition.lead(word).await?;
-    partition.followers().await?;
-    if partition.leads() && partition.leader_epoch() == epoch {
-        Ok(())
-    } else {
-        Err(AppendError::Offline(partition.unopened().unwrap_or_else(|| "it knows of a later leader".to_owned())))
     }
 }

@@ -1,4 +1,4 @@
-//! Limits of what a node tells of itself.
+//! Limits of what a node tells of itself, and of what it does at a time.
 
 use std::time::Duration;
 
@@ -10,3 +10,5 @@ pub(super) const ASKED_AT_ONCE: usize = 256;
 pub(super) const REPORT_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to change who votes.
 pub(super) const VOTER_AGAIN: Duration = Duration::from_millis(100);
+/// Partitions that take their roles at a time: they share the syncs of the disk.
+pub(super) const ROLES_AT_ONCE: usize = 256;

@@ -6,6 +6,7 @@ mod in_sync;
 mod limits;
 mod presence;
 mod report;
+mod roles;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -152,7 +153,8 @@ impl Cluster {
         let identity = begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
         let identity::Identity { directory, incarnation, .. } = identity;
         let had: Vec<_> = if identity.adopted { Vec::new() } else { log.topics().values().cloned().collect() };
-        if !had.is_empty() && voters.len() > 1 {
+        let alone = voters.keys().all(|voter| *voter == node);
+        if !had.is_empty() && !alone {
             return Err(StartError::NotEmpty);
         }
         let (machine, metadata) = MetadataMachine::new();

@@ -45,9 +45,9 @@ impl Service for NodeService {
                 Rest::new(async move { taken.map(|()| Body::default()).map_err(malformed) })
             }),
             kinds::APPEND => match Receiver::read(body) {
-                Ok((append, data)) => {
+                Ok(appends) => {
                     let receiver = Arc::clone(&inner.receiver);
-                    Begun::in_order(receiver.begin((from, incarnation), append, data))
+                    Begun::in_order(receiver.begin((from, incarnation), appends))
                 }
                 Err(problem) => refuse(problem),
             },

@@ -52,6 +52,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             let start = args.start();
             let config = start.load()?;
             crate::node::tls::check(&config)?;
+            config.cluster.tls.as_ref().map(crate::cluster_tls::LinkTls::load).transpose()?;
             forebay_sinks::rules::load(&config.alerts.rules)?;
             match start.config {
                 Some(file) => format!("{}: ok\n", file.display()),

@@ -220,7 +220,7 @@ impl Settings {
             whole(Path::new(path.trim_start_matches("//"))).starts_with(whole(&config.node.data_dir))
         };
         let (what, help) = match url.split_once(':') {
-            Some(("file", path)) if config.cluster.peers.len() > 1 && inside(path) => {
+            Some(("file", path)) if !config.cluster.is_alone(config.node.id) && inside(path) => {
                 let what =
                     "lies in this node's data directory: what one node offloads all nodes of a cluster must reach";
                 (what, "write s3://bucket/prefix, or file:PATH of a folder that all nodes share")

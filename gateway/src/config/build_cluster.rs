@@ -69,17 +69,25 @@ impl Settings {
             });
         };
         if let Some(Value::List(listed)) = self.get(SECTION, "peers") {
-            for wrong in listed.iter().filter_map(|peer| parse_peer(peer).err()) {
+            let (right, wrong): (Vec<_>, Vec<_>) = listed.iter().map(|peer| parse_peer(peer)).partition(Result::is_ok);
+            for wrong in wrong.into_iter().filter_map(Result::err) {
                 refuse(SECTION, "peers", wrong, "");
             }
-            if cluster.peers.len() < listed.len() {
+            if cluster.peers.len() < right.len() {
                 refuse(SECTION, "peers", "a node is in it twice".to_owned(), "each node has one id and one address");
             }
         }
-        let alone = cluster.peers.len() <= 1;
+        let alone = cluster.is_alone(config.node.id);
         if !alone && cluster.listen.is_none() {
             let what = "other nodes have to reach this one".to_owned();
             refuse("listeners", SECTION, what, "set it to the address that cluster.peers has for this node");
+        }
+        if let Some(address) = cluster.listen.filter(|address| !address.ip().is_loopback())
+            && cluster.advertised.is_none()
+            && ["127.0.0.1", "localhost", "::1"].contains(&config.node.advertised_host.as_str())
+        {
+            let what = format!("other nodes are told to connect to it, but listeners.cluster is {address}");
+            refuse("node", "advertised_host", what, "set it to this machine's name or address");
         }
         if alone && cluster.peers.is_empty() && self.address(SECTION).is_some() {
             let what = "a cluster has a first quorum".to_owned();

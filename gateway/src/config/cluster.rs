@@ -24,6 +24,14 @@ pub struct ClusterConfig {
     pub default_replication_factor: u16,
 }
 
+impl ClusterConfig {
+    /// Whether node `id` begins a cluster of one: there is nobody whom it joins.
+    #[must_use]
+    pub fn is_alone(&self, id: u32) -> bool {
+        self.peers.keys().all(|peer| u32::try_from(*peer) == Ok(id))
+    }
+}
+
 /// Certificates of the links between nodes: each shows its own, and takes those of the authorities.
 #[derive(Debug, Clone)]
 pub struct ClusterTls {
@@ -42,7 +50,9 @@ pub(super) fn parse_peer(text: &str) -> Result<(i32, String), String> {
     let id = id.trim().parse().ok().filter(|id: &i32| *id >= 0).ok_or_else(wrong)?;
     let (host, port) = address.trim().rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
-    if host.is_empty() || host.contains(char::is_whitespace) {
+    // The colons of an IPv6 address are its own: [::1]:9192.
+    let bare = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || host.contains(char::is_whitespace) || bare {
         Err(wrong())
     } else {
         Ok((id, format!("{host}:{port}")))

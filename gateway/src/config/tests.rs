@@ -246,6 +246,7 @@ fn three_peers_mean_three_copies_of_which_two_are_waited_for() {
 fn a_cluster_that_cannot_work_is_refused() {
     for (text, expected) in [
         ("cluster.peers=1@127.0.0.1", "expected ID@HOST:PORT"),
+        ("cluster.peers=1@::1:9192", "expected ID@HOST:PORT"),
         ("cluster.peers=1@127.0.0.1:9192,1@127.0.0.1:9193", "twice"),
         ("cluster.peers=2@127.0.0.1:9192,3@127.0.0.1:9193", "other nodes have to reach this one"),
         ("cluster.peers=1@10.0.0.1:9192,2@10.0.0.2:9192", "do not have to authenticate"),
@@ -256,6 +257,19 @@ fn a_cluster_that_cannot_work_is_refused() {
         let error = set(&[text]).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");
     }
+    let error = set(&["cluster.peers=1@127.0.0.1"]).unwrap_err();
+    assert!(!error.contains("twice"), "one mistake, one message: {error}");
+}
+
+#[test]
+fn a_node_that_joins_a_cluster_of_one_is_reached_by_it() {
+    let joins = ["node.id=4", "cluster.peers=1@10.0.0.1:9192", "object_store.url=file:/lake"];
+    let with = |more: &[&str]| set(&[&joins[..], more].concat());
+    assert!(with(&[]).unwrap_err().contains("other nodes have to reach this one"));
+    let open = ["listeners.cluster=0.0.0.0:9192", "allow_anonymous=true"];
+    assert!(with(&open).unwrap_err().contains("node.advertised_host"));
+    assert!(with(&[&open[..], &["node.advertised_host=10.0.0.4"]].concat()).is_ok());
+    assert!(with(&["listeners.cluster=127.0.0.1:9192"]).is_ok(), "on one machine");
 }
 
 #[test]

@@ -206,8 +206,10 @@ async fn changed(
         if watches.is_empty() {
             return std::future::pending().await;
         }
-        // An error is a partition that went away; the next look tells.
-        let _ = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed()))).await;
+        if let (Err(_), _, _) = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed()))).await {
+            // A partition that went away, or its replica did and another came: the next look tells, but not again and again.
+            tokio::time::sleep(FETCH_RECHECK).await;
+        }
     };
     tokio::select! {
         () = any => {}
@@ -285,7 +287,8 @@ fn read_one(
         ..PartitionAnswer::default()
     };
     let from = Offset(asked.fetch_offset);
-    let here = marks.local_start..=marks.log_end;
+    // Also what it has in the cold tier only: replicas let go of their local logs at different times.
+    let here = marks.log_start..=marks.log_end;
     if !partition.leads() && !here.contains(&from) {
         // Only the leader knows whether there is such an offset: "out of range" would reset the consumer.
         return Err(AppendError::NotLeader.into());

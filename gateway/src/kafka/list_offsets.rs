@@ -79,7 +79,7 @@ pub(crate) async fn handle(
             let partition = topic.as_deref().and_then(|topic| partition(topic, part.partition_index));
             let answer = match (allowed, partition) {
                 (Err(denied), _) => Err(denied.into()),
-                (_, Some(partition)) => find(shared, partition, &part).await,
+                (_, Some(partition)) => find(shared, version, partition, &part).await,
                 (_, None) => Err(ResponseError::UnknownTopicOrPartition.into()),
             };
             let response = ListOffsetsPartitionResponse::default().with_partition_index(part.partition_index);
@@ -99,13 +99,22 @@ pub(crate) async fn handle(
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-async fn find(shared: &Shared, partition: &Arc<Partition>, asked: &ListOffsetsPartition) -> Result<Found, Refusal> {
+async fn find(
+    shared: &Shared,
+    version: i16,
+    partition: &Arc<Partition>,
+    asked: &ListOffsetsPartition,
+) -> Result<Found, Refusal> {
     check_leader(partition, asked.current_leader_epoch)?;
     if let Some(why) = partition.unopened() {
         return Err(ReadError::Offline(why).into());
     }
     let Watermarks { log_start, local_start, high_watermark, .. } = partition.watermarks();
     match asked.timestamp {
+        // A new leader does not know yet what of the log before it was read as replicated (KIP-207).
+        LATEST if partition.led_from().is_some_and(|from| high_watermark < from) => {
+            Err(if version >= 5 { ResponseError::OffsetNotAvailable } else { ResponseError::LeaderNotAvailable }.into())
+        }
         LATEST => Ok((high_watermark.0, -1)),
         EARLIEST => Ok((log_start.0, -1)),
         EARLIEST_LOCAL => Ok((local_start.0, -1)),

@@ -77,7 +77,8 @@ fn end_of(partition: &Partition, asked: &OffsetForLeaderPartition) -> Result<(Ep
     if let Some(why) = partition.unopened() {
         return Err(ReadError::Offline(why).into());
     }
-    let end = partition.watermarks().high_watermark;
+    // Not the high watermark: a new leader's may lie below what its followers have, and a client would take that for a loss.
+    let end = partition.watermarks().log_end;
     let wanted = Epoch(asked.leader_epoch);
     // The present epoch may not have written yet; of one that is still to come nothing is known.
     let found = match wanted.0.cmp(&ours.0) {

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
+use crate::cluster_tls::LinkTls;
 use crate::config::{Config, SaslMechanism, SecurityProtocol};
 use crate::http;
 use crate::ingest::Router;
@@ -93,6 +94,7 @@ pub struct Node {
     services: CancellationToken,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     kafka_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    link_tls: Option<LinkTls>,
     security: Arc<Security>,
     quic: Option<Arc<QuicListener>>,
 }
@@ -132,12 +134,15 @@ impl Node {
 
         let certificates = config.clone();
         let tls = tokio::task::spawn_blocking(move || tls::load(&certificates));
+        let certificates = config.cluster.tls.clone();
+        let link_tls = tokio::task::spawn_blocking(move || certificates.as_ref().map(LinkTls::load).transpose());
         let options = LogOptions { shards: shards(), fsync: config.durability.fsync, alone: false };
         let (node_id, opened) = (config.node.id, Arc::clone(&files));
         let local = tokio::task::spawn_blocking(move || LocalLog::open_as(node_id, opened, options))
             .await?
             .with_context(|| format!("cannot open the log in {}", config.node.data_dir.display()))?;
-        let log = member::join(&config, &addresses, bound.cluster, files, local).await?;
+        let link_tls = link_tls.await??;
+        let log = member::join(&config, &addresses, bound.cluster, link_tls.clone(), files, local).await?;
         topics::create_at_start(&log, &config).await?;
 
         settings::take_over(&log).await.context("what users, ACLs and quotas were set before")?;
@@ -223,7 +228,7 @@ impl Node {
         tokio::spawn(topics::keep(gateway.log.clone(), gateway.config.clone(), gateway.shutdown.clone()));
         front.open(gateway.clone());
         tracing::info!(took = ?started.elapsed(), "every listener accepts");
-        Ok(Node { gateway, doors, http, services, tls: tcp_tls, kafka_tls, security, quic })
+        Ok(Node { gateway, doors, http, services, tls: tcp_tls, kafka_tls, link_tls, security, quic })
     }
 
     /// Reads rules, certificates and the password files of `[users]` again; what is wrong is logged and the old ones stay.
@@ -243,7 +248,14 @@ impl Node {
 
     async fn reload_certificates(&self) -> anyhow::Result<()> {
         let config = self.gateway.config.clone();
-        let fresh = tokio::task::spawn_blocking(move || tls::load(&config)).await??;
+        let links = self.link_tls.clone();
+        let fresh = tokio::task::spawn_blocking(move || {
+            if let (Some(links), Some(files)) = (&links, &config.cluster.tls) {
+                links.reload(files)?;
+            }
+            tls::load(&config)
+        });
+        let fresh = fresh.await??;
         if let Some(quic) = &self.quic {
             quic.set_tls(fresh.quic)?;
         }

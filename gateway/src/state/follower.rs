@@ -21,7 +21,7 @@ pub(super) const MAX_IN_FLIGHT: usize = 4096;
 /// How long committed records may be ahead of the view before they are read: this node's own are usually about to be told.
 const GRACE: Duration = Duration::from_millis(2);
 /// How long durable changes of this node wait for the replica here to have what comes before them; then the leader is asked.
-const BEFORE_LEADER: Duration = Duration::from_millis(200);
+const BEFORE_LEADER: Duration = Duration::from_millis(25);
 /// Longest wait for the partition to advance before it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Pause after a failed read.

@@ -30,6 +30,13 @@ impl EpochCache {
         true
     }
 
+    /// Where `epoch` wrote its first batch; `None` when it has not written.
+    #[must_use]
+    pub fn start_of(&self, epoch: Epoch) -> Option<Offset> {
+        let at = self.entries.binary_search_by_key(&epoch, |&(epoch, _)| epoch).ok()?;
+        self.entries.get(at).map(|&(_, start)| start)
+    }
+
     /// The largest epoch not above `asked`, and the offset after its last record (Kafka's OffsetForLeaderEpoch). Of an epoch
     /// older than all known ones nothing is left: it ends where they begin. `None` when no epoch is known.
     #[must_use]
