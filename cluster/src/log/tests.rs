@@ -3,7 +3,7 @@
 use forebay_disk::{AppendData, RealFiles, Term};
 use forebay_log::partition::Leadership;
 use forebay_log::record::RecordChunk;
-use forebay_log::{AppendError, Epoch, Millis, Offset, ReadError};
+use forebay_log::{AppendError, Epoch, Millis, Offset, PartitionEpoch, ReadError};
 
 use super::*;
 
@@ -188,4 +188,26 @@ async fn a_term_writes_in_its_leader_epoch_and_until_it_is_ended() {
     assert_eq!(partition.led_in(), Some(epoch));
     partition.place(led_by(Some(2), epoch.0 + 1));
     assert_eq!(write(&Term::new(epoch)).await, Err(AppendError::NotLeader), "never to another node");
+}
+
+#[tokio::test]
+async fn a_new_leader_says_where_it_began_until_its_followers_have_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir);
+    let log = Log::alone(HERE, local.clone());
+    let topic = log.create_topic("readings", 1, TopicConfig::default()).await.unwrap();
+    let partition = &topic.partitions[0];
+    partition.append(record()).await.unwrap();
+    let epoch = Epoch(partition.led_in().unwrap().0 + 1);
+    let others = vec![NodeId(2)];
+    let (followers, in_sync) = (others.clone(), others);
+    let word = Leadership { epoch, partition_epoch: PartitionEpoch(1), followers, in_sync, max_lag_ms: 10_000 };
+    local.topic("readings").unwrap().partitions[0].lead(word).await.unwrap();
+    let mut watch = partition.watch();
+    let ticket = partition.submit(record()).await.unwrap();
+    watch.wait_for(|marks| marks.log_end == Offset(2)).await.unwrap();
+    assert_eq!((partition.led_in(), partition.led_from()), (Some(epoch), Some(Offset(1))));
+    partition.place(led_by(Some(2), epoch.0 + 1));
+    assert_eq!(partition.led_from(), None);
+    drop(ticket);
 }

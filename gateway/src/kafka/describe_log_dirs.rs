@@ -1,6 +1,6 @@
 //! DescribeLogDirs (35), v1-4: what partitions take on the local disk, and how much room it has (KIP-113, KIP-827).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_cluster::Topic;
 use kafka_protocol::messages::describe_log_dirs_request::DescribeLogDirsRequest;
@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
 use super::api::Api;
-use super::guard::{Field, INT32, Kind, Struct};
+use super::guard::{Field, Kind, Struct, TOPIC_PARTITIONS};
 use super::session::Session;
 use super::topics::topic_name;
 use crate::security::acl::Operation;
@@ -24,13 +24,7 @@ pub(crate) static API: Api = Api {
     from: 1,
     to: 4,
     flexible_from: 2,
-    request: &Struct {
-        fields: &[Field::new(Kind::Array(&Kind::Struct(&Struct {
-            fields: &[Field::new(Kind::String), Field::new(Kind::Array(&INT32))],
-            tags: &[],
-        })))],
-        tags: &[],
-    },
+    request: &Struct { fields: &[Field::new(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS)))], tags: &[] },
 };
 
 pub(crate) fn handle(
@@ -44,12 +38,15 @@ pub(crate) fn handle(
         return if version >= 3 { response.with_error_code(denied.code()) } else { response };
     }
     let log = &shared.door.log;
-    let asked: Option<HashMap<TopicName, Vec<i32>>> =
-        request.topics.map(|topics| topics.into_iter().map(|topic| (topic.topic, topic.partitions)).collect());
-    let topics: Vec<DescribeLogDirsTopic> = match asked {
+    let topics: Vec<DescribeLogDirsTopic> = match request.topics {
         None => log.topics().values().map(|topic| describe(topic, |_| true)).collect(),
         Some(asked) => {
-            let found = asked.iter().filter_map(|(name, indexes)| Some((log.topic(name)?, indexes)));
+            // A topic may be named more than once.
+            let mut indexes: BTreeMap<TopicName, BTreeSet<i32>> = BTreeMap::new();
+            for topic in asked {
+                indexes.entry(topic.topic).or_default().extend(topic.partitions);
+            }
+            let found = indexes.iter().filter_map(|(name, indexes)| Some((log.topic(name)?, indexes)));
             found.map(|(topic, indexes)| describe(&topic, |index| indexes.contains(&index))).collect()
         }
     };

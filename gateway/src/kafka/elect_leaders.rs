@@ -15,7 +15,7 @@ use super::Shared;
 use super::api::Api;
 use super::controller::{ask, cluster, find, image};
 use super::errors::Refusal;
-use super::guard::{Field, INT8, INT32, Kind, Struct};
+use super::guard::{Field, INT8, INT32, Kind, Struct, TOPIC_PARTITIONS};
 use super::session::Session;
 use super::topics::topic_name;
 use crate::security::acl::Operation;
@@ -30,10 +30,7 @@ pub(crate) static API: Api = Api {
     request: &Struct {
         fields: &[
             Field::new(INT8).from(1),
-            Field::new(Kind::Array(&Kind::Struct(&Struct {
-                fields: &[Field::new(Kind::String), Field::new(Kind::Array(&INT32))],
-                tags: &[],
-            }))),
+            Field::new(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS))),
             Field::new(INT32),
         ],
         tags: &[],

@@ -78,6 +78,9 @@ pub(crate) const INT8: Kind = Kind::Fixed(1);
 pub(crate) const BOOL: Kind = Kind::Fixed(1);
 pub(crate) const INT16: Kind = Kind::Fixed(2);
 pub(crate) const INT32: Kind = Kind::Fixed(4);
+/// A topic by name and some of its partitions.
+pub(crate) static TOPIC_PARTITIONS: Struct =
+    Struct { fields: &[Field::new(Kind::String), Field::new(Kind::Array(&INT32))], tags: &[] };
 pub(crate) const INT64: Kind = Kind::Fixed(8);
 pub(crate) const UUID: Kind = Kind::Fixed(16);
 

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{ApiKey, BrokerId};
 use super::Shared;
 use super::api::Api;
 use super::controller::image;
-use super::guard::{Field, INT32, Kind, Struct};
+use super::guard::{Field, INT32, Kind, Struct, TOPIC_PARTITIONS};
 use super::session::Session;
 use super::topics::topic_name;
 use crate::security::acl::Operation;
@@ -26,13 +26,7 @@ pub(crate) static API: Api = Api {
     to: 0,
     flexible_from: 0,
     request: &Struct {
-        fields: &[
-            Field::new(INT32),
-            Field::new(Kind::Array(&Kind::Struct(&Struct {
-                fields: &[Field::new(Kind::String), Field::new(Kind::Array(&INT32))],
-                tags: &[],
-            }))),
-        ],
+        fields: &[Field::new(INT32), Field::new(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS)))],
         tags: &[],
     },
 };

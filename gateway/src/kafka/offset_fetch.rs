@@ -14,7 +14,7 @@ use super::Shared;
 use super::api::Api;
 use super::errors::Refusal;
 use super::groups::{Ask, Committed, Membership, TopicPartition};
-use super::guard::{BOOL, Field, INT32, Kind, Struct};
+use super::guard::{BOOL, Field, INT32, Kind, Struct, TOPIC_PARTITIONS};
 use super::session::Session;
 use super::topics::{once, topic_name};
 use crate::security::acl::{Operation, ResourceType};
@@ -29,13 +29,13 @@ pub(crate) static API: Api = Api {
     request: &Struct {
         fields: &[
             Field::new(Kind::String).to(7),
-            Field::new(Kind::Array(&Kind::Struct(&TOPIC))).to(7),
+            Field::new(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS))).to(7),
             Field::new(Kind::Array(&Kind::Struct(&Struct {
                 fields: &[
                     Field::new(Kind::String),
                     Field::new(Kind::String).from(9),
                     Field::new(INT32).from(9),
-                    Field::new(Kind::Array(&Kind::Struct(&TOPIC))),
+                    Field::new(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS))),
                 ],
                 tags: &[],
             })))
@@ -45,8 +45,6 @@ pub(crate) static API: Api = Api {
         tags: &[],
     },
 };
-
-static TOPIC: Struct = Struct { fields: &[Field::new(Kind::String), Field::new(Kind::Array(&INT32))], tags: &[] };
 
 /// The offsets of one topic, by partition.
 type TopicOffsets = (TopicName, Vec<(i32, Result<Option<Committed>, ResponseError>)>);

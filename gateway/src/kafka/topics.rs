@@ -52,7 +52,8 @@ pub(crate) fn check_room(log: &Log, partitions: u32) -> Result<(), Refusal> {
     if there + partitions as usize <= MAX_PARTITIONS {
         return Ok(());
     }
-    let why = format!("the node has {there} of at most {MAX_PARTITIONS} partitions; delete topics that are not needed");
+    let why =
+        format!("the cluster has {there} of at most {MAX_PARTITIONS} partitions; delete topics that are not needed");
     Err(Refusal::new(ResponseError::PolicyViolation, why))
 }
 

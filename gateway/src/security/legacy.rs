@@ -141,25 +141,16 @@ pub(crate) mod written {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::made::{any_acl, any_credential};
     use super::written::*;
     use super::*;
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(
-            (name, principal, host) in ("\\PC{0,20}", "\\PC{0,20}", "\\PC{0,20}"),
-            resource_type in prop::sample::select(ResourceType::ALL),
-            operation in prop::sample::select(Operation::ALL),
-            salt in prop::collection::vec(any::<u8>(), 0..40),
-            mechanism in prop::sample::select(&ScramMechanism::ALL[..]),
-        ) {
-            let (pattern, permission) = (PatternType::Prefixed, Permission::Deny);
-            let acl = Acl { resource_type, name: name.clone(), pattern, principal, host, operation, permission };
+        fn what_is_written_is_read_back(acl in any_acl(), (user, credential) in any_credential()) {
             prop_assert_eq!(read(acl_key(&acl), acl_value()), Some(Stored::Acl(acl)));
-            let iterations = NonZeroU32::MIN;
-            let credential = ScramCredential::of_password(mechanism, "pencil", salt.into(), iterations);
-            let stored = read(credential_key(&name, mechanism), credential_value(&credential));
-            prop_assert_eq!(stored, Some(Stored::Credential(name, credential)));
+            let stored = read(credential_key(&user, credential.mechanism), credential_value(&credential));
+            prop_assert_eq!(stored, Some(Stored::Credential(user, credential)));
         }
 
         #[test]

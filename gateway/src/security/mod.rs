@@ -5,6 +5,8 @@ mod acls;
 mod keeper;
 mod legacy;
 pub(crate) mod limits;
+#[cfg(test)]
+mod made;
 mod principal;
 mod records;
 pub mod scram;

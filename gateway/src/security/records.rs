@@ -120,23 +120,14 @@ pub(super) fn read_secret(value: &str) -> Option<[u8; 32]> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::made::{any_acl, any_credential};
     use super::*;
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(
-            (name, principal, host) in ("\\PC{0,20}", "\\PC{0,20}", "\\PC{0,20}"),
-            resource_type in prop::sample::select(ResourceType::ALL),
-            operation in prop::sample::select(Operation::ALL),
-            salt in prop::collection::vec(any::<u8>(), 0..40),
-            mechanism in prop::sample::select(&ScramMechanism::ALL[..]),
-            bytes: [u8; 32],
-        ) {
-            let (pattern, permission) = (PatternType::Prefixed, Permission::Deny);
-            let rule = Acl { resource_type, name: name.clone(), pattern, principal, host, operation, permission };
+        fn what_is_written_is_read_back(rule in any_acl(), named in any_credential(), bytes: [u8; 32]) {
             prop_assert_eq!(read_acl(&acl(&rule)), Some(rule));
-            let made = ScramCredential::of_password(mechanism, "pencil", salt.into(), NonZeroU32::MIN);
-            prop_assert_eq!(read_credential(&credential(&name, &made)), Some((name, made)));
+            prop_assert_eq!(read_credential(&credential(&named.0, &named.1)), Some(named));
             prop_assert_eq!(read_secret(&secret(&bytes)), Some(bytes));
         }
 
