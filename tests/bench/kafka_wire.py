@@ -103,8 +103,12 @@ def elect(port, topic, partition, timeout=10.0):
     body = b"\x00" + struct.pack(">i", 1) + text(topic) + struct.pack(">iii", 1, partition, int(timeout * 1000))
     answer = ask(port, ELECT_LEADERS, body, timeout)
     _, code = answer.take("ih")
-    codes = [code, *(code for one in answer.list(lambda: (answer.text(), answer.list(lambda: (answer.take("ih")[1], answer.text())))) for code, _ in one[1])]
-    for code in codes:
+
+    def of_partition():
+        return answer.take("ih")[1], answer.text()
+
+    topics = answer.list(lambda: (answer.text(), answer.list(of_partition)))
+    for code in [code, *(code for _, partitions in topics for code, _ in partitions)]:
         if code not in (0, 84):
             raise Refused("ElectLeaders", code)
 

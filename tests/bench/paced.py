@@ -26,6 +26,8 @@ PAUSE = 0.01
 # Seconds that a client gives a connection, or a question, before it tries the next node.
 PATIENCE = 1.0
 INFLIGHT = 50
+# Seconds that acks are waited for in the end.
+DRAIN = 15.0
 OVER = threading.Event()
 
 
@@ -39,7 +41,7 @@ class Client(threading.Thread):
 
     def run(self):
         self.due = time.monotonic()
-        while not OVER.is_set():
+        while not self.is_done():
             try:
                 with self.connect() as stream:
                     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -51,16 +53,21 @@ class Client(threading.Thread):
                 self.sent.clear()
                 time.sleep(PAUSE)
 
+    def is_done(self):
+        if not OVER.is_set():
+            return False
+        return not (self.waiting or self.sent) or time.monotonic() > self.due + DRAIN
+
     def serve(self, stream):
         buffer = b""
-        while not OVER.is_set():
+        while not self.is_done():
             now = time.monotonic()
-            while self.due <= now:
+            while self.due <= now and not OVER.is_set():
                 self.waiting.append(self.due)
                 self.due += self.interval
             while self.waiting and len(self.sent) < INFLIGHT:
                 self.send(stream, self.waiting.popleft())
-            if select.select([stream], [], [], max(self.due - time.monotonic(), 0))[0]:
+            if select.select([stream], [], [], min(max(self.due - time.monotonic(), 0.001), self.interval))[0]:
                 data = stream.recv(1 << 16)
                 if not data:
                     raise OSError("the connection ended")
@@ -145,7 +152,7 @@ def main():
     sys.stdin.read()
     OVER.set()
     for one in clients:
-        one.join(5)
+        one.join(DRAIN + 5)
     json.dump([{"acks": one.acks, "unacked": len(one.sent) + len(one.waiting), "broken": one.broken[-1000:]} for one in clients], sys.stdout)
 
 

@@ -12,6 +12,7 @@ import install
 import kafka_wire
 import wire
 from brokers import Failed
+from peers import forebay
 
 NODES = (1, 2, 3)
 
@@ -77,7 +78,8 @@ class TrioRun:
             if process.poll() is not None:
                 raise Failed(f"node {node} of {self.broker.name} ended with code {process.returncode}: {self.last_words(node)}")
             # A client of its own on each: the nodes would have to hand over the session of one.
-            return wire.kafka_answers(self.kafka[node]) and (self.mqtt.get(node) is None or wire.mqtt_answers(self.mqtt[node], client=f"ready-{node}"))
+            mqtt = self.mqtt.get(node)
+            return wire.kafka_answers(self.kafka[node]) and (mqtt is None or wire.mqtt_answers(mqtt, client=f"ready-{node}"))
 
         self.wait(answers, f"node {node} was not ready")
 
@@ -108,6 +110,11 @@ class TrioRun:
         """Leader, replicas and in-sync replicas, as the first node that lives has it."""
         return kafka_wire.metadata(self.kafka[self.alive()[0]], [topic])[1][topic][index]
 
+    def leaders(self):
+        """Who leads any partition, as the first node that lives has it."""
+        topics = kafka_wire.metadata(self.kafka[self.alive()[0]])[1]
+        return {leader for partitions in topics.values() for leader, _, _ in partitions.values()}
+
     def in_sync(self):
         """Whether every node says that of all partitions it knows every replica is in sync, each with a leader."""
         for node in NODES:
@@ -122,7 +129,7 @@ class TrioRun:
 
     def create(self, topic, partitions, replicas=3, **configs):
         """Makes a topic and waits until its replicas are in sync."""
-        words = [forebay_binary(), "topic", "create", topic, "--bootstrap", f"127.0.0.1:{self.kafka[1]}", "--partitions", str(partitions)]
+        words = [forebay.binary(), "topic", "create", topic, "--bootstrap", f"127.0.0.1:{self.kafka[1]}", "--partitions", str(partitions)]
         words += ["--replication-factor", str(replicas)]
         for key, value in configs.items():
             words += ["--config", f"{key}={value}"]
@@ -171,9 +178,3 @@ class TrioRun:
 
     def __exit__(self, *_):
         self.stop()
-
-
-def forebay_binary():
-    from peers.forebay import binary
-
-    return binary()

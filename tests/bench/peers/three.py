@@ -46,7 +46,7 @@ class ForebayThree(Trio):
 class KafkaThree(Trio):
     name = "Kafka, 3 brokers"
     durability = "acks from the page cache of all in-sync replicas; never fsyncs (default)"
-    warmup = 6.0
+    warmup = 8.0
     more = ""
 
     def setup(self):
