@@ -54,13 +54,32 @@ def load_topic(run):
     run.wait_in_sync()
 
 
+def lead_at(run, node):
+    """Gives the leadership to a node, asked for by a new order of the replicas and an election, as the cluster's own tools do; returns the
+    moment before the election."""
+    leader, replicas, _ = run.partition(TOPIC)
+    wanted = [node, *(one for one in replicas if one != node)]
+    if replicas != wanted:
+        kafka_wire.reassign(run.kafka[1], TOPIC, 0, wanted)
+        run.wait(lambda: run.partition(TOPIC)[1] == wanted, "replicas were not put in order", 30)
+    if leader != node:
+        time.sleep(BEFORE)
+    at = time.monotonic()
+    kafka_wire.elect(run.kafka[1], TOPIC, 0)
+    run.wait(lambda: run.partition(TOPIC)[0] == node, "the leadership did not move", 30)
+    return at
+
+
 def failover(run, kills):
-    """Kills the leader under load, again and again. It is started anew when another leads, and killed is next when all is in sync."""
+    """Kills each node in turn when it leads, under load. It is started anew when another leads; the next one is killed when all is in sync."""
     load_topic(run)
-    done = []
+    done, controllers = [], 0
     with Paced(run) as paced:
-        for _ in range(kills):
-            leader = run.partition(TOPIC)[0]
+        for number in range(kills):
+            leader = NODES[number % len(NODES)]
+            lead_at(run, leader)
+            time.sleep(AFTER)
+            controllers += kafka_wire.controller(run.kafka[1]) == leader
             done.append((leader, run.kill(leader)))
             run.wait(lambda old=leader: run.partition(TOPIC)[0] not in (-1, old), "no new leader", 60)
             time.sleep(AWAY)
@@ -69,7 +88,7 @@ def failover(run, kills):
             time.sleep(1)
         produced, published = paced.end()
     survivors = [resumed(published[node], at) for killed, at in done for node in published if node != killed]
-    return {"kills": kills, "producer": [resumed(produced, at) for _, at in done], "survivors": survivors}
+    return {"kills": kills, "controllers": controllers, "producer": [resumed(produced, at) for _, at in done], "survivors": survivors}
 
 
 def resumed(acks, at):
@@ -81,20 +100,13 @@ def resumed(acks, at):
 
 
 def moves(run, count):
-    """Moves the leadership, asked for by a new order of the replicas and an election, as the cluster's own tools do."""
+    """Moves the leadership to each other node in turn."""
     load_topic(run)
     done = []
     with Paced(run) as paced:
         for number in range(count):
             leader, replicas, _ = run.partition(TOPIC)
-            to = [one for one in replicas if one != leader][number % 2]
-            wanted = [to, *(one for one in replicas if one != to)]
-            kafka_wire.reassign(run.kafka[1], TOPIC, 0, wanted)
-            run.wait(lambda wanted=wanted: run.partition(TOPIC)[1] == wanted, "replicas were not put in order", 30)
-            time.sleep(BEFORE)
-            done.append(time.monotonic())
-            kafka_wire.elect(run.kafka[1], TOPIC, 0)
-            run.wait(lambda to=to: run.partition(TOPIC)[0] == to, "the leadership did not move", 30)
+            done.append(lead_at(run, [one for one in replicas if one != leader][number % 2]))
             time.sleep(AFTER + 0.5)
         produced, published = paced.end()
     added_mqtt = [added(acks, at) for at in done for acks in published.values()]

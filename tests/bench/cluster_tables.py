@@ -35,8 +35,8 @@ PARTS = {
     "failover": (
         "The leader is killed",
         "kill -9 of the leader of a partition under paced load, until the first ack of a message that was due later. The node starts again, "
-        "and the next leader is killed when all replicas are in sync. About each third one is the controller, too.",
-        [("kills", values("kills")), *quantiles("producer", "producer", "median", "p99", "max"),
+        "and when all replicas are in sync the next leader is killed, each node in turn; some of them were the controller, too.",
+        [("kills", values("kills")), ("of them controllers", values("controllers")), *quantiles("producer", "producer", "median", "p99", "max"),
          *quantiles("MQTT at a survivor", "survivors", "median", "p99", "max")]),
     "moves": (
         "The leadership is moved",

@@ -1,5 +1,5 @@
 """The few messages of Kafka's protocol that the cluster benchmark speaks itself, so that no library's pauses are measured: who leads,
-one record to a leader, moving leaderships."""
+one record to a leader, moving leaderships, who is the controller."""
 
 import socket
 import struct
@@ -7,9 +7,10 @@ import time
 
 from wire import exact
 
-PRODUCE, METADATA, ELECT_LEADERS, REASSIGN = 0, 3, 43, 45
-# The last versions before lengths became compact; reassignments have only the compact ones (KIP-482).
-VERSIONS = {PRODUCE: 7, METADATA: 7, ELECT_LEADERS: 1, REASSIGN: 0}
+PRODUCE, METADATA, ELECT_LEADERS, REASSIGN, DESCRIBE_QUORUM = 0, 3, 43, 45, 55
+# The last versions before lengths became compact, or the first of those that were never otherwise (KIP-482).
+VERSIONS = {PRODUCE: 7, METADATA: 7, ELECT_LEADERS: 1, REASSIGN: 0, DESCRIBE_QUORUM: 0}
+COMPACT = {REASSIGN, DESCRIBE_QUORUM}
 MAX_FRAME = 64 << 20
 CLIENT = b"bench"
 
@@ -34,7 +35,7 @@ def compact(value):
 
 def frame(api, correlation, body):
     """A whole request."""
-    head = struct.pack(">hhi", api, VERSIONS[api], correlation) + text(CLIENT.decode()) + (b"\x00" if api == REASSIGN else b"")
+    head = struct.pack(">hhi", api, VERSIONS[api], correlation) + text(CLIENT.decode()) + (b"\x00" if api in COMPACT else b"")
     return struct.pack(">i", len(head) + len(body)) + head + body
 
 
@@ -123,6 +124,17 @@ def reassign(port, topic, partition, replicas, timeout=10.0):
     if code:
         raise Refused("AlterPartitionReassignments", code)
     # An error of the partition alone shows as a leadership that never moves; whoever calls waits for that.
+
+
+def controller(port, timeout=10.0):
+    """The node that leads the controllers' quorum."""
+    answer = ask(port, DESCRIBE_QUORUM, b"\x02" + compact("__cluster_metadata") + b"\x02" + bytes(7), timeout)
+    _, code, _, size = answer.take("bhbb")
+    answer.at += size - 1
+    _, _, problem, leader = answer.take("bihi")
+    if code or problem:
+        raise Refused("DescribeQuorum", code or problem)
+    return leader
 
 
 def crc32c(data):

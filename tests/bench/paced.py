@@ -25,6 +25,8 @@ import wire  # noqa: E402
 PAUSE = 0.01
 # Seconds that a client gives a connection, or a question, before it tries the next node.
 PATIENCE = 1.0
+# The same for the answer to an MQTT client's CONNECT: one that gave up and came again would have to be taken over from itself.
+CONNACK = 10.0
 INFLIGHT = 50
 # Seconds that acks are waited for in the end.
 DRAIN = 15.0
@@ -116,6 +118,7 @@ class MqttClient(Client):
 
     def connect(self):
         stream = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        stream.settimeout(CONNACK)
         stream.sendall(wire.connect_packet(f"paced-{self.port}"))
         if wire.exact(stream, 4)[3] != 0:
             raise OSError("refused")
