@@ -42,11 +42,11 @@ def exact(stream, count):
     return data
 
 
-def mqtt_answers(port, timeout=TIMEOUT):
-    """Whether a broker accepts a session."""
+def mqtt_answers(port, timeout=TIMEOUT, client="ready"):
+    """Whether a broker accepts a session of `client`."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout) as stream:
-            stream.sendall(connect_packet("ready"))
+            stream.sendall(connect_packet(client))
             answer = exact(stream, 4)
             stream.sendall(b"\xe0\x00")
             return answer[0] == CONNACK and answer[3] == 0
