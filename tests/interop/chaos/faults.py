@@ -1,0 +1,89 @@
+"""The faults: each is done to one node, kept for a while, and healed."""
+
+import random
+
+from . import network
+
+NODES = network.NODES
+
+
+def kill(cluster, victim, others):
+    cluster.nodes[victim].kill()
+
+
+def start(cluster, victim, others):
+    cluster.nodes[victim].begin()
+
+
+def pause(cluster, victim, others):
+    cluster.nodes[victim].pause()
+
+
+def go_on(cluster, victim, others):
+    cluster.nodes[victim].go_on()
+
+
+def fill(cluster, victim, others):
+    cluster.nodes[victim].fill()
+
+
+def empty(cluster, victim, others):
+    cluster.nodes[victim].empty()
+
+
+def mute(cluster, victim, others):
+    for other in others:
+        cluster.network.lose(victim, other)
+
+
+def deafen(cluster, victim, others):
+    for other in others:
+        cluster.network.lose(other, victim)
+
+
+def cut(cluster, victim, others):
+    mute(cluster, victim, others)
+    deafen(cluster, victim, others)
+
+
+def isolate(cluster, victim, others):
+    cut(cluster, victim, [*others, network.CLIENTS])
+
+
+def cut_from_one(cluster, victim, others):
+    cut(cluster, victim, others[:1])
+
+
+def heal(cluster, victim, others):
+    cluster.network.heal()
+
+
+# What is done, what heals it, and what the machine must allow.
+KINDS = {
+    "killed -9": (kill, start, None),
+    "paused": (pause, go_on, None),
+    "cannot be heard by the other nodes": (mute, heal, "cuts"),
+    "cannot hear the other nodes": (deafen, heal, "cuts"),
+    "cut off from the other nodes": (cut, heal, "cuts"),
+    "cut off from all, clients too": (isolate, heal, "cuts"),
+    "cut off from one other node": (cut_from_one, heal, "cuts"),
+    "disk full": (fill, empty, "disks"),
+}
+# What clients see and what only nodes see: readings, purchases, the group's offsets, MQTT sessions, the lake's manifest.
+TARGETS = (
+    [("readings", partition) for partition in range(4)] * 2
+    + [("purchases", partition) for partition in range(3)] * 2
+    + [("__consumer_offsets", None), ("_mqtt_sessions", 0), ("_lake_manifest", 0)]
+)
+
+
+def plan(seed, rounds, allowed):
+    """What is done in which round, drawn from the seed: (kind, whose leader, how long, the others' order, leaders go back after)."""
+    draw = random.Random(seed)
+    kinds = [kind for kind, (_, _, needs) in KINDS.items() if needs is None or needs in allowed]
+    deck, planned = [], []
+    for _ in range(rounds):
+        if not deck:
+            deck = draw.sample(kinds, len(kinds))
+        planned.append((deck.pop(), draw.choice(TARGETS), round(draw.uniform(2, 5), 1), draw.random() < 0.5, draw.random() < 0.5))
+    return planned
