@@ -85,5 +85,5 @@ def plan(seed, rounds, allowed):
     for _ in range(rounds):
         if not deck:
             deck = draw.sample(kinds, len(kinds))
-        planned.append((deck.pop(), draw.choice(TARGETS), round(draw.uniform(2, 5), 1), draw.random() < 0.5, draw.random() < 0.5))
+        planned.append((deck.pop(), draw.choice(TARGETS), round(draw.uniform(2, 9), 1), draw.random() < 0.5, draw.random() < 0.5))
     return planned

@@ -4,9 +4,11 @@ import json
 import subprocess
 import time
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from kafka import KafkaConsumer
 from kafka import TopicPartition as PythonPartition
+
+from gateway import eventually
 
 PATIENCE = 60
 
@@ -32,7 +34,15 @@ class Reader:
                     self.read_from.setdefault((topic, int(partition)), set()).add(one["broker"])
 
     def ends(self, partitions):
-        return {one: self.consumer.get_watermark_offsets(TopicPartition(*one), timeout=30) for one in partitions}
+        """The end of each partition, its high watermark, as its leader says."""
+        return {one: eventually(lambda: self.end(one), PATIENCE) for one in partitions}
+
+    def end(self, one):
+        try:
+            return self.consumer.get_watermark_offsets(TopicPartition(*one), timeout=5)[1]
+        except KafkaException as error:
+            # Such as that the leader has just changed.
+            raise AssertionError(f"{one} does not say where it ends: {error}") from error
 
     def read(self, starts, ends):
         """By partition, the records from its start up to its end: (offset, key, value)."""

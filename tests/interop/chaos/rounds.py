@@ -130,7 +130,7 @@ class Run:
 
     def read_on(self):
         """Takes what is new in the log."""
-        ends = {one: high for one, (_, high) in self.auditor.ends(self.partitions).items()}
+        ends = self.auditor.ends(self.partitions)
         known = self.log.ends()
         for one, end in ends.items():
             if end < known.get(one, 0):
