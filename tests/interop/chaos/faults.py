@@ -58,6 +58,23 @@ def heal(cluster, victim, others):
     cluster.network.heal()
 
 
+def die_and_heal(cluster, victim, others):
+    """The node is killed with what it took while nobody heard it, and comes back to the others."""
+    kill(cluster, victim, others)
+    heal(cluster, victim, others)
+    start(cluster, victim, others)
+
+
+def kill_all(cluster, victim, others):
+    for node in (victim, *others):
+        kill(cluster, node, ())
+
+
+def start_all(cluster, victim, others):
+    for node in (*others, victim):
+        start(cluster, node, ())
+
+
 # What is done, what heals it, and what the machine must allow.
 KINDS = {
     "killed -9": (kill, start, None),
@@ -67,6 +84,8 @@ KINDS = {
     "cut off from the other nodes": (cut, heal, "cuts"),
     "cut off from all, clients too": (isolate, heal, "cuts"),
     "cut off from one other node": (cut_from_one, heal, "cuts"),
+    "cut off from the other nodes, then killed -9": (cut, die_and_heal, "cuts"),
+    "killed -9, as are the others": (kill_all, start_all, None),
     "disk full": (fill, empty, "disks"),
 }
 # What clients see and what only nodes see: readings, purchases, the group's offsets, MQTT sessions, the lake's manifest.
@@ -75,6 +94,8 @@ TARGETS = (
     + [("purchases", partition) for partition in range(3)] * 2
     + [("__consumer_offsets", None), ("_mqtt_sessions", 0), ("_lake_manifest", 0)]
 )
+# Shorter and longer than a node's session (3 s), in seconds, and around the time a follower may be behind (10 s).
+LASTS = ((0.2, 3), (3, 8), (3, 8), (8, 13))
 
 
 def plan(seed, rounds, allowed):
@@ -85,5 +106,6 @@ def plan(seed, rounds, allowed):
     for _ in range(rounds):
         if not deck:
             deck = draw.sample(kinds, len(kinds))
-        planned.append((deck.pop(), draw.choice(TARGETS), round(draw.uniform(2, 9), 1), draw.random() < 0.5, draw.random() < 0.5))
+        seconds = draw.uniform(*draw.choice(LASTS))
+        planned.append((deck.pop(), draw.choice(TARGETS), round(seconds, 1), draw.random() < 0.5, draw.random() < 0.5))
     return planned

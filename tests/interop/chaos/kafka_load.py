@@ -79,6 +79,7 @@ class Group:
         self.read = {}
         self.committed = {}
         self.commits = self.refused = self.stale = 0
+        self.stalest = 0
         self.wrong = []
         self.threads = [threading.Thread(target=self.guarded, args=(self.member,), daemon=True) for _ in range(members)]
         self.threads.append(threading.Thread(target=self.guarded, args=(self.observe,), daemon=True))
@@ -150,6 +151,7 @@ class Group:
             since = time.monotonic()
             while low := self.below(consumer, floor):
                 self.stale += 1
+                self.stalest = max(self.stalest, time.monotonic() - since)
                 if self.ending or time.monotonic() > since + FRESH:
                     self.wrong += [f"{key}: offset {floor[key]} was committed, now {offset} is" for key, offset in low.items()]
                     break

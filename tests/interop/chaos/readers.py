@@ -62,6 +62,8 @@ class Reader:
                     left.discard(one)
             if time.monotonic() > deadline:
                 raise AssertionError(f"nothing comes any more of {sorted(left)}")
+        # Once more, for the statistics.
+        self.consumer.poll(0.3)
         self.consumer.unassign()
         return records
 

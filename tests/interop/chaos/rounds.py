@@ -192,7 +192,7 @@ class Run:
         for node in network.NODES:
             reader = readers.Reader(bootstrap, f"site-{node}")
             self.wrong("replicas", audit.same(self.log, reader.read({}, ends), f"the replica on node {node}"))
-            elsewhere = {one: where for one, where in reader.read_from.items() if node not in where}
+            elsewhere = {one: reader.read_from.get(one) for one, end in ends.items() if end and node not in reader.read_from.get(one, ())}
             self.wrong("replicas", [f"not read from node {node}, its rack's: {elsewhere}"] if elsewhere else [])
             reader.close()
 
@@ -220,7 +220,7 @@ class Run:
         self.say(
             f"{len(self.log.copies)} readings are there more than once, {sum(len(meter.sent) for meter in self.meters)} were sent again, "
             f"{refused} were refused; {connections} connections of meters; {self.group.commits} commits, {self.group.refused} failed, "
-            f"{self.group.stale} answers of a coordinator of the past"
+            f"{self.group.stale} answers of a coordinator of the past, at most for {self.group.stalest:.1f} s"
         )
 
 
