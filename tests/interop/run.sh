@@ -2,7 +2,7 @@
 # Runs real clients against a real node: paho, mosquitto, kcat, librdkafka, kafka-python (with its own test suite), aiokafka,
 # KafkaJS, Kafka's Java tools, Spark on topics, and readers of the lake (deltalake, pyarrow, DuckDB, Spark). Installs what is
 # missing: Debian packages as root; Python packages, jars from Maven and npm's packages into a folder outside the tree.
-# Takes the binary that `cargo test --workspace` built.
+# Takes the binary that `cargo test --workspace` built. Names of modules (test_chaos) run these alone.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
@@ -27,4 +27,4 @@ venv=$tools/venv
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/pip" install -q -r tests/interop/requirements.txt
 
-"$venv/bin/python" -u -W ignore::ResourceWarning tests/interop/all.py
+"$venv/bin/python" -u -W ignore::ResourceWarning tests/interop/all.py "$@"

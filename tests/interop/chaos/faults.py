@@ -98,10 +98,10 @@ TARGETS = (
 LASTS = ((0.2, 3), (3, 8), (3, 8), (8, 13))
 
 
-def plan(seed, rounds, allowed):
+def plan(seed, rounds, allowed, only=""):
     """What is done in which round, drawn from the seed: (kind, whose leader, how long, the others' order, leaders go back after)."""
     draw = random.Random(seed)
-    kinds = [kind for kind, (_, _, needs) in KINDS.items() if needs is None or needs in allowed]
+    kinds = [kind for kind, (_, _, needs) in KINDS.items() if only in kind and (needs is None or needs in allowed)]
     deck, planned = [], []
     for _ in range(rounds):
         if not deck:
