@@ -20,6 +20,7 @@ class Log:
         self.next = {}
         self.missing = {}
         self.copies = {}
+        self.first = {}
         self.partition = {}
         self.told = set()
 
@@ -46,8 +47,10 @@ class Log:
         if number >= following:
             self.missing.setdefault(device, set()).update(range(following, number))
             self.next[device] = number + 1
+            self.first.setdefault(device, []).append(number)
         elif number in self.missing.get(device, ()):
             self.missing[device].discard(number)
+            self.first[device].append(number)
             self.wrong.append(f"{device}: {number} comes first at {one} offset {offset}, behind later numbers")
         else:
             self.copies[device, number] = self.copies.get((device, number), 1) + 1
@@ -151,17 +154,20 @@ def consumed(group, log, whole=False):
 
 
 def delivered(received, log, topic):
-    """A subscriber got each reading that is in the log, each device's in its order, counting first deliveries."""
-    wrong, following = [], {}
+    """A subscriber got each reading that is in the log, each device's in the log's order, counting first deliveries."""
+    got = {}
     for payload in received:
         reading = json.loads(payload)
-        device, number = reading["device"], reading["seq"]
-        if number > following.get(device, 0):
-            wrong.append(f"the subscriber got {number} of {device} before {following.get(device, 0)}")
-        following[device] = max(following.get(device, 0), number + 1)
+        got.setdefault(reading["device"], {})[reading["seq"]] = True
+    wrong = []
     for device, one in log.partition.items():
-        if one[0] == topic and following.get(device, 0) < log.next[device]:
-            wrong.append(f"the subscriber got {following.get(device, 0)} of {log.next[device]} of {device}")
+        if one[0] == topic:
+            there, has = list(got.get(device, ())), log.first[device]
+            at = next((at for at, (a, b) in enumerate(zip(there, has)) if a != b), None)
+            if at is not None:
+                wrong.append(f"of {device} the subscriber got {there[at]} where the log has {has[at]}")
+            elif len(there) != len(has):
+                wrong.append(f"of {device} the subscriber got {len(there)} of {len(has)}")
     return shortened(wrong)
 
 

@@ -77,22 +77,24 @@ def start_all(cluster, victim, others):
 
 # What is done, what heals it, and what the machine must allow.
 KINDS = {
-    "killed -9": (kill, start, None),
-    "paused": (pause, go_on, None),
+    "is killed -9": (kill, start, None),
+    "is paused": (pause, go_on, None),
     "cannot be heard by the other nodes": (mute, heal, "cuts"),
     "cannot hear the other nodes": (deafen, heal, "cuts"),
-    "cut off from the other nodes": (cut, heal, "cuts"),
-    "cut off from all, clients too": (isolate, heal, "cuts"),
-    "cut off from one other node": (cut_from_one, heal, "cuts"),
-    "cut off from the other nodes, then killed -9": (cut, die_and_heal, "cuts"),
-    "killed -9, as are the others": (kill_all, start_all, None),
-    "disk full": (fill, empty, "disks"),
+    "is cut off from the other nodes": (cut, heal, "cuts"),
+    "is cut off from all, clients too": (isolate, heal, "cuts"),
+    "is cut off from one other node": (cut_from_one, heal, "cuts"),
+    "is cut off from the other nodes, then killed -9,": (cut, die_and_heal, "cuts"),
+    "is killed -9, as are the others,": (kill_all, start_all, None),
+    "has a full disk": (fill, empty, "disks"),
 }
-# What clients see and what only nodes see: readings, purchases, the group's offsets, MQTT sessions, the lake's manifest.
+GROUP = "the group's offsets"
+QUORUM = "the quorum"
+# What clients see and what only nodes see.
 TARGETS = (
     [("readings", partition) for partition in range(4)] * 2
     + [("purchases", partition) for partition in range(3)] * 2
-    + [("__consumer_offsets", None), ("_mqtt_sessions", 0), ("_lake_manifest", 0)]
+    + [GROUP, QUORUM, QUORUM, ("_mqtt_sessions", 0), ("_lake_manifest", 0)]
 )
 # Shorter and longer than a node's session (3 s), in seconds, and around the time a follower may be behind (10 s).
 LASTS = ((0.2, 3), (3, 8), (3, 8), (8, 13))

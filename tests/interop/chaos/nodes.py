@@ -147,6 +147,14 @@ class Cluster:
 
         return eventually(led, 60)
 
+    def controller(self):
+        def led():
+            number = self.status()["controller"]
+            assert number in self.nodes, "there is no controller"
+            return number
+
+        return eventually(led, 60)
+
     def check_whole(self):
         """Every node says that all nodes are up and all replicas in sync."""
         for number in network.NODES:

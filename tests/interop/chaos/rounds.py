@@ -73,12 +73,11 @@ class Run:
         assert holds, text
 
     def round(self, number, kind, target, seconds, turned, elect):
-        partition = target if target[1] is not None else self.group_partition()
-        victim = self.cluster.leader(partition)
+        victim, whose = self.victim(target)
         others = [node for node in network.NODES if node != victim]
         begin, end, _ = faults.KINDS[kind]
         arguments = (self.cluster, victim, others[::-1] if turned else others)
-        self.say(f"round {number}: node {victim}, the leader of {partition[0]}-{partition[1]}, is {kind} for {seconds} s")
+        self.say(f"round {number}: node {victim}, the leader of {whose}, {kind} for {seconds} s")
         self.meter_pauses.begin()
         self.producer_pauses.begin()
         begin(*arguments)
@@ -94,6 +93,13 @@ class Run:
         self.check(f"round {number}")
         if elect:
             self.elect()
+
+    def victim(self, target):
+        """The node that leads the target, and what that is."""
+        if target == faults.QUORUM:
+            return self.cluster.controller(), "the quorum"
+        partition = self.group_partition() if target == faults.GROUP else target
+        return self.cluster.leader(partition), f"{partition[0]}-{partition[1]}"
 
     def settle(self, number):
         start = time.monotonic()
@@ -149,8 +155,8 @@ class Run:
         self.wrong(when, audit.consumed(self.group, self.log))
         self.group.wrong = []
         for one in self.meters + [self.subscriber]:
-            if one.broken:
-                self.wrong(when, [f"{one.name} ended: {one.broken}"])
+            self.wrong(when, one.wrong)
+            one.wrong = []
         for one in self.producers:
             self.wrong(when, audit.shortened([f"{one.name}: {text}" for text in one.fatal + one.failed]))
 
