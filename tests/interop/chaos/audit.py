@@ -22,6 +22,7 @@ class Log:
         self.copies = {}
         self.first = {}
         self.partition = {}
+        self.taken = {}
         self.told = set()
 
     def ends(self):
@@ -58,49 +59,53 @@ class Log:
     def has(self, device, number):
         return number < self.next.get(device, 0) and number not in self.missing.get(device, ())
 
-    def lost(self, device, number):
-        """Whether it is not there; each one is told once."""
-        if self.has(device, number) or (device, number) in self.told:
-            return False
-        self.told.add((device, number))
-        return True
+    def since(self, name, acked):
+        """What came to the list `acked` of this name since it was asked for last."""
+        start = self.taken.get(name, 0)
+        new = acked[start:]
+        self.taken[name] = start + len(new)
+        return new
+
+    def repeated(self, allowed):
+        """What is there more often than `allowed` says of a device and its number (None: another's); each is told once."""
+        wrong = []
+        for (device, number), count in self.copies.items():
+            often = allowed(device, number)
+            if often is not None and count > often and (device, number, count) not in self.told:
+                self.told.add((device, number, count))
+                wrong.append(f"{device}: {number} is there {count} times, sent {often} times")
+        return wrong
 
 
 def published(meter, log):
     """A meter's: all that was acknowledged is there, and what is there more than once was sent that often.
 
-    Takes what was acknowledged up to now; the check is made later, when the log was read up to here.
+    Takes what was acknowledged since the check before; the check is made later, when the log was read up to here.
     """
-    acked = set(meter.acked)
+    acked = log.since(meter.name, meter.acked)
 
     def check():
         sent = dict(meter.sent)
-        wrong = [f"{meter.name}: {number} was acknowledged and is lost" for number in sorted(acked) if log.lost(meter.name, number)]
-        return shortened(wrong) + shortened([
-            f"{device}: {number} is there {count} times, sent {sent.get(number, 1)} times"
-            for (device, number), count in log.copies.items()
-            if device == meter.name and count > sent.get(number, 1)
-        ])
+        lost = [f"{meter.name}: {number} was acknowledged and is lost" for number in acked if not log.has(meter.name, number)]
+        return shortened(lost) + shortened(log.repeated(lambda device, number: sent.get(number, 1) if device == meter.name else None))
 
     return check
 
 
 def produced(producer, log):
     """A producer's: what was acknowledged is at the offset that was told (None: not told), and nothing is there twice."""
-    acked, devices = dict(producer.acked), set(producer.devices)
-    twice = producer.idempotent
+    acked = log.since(producer.name, producer.acked)
 
     def check():
         wrong = []
-        for (device, number), (partition, offset) in acked.items():
-            records = log.records.get(("purchases", partition), [])
-            if log.lost(device, number):
-                wrong.append(f"{device}: {number} was acknowledged at partition {partition} offset {offset} and is lost")
-            elif offset is not None and log.has(device, number) and not is_at(records, offset, device, number):
-                wrong.append(f"{device}: {number} was acknowledged at partition {partition} offset {offset}, where another record is")
-        if twice:
-            wrong += [f"{device}: {number} is there {count} times" for (device, number), count in log.copies.items() if device in devices]
-        return shortened(wrong)
+        for device, number, partition, offset in acked:
+            where = f"{device}: {number} was acknowledged at partition {partition} offset {offset}"
+            if not log.has(device, number):
+                wrong.append(f"{where} and is lost")
+            elif offset is not None and not is_at(log.records.get(("purchases", partition), []), offset, device, number):
+                wrong.append(f"{where}, where another record is")
+        once = log.repeated(lambda device, number: 1 if producer.idempotent and device in producer.devices else None)
+        return shortened(wrong) + shortened(once)
 
     return check
 
@@ -133,23 +138,21 @@ def same(log, read, who):
     return shortened(wrong)
 
 
-def consumed(group, log, whole=False):
-    """What a group's members read is what stayed; at the end (`whole`) it is all of it, and all is committed."""
-    wrong = list(group.wrong)
-    for one, offsets in group.read.items():
-        records = log.records.get(one, [])
+def consumed(group, log):
+    """A group's members have read all, what they read is what stayed, and no more is committed."""
+    wrong = []
+    for one, records in log.records.items():
+        read = group.read.get(one, {})
         wrong += [
-            f"the group read {value} at {one} offset {offset}, where {records[offset][1]} is"
-            for offset, value in list(offsets.items())
-            if offset < len(records) and records[offset][1] != value
+            f"the group read {value} at {one} offset {offset}, where {records[offset][1] if offset < len(records) else 'nothing'} is"
+            for offset, value in list(read.items())
+            if offset >= len(records) or records[offset][1] != value
         ]
-    if whole:
-        for one, records in log.records.items():
-            unread = sorted(set(range(len(records))) - set(group.read.get(one, {})))
-            if unread:
-                wrong.append(f"the group has not read {one} at {unread[:9]} ({len(unread)} of {len(records)})")
-            if group.committed.get(one, 0) > len(records):
-                wrong.append(f"{one}: {group.committed[one]} is committed, the end is {len(records)}")
+        unread = [offset for offset in range(len(records)) if offset not in read]
+        if unread:
+            wrong.append(f"the group has not read {one} at {unread[:9]} ({len(unread)} of {len(records)})")
+        if group.committed.get(one, 0) > len(records):
+            wrong.append(f"{one}: {group.committed[one]} is committed, the end is {len(records)}")
     return shortened(wrong)
 
 

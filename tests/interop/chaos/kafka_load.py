@@ -13,12 +13,15 @@ FRESH = 20
 
 
 class Purchases(threading.Thread):
-    """Produces the numbered purchases of some devices in turn; `acked` has where each acknowledged one is said to be."""
+    """Produces the numbered purchases of some devices in turn; `acked` has where each acknowledged one is said to be.
+
+    (Its device, its number, the partition, and the offset; None where the broker knows only that it has it.)
+    """
 
     def __init__(self, name, bootstrap, devices, pauses, rate, flaw=None):
         super().__init__(name=name, daemon=True)
         self.devices, self.pauses, self.every = devices, pauses, 1 / rate
-        self.acked = {}
+        self.acked = []
         self.failed = []
         self.fatal = []
         self.ending = False
@@ -60,7 +63,7 @@ class Purchases(threading.Thread):
         if error is not None:
             self.failed.append((device, number, str(error)))
         else:
-            self.acked[device, number] = (message.partition(), message.offset())
+            self.acked.append((device, number, message.partition(), message.offset()))
             self.pauses.ack(device)
 
 

@@ -106,7 +106,7 @@ class Meter(Roaming):
         self.in_flight = {}
         # How often a number was sent at QoS 1, where that is more than once.
         self.sent = {}
-        self.acked = set()
+        self.acked = []
         self.refused = 0
         self.client.on_publish = self.on_publish
 
@@ -151,7 +151,7 @@ class Meter(Roaming):
             self.sent[number] = self.sent.get(number, 1) + 1
             self.publish(number)
         else:
-            self.acked.add(number)
+            self.acked.append(number)
             self.pauses.ack(self.name)
 
 

@@ -49,6 +49,15 @@ TOPICS = ("readings", "purchases")
 DISK = "512m"
 
 
+class Ended(Exception):
+    """A node ended by itself."""
+
+    def __init__(self, node):
+        said = node.log.read_text()[-600:]
+        super().__init__(f"node {node.number} ended by itself with {node.process.returncode}: ...{said}")
+        self.node = node
+
+
 class Node:
     def __init__(self, number, cluster):
         self.number, self.cluster = number, cluster
@@ -70,9 +79,12 @@ class Node:
         with open(self.output, "wb") as output, open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=output, stderr=log)
 
-    def ready(self):
+    def check_runs(self):
         if self.process.poll() is not None:
-            raise RuntimeError(f"node {self.number} ended with {self.process.returncode}: {self.log.read_text()[-3000:]}")
+            raise Ended(self)
+
+    def ready(self):
+        self.check_runs()
         assert b"forebay ready" in self.output.read_bytes(), f"node {self.number} is not ready: {self.log.read_text()[-3000:]}"
 
     def kill(self):
@@ -158,6 +170,7 @@ class Cluster:
     def check_whole(self):
         """Every node says that all nodes are up and all replicas in sync."""
         for number in network.NODES:
+            self.nodes[number].check_runs()
             try:
                 status = self.get("/api/v1/cluster", number)
             except (OSError, urllib.error.URLError) as error:
