@@ -15,6 +15,8 @@ CLIENTS = 0
 LISTENERS = {"mqtt": 1883, "kafka": 9092, "http": 8080, "cluster": 9192}
 NOBODY = "02:00:00:00:00:99"
 INSIDE = "FOREBAY_CHAOS_INSIDE"
+# In front of a command: it ends when the process that started it does, however that ended.
+BOUND = ["setpriv", "--pdeathsig", "SIGKILL"]
 
 # Root takes namespaces without a user namespace; others get one in which they are root.
 WAYS = {
@@ -114,7 +116,7 @@ class Namespaces(Loopback):
 def run_inside(module):
     """Runs `python -m module` in namespaces of its own, as far as this machine allows; its exit code."""
     allowed, words = surroundings()
-    words = [*words, sys.executable, "-u", "-W", "ignore::ResourceWarning", "-m", module]
+    words = [*BOUND, *words, sys.executable, "-u", "-W", "ignore::ResourceWarning", "-m", module]
     return subprocess.run(words, cwd=pathlib.Path(__file__).parents[1], env={**os.environ, INSIDE: allowed}).returncode
 
 

@@ -71,7 +71,7 @@ class Node:
 
     def begin(self):
         place = self.cluster.network
-        command = [*place.inside(self.number), os.environ["FOREBAY_BIN"], "serve", "--config", str(self.cluster.config)]
+        command = [*network.BOUND, *place.inside(self.number), os.environ["FOREBAY_BIN"], "serve", "--config", str(self.cluster.config)]
         command += ["--data-dir", str(self.data), "--set", f"node.id={self.number}", "--set", f"node.rack=site-{self.number}"]
         command += ["--set", f"node.advertised_host={place.host(self.number)}", "--set", "listeners.quic=off"]
         for listener in ("mqtt", "kafka", "http"):
