@@ -2,7 +2,7 @@
 # Runs real clients against a real node: paho, mosquitto, kcat, librdkafka, kafka-python (with its own test suite), aiokafka,
 # KafkaJS, Kafka's Java tools, Spark on topics, and readers of the lake (deltalake, pyarrow, DuckDB, Spark). Installs what is
 # missing: Debian packages as root; Python packages, jars from Maven and npm's packages into a folder outside the tree.
-# Takes the binary that `cargo test --workspace` built.
+# Takes the binary that `cargo test --workspace` built. Names of modules (test_chaos) run these alone.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
@@ -17,6 +17,7 @@ missing=()
 command -v kcat >/dev/null || missing+=(kcat)
 command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
 command -v openssl >/dev/null || missing+=(openssl)
+command -v ip >/dev/null || missing+=(iproute2)
 command -v npm >/dev/null || missing+=(nodejs npm)
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
@@ -27,4 +28,4 @@ venv=$tools/venv
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/pip" install -q -r tests/interop/requirements.txt
 
-"$venv/bin/python" -u -W ignore::ResourceWarning tests/interop/all.py
+"$venv/bin/python" -u -W ignore::ResourceWarning tests/interop/all.py "$@"

@@ -1,12 +1,10 @@
 """Three nodes, as the example's one command starts them, operated with Kafka's own tools and with `forebay cluster`."""
 
-import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,23 +24,10 @@ QUORUM = "org.apache.kafka.tools.MetadataQuorumCommand"
 JAVA = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", tools.java_classpath("kafka", tools.KAFKA)]
 
 
-def free_ports(count):
-    """The first of `count` ports in a row that nobody has."""
-    for first in range(20000 + os.getpid() % 5000, 60000, count):
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                return first
-            except OSError:
-                continue
-    raise RuntimeError("no free ports")
-
-
 class Cluster(unittest.TestCase):
     def setUp(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="forebay-interop-"))
-        self.first = free_ports(12)
+        self.first = tools.free_ports(12)
         command = ["bash", EXAMPLE, "--data-dir", self.dir, "--first-port", str(self.first)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.addCleanup(self.end)

@@ -1,8 +1,10 @@
 """What the tests need beyond Debian and Python packages, fetched once into the tools folder outside of the tree."""
 
+import contextlib
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import tempfile
 
@@ -34,6 +36,19 @@ def run(words, **settings):
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, words))[:300]}: code {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
     return done.stdout
+
+
+def free_ports(count):
+    """The first of `count` ports in a row that nobody has."""
+    for first in range(20000 + os.getpid() % 5000, 60000, count):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                return first
+            except OSError:
+                continue
+    raise RuntimeError("no free ports")
 
 
 def jars(name, artifacts):

@@ -1,0 +1,1 @@
+"""Faults in a cluster of real processes under load, and checks by clients that are not ours."""
