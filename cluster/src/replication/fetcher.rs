@@ -111,9 +111,7 @@ impl Fetcher {
         match done {
             Done::Pulled(session, answer) => self.puller.pulled(now, session, answer, effects),
             Done::Copied(id, epoch, bytes, kept) => {
-                if let Some(tail) = self.tail(id) {
-                    self.puller.copied(now, (id, epoch), bytes, kept, tail, effects);
-                }
+                self.puller.copied(now, (id, epoch), bytes, kept, self.tail(id), effects);
             }
             Done::Cut(id, epoch, cut) => {
                 if let Some(tail) = self.tail(id) {
