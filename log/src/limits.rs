@@ -79,6 +79,8 @@ pub const MAX_CLUSTER_PARTITIONS: usize = 20_000;
 pub const MAX_REPLICAS: usize = 16;
 /// Most bytes of all settings (users, ACLs, quotas, rules) in the cluster's metadata.
 pub const MAX_SETTINGS_BYTES: usize = 32 << 20;
+/// Most bytes of settings that are changed at once, as they are written to the metadata's log.
+pub const MAX_SETTINGS_CHANGE_BYTES: usize = 3 << 20;
 /// Most bytes of a setting's namespace, and of its key.
 pub const MAX_SETTING_KEY_BYTES: usize = 1024;
 /// Most bytes of the configs of one topic, names and values.

@@ -119,7 +119,7 @@ pub enum Refusal {
     InvalidSetting { most: usize },
     #[error("setting {key} of {namespace} was changed meanwhile: read it and decide again")]
     SettingChanged { namespace: String, key: String },
-    #[error("the settings would have {bytes} bytes, {most} are the most")]
+    #[error("{bytes} bytes of settings, {most} are the most, of all of them and of those changed at once")]
     SettingsTooLarge { bytes: usize, most: usize },
     #[error("1 to {most} producer ids can be had at once, not {wanted}")]
     InvalidProducerIds { wanted: u32, most: u32 },
