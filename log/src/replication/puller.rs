@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::message::{End, Part, PartBody, PartitionId, Pull, PullRefusal, Want};
 use crate::flaws::{self, Flaw};
-use crate::limits::{PULL_AGAIN_MS, PULL_COPYING_BYTES};
+use crate::limits::{PULL_AGAIN_MS, PULL_COPYING_BYTES, PULL_CUT_AGAIN_MS};
 use crate::partition::{Anew, LeaderMarks};
 use crate::record::BatchHeader;
 use crate::units::{Epoch, Millis, Offset};
@@ -206,7 +206,8 @@ impl Puller {
     ) {
         if let Some(follow) = self.follows.get_mut(&partition).filter(|follow| follow.epoch == epoch) {
             follow.tail = tail;
-            follow.phase = if done { Phase::Wanted } else { Phase::Resting(now.after(PULL_AGAIN_MS)) };
+            // What stands against it lasts: a disk that fails, a leader without what is committed here.
+            follow.phase = if done { Phase::Wanted } else { Phase::Resting(now.after(PULL_CUT_AGAIN_MS)) };
         }
         self.next_pull(now, effects);
     }
@@ -306,6 +307,22 @@ mod tests {
         let (mut effects, tail) = (Vec::new(), Tail { end: Offset(9), epoch: Some(EPOCH) });
         puller.copied(Millis(2), (id(0), EPOCH), bytes, true, Some(tail), &mut effects);
         assert!(matches!(effects[..], [Effect::Ends(_), Effect::Pull(_)]));
+    }
+
+    #[test]
+    fn a_cut_that_was_refused_is_asked_for_again_after_a_longer_pause() {
+        let (mut puller, mut effects) = (Puller::new(1), Vec::new());
+        let tail = Tail { end: Offset(5), epoch: Some(Epoch(1)) };
+        puller.follow(Millis(0), id(0), EPOCH, tail, &mut effects);
+        let body = PartBody::Diverges { epoch: Epoch(0), end: Offset(2) };
+        puller.pulled(Millis(1), 1, Some(vec![Part { partition: id(0), epoch: EPOCH, body }]), &mut effects);
+        effects.clear();
+        puller.cut(Millis(2), (id(0), EPOCH), false, tail, &mut effects);
+        puller.tick(Millis(2 + PULL_CUT_AGAIN_MS - 1), &mut effects);
+        let again = |effect: &Effect| matches!(effect, Effect::Pull(pull) if !pull.wants.is_empty());
+        assert!(!effects.iter().any(again));
+        puller.tick(Millis(2 + PULL_CUT_AGAIN_MS), &mut effects);
+        assert!(effects.iter().any(again));
     }
 
     #[test]
