@@ -149,8 +149,8 @@ impl Controller {
             Request::AdoptTopic { id, name, config, node, leader_epochs } => {
                 self.adopt_topic((id, name), config, node, &leader_epochs, records)
             }
-            Request::CreatePartitions { topic, count, assignment, validate_only } => {
-                self.create_partitions(topic, count, assignment, validate_only, records)
+            Request::CreatePartitions { topic, count, had, assignment, validate_only } => {
+                self.create_partitions(topic, (had, count), assignment, validate_only, records)
             }
             Request::DeleteTopic { topic } => self.delete_topic(topic, records),
             Request::AlterConfigs { topic, config, validate_only } => {
