@@ -64,7 +64,11 @@ mod tests {
         const MOST: usize = ENTRY_BYTES;
         assert_eq!(shape(&[]), [0usize; 0]);
         assert_eq!(shape(&[&[], &[1, 2], &[], &[3]]), [3]);
-        assert_eq!(shape(&[&[MOST / 2], &[MOST / 3, MOST / 3]]), [1, 2], "not split only because others were before it");
+        assert_eq!(
+            shape(&[&[MOST / 2], &[MOST / 3, MOST / 3]]),
+            [1, 2],
+            "not split only because others were before it"
+        );
         assert_eq!(shape(&[&[MOST - 100; 3]]), [1, 1, 1], "what fits in none is split");
         assert_eq!(shape(&[&[10], &[MOST / 2, MOST / 3, MOST / 3, 10], &[10]]), [1, 2, 3]);
     }

@@ -31,7 +31,8 @@ pub enum Refusal {
     NotRegistered { id: NodeId },
     #[error(
         "node {id} has registered with incarnation {known}, this is {got}: another process of it has started since, \
-         or two nodes have this id; a new process has to register with a higher one"
+         two nodes have this id, or its data directory was put back from a backup; a new process has to register with a \
+         higher one: start the node again"
     )]
     StaleIncarnation { id: NodeId, known: Incarnation, got: Incarnation },
     #[error(
