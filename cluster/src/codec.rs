@@ -187,6 +187,11 @@ impl Writer {
         self.bytes(value.as_bytes())
     }
 
+    /// A text for people: what is beyond `max` bytes is cut off.
+    pub fn text(&mut self, value: &str, max: usize) -> &mut Writer {
+        self.string(&value[..value.floor_char_boundary(max)])
+    }
+
     pub fn count(&mut self, count: usize) -> &mut Writer {
         self.u32(u32::try_from(count).unwrap_or(u32::MAX))
     }
@@ -260,6 +265,10 @@ mod tests {
         assert_eq!(with(5, b"abcd").bytes(9), Err(Malformed::TooShort));
         assert_eq!(with(u32::MAX, b"abcd").count(usize::MAX), Err(Malformed::TooShort));
         assert_eq!(with(2, b"\xff\xfe").string(9), Err(Malformed::NotUtf8));
+        let mut cut = Writer::new();
+        cut.text("aé", 2).text("é", 2);
+        let mut read = Reader::new(cut.finish());
+        assert_eq!((read.string(2), read.string(2)), (Ok("a".to_owned()), Ok("é".to_owned())), "between characters");
         assert_eq!(with(1, b"a").finish(), Err(Malformed::Trailing(5)));
         assert!(Reader::new(Bytes::from_static(&[2])).bool().is_err());
     }

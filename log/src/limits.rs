@@ -60,6 +60,8 @@ pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 pub const REPLICA_LAG_TIME_MAX_MS: i64 = 10_000;
 /// How long a follower waits before it asks again after an answer that did not come or was a refusal, in milliseconds.
 pub const PULL_AGAIN_MS: i64 = 200;
+/// How long it waits before it asks again after it could not cut its log to its leader's, in milliseconds.
+pub const PULL_CUT_AGAIN_MS: i64 = 2000;
 /// Bytes of a leader's batches that a follower has received and not yet stored; it asks for no more meanwhile.
 pub const PULL_COPYING_BYTES: usize = 16 << 20;
 
@@ -79,6 +81,8 @@ pub const MAX_CLUSTER_PARTITIONS: usize = 20_000;
 pub const MAX_REPLICAS: usize = 16;
 /// Most bytes of all settings (users, ACLs, quotas, rules) in the cluster's metadata.
 pub const MAX_SETTINGS_BYTES: usize = 32 << 20;
+/// Most bytes of settings that are changed at once, as they are written to the metadata's log.
+pub const MAX_SETTINGS_CHANGE_BYTES: usize = 3 << 20;
 /// Most bytes of a setting's namespace, and of its key.
 pub const MAX_SETTING_KEY_BYTES: usize = 1024;
 /// Most bytes of the configs of one topic, names and values.

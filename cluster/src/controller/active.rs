@@ -12,7 +12,8 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::ask::Answer;
-use super::limits::{BATCH, ENTRY_RECORDS};
+use super::entries::entries;
+use super::limits::BATCH;
 use crate::metadata::{Entry, Metadata};
 use crate::quorum::{Leadership, MemberError, Quorum};
 
@@ -86,8 +87,11 @@ impl Active {
             if let Err(error) = made {
                 warn!(%error, "the cluster cannot be made");
             }
-            base = self.commit(base, records).await?;
+            base = self.commit(base, vec![records]).await?;
         }
+        let mut unfinished = Vec::new();
+        controller.take_over(&mut unfinished);
+        base = self.commit(base, vec![unfinished]).await?;
         let mut batch = Vec::new();
         loop {
             let due = controller.next_deadline().0.saturating_sub(self.now().0).clamp(1, 60_000);
@@ -103,14 +107,19 @@ impl Active {
                 () = tokio::time::sleep(due) => {}
             }
             controller.set_voters(self.voters());
-            let mut records = Vec::new();
+            let mut decisions = Vec::new();
             let now = self.now();
-            let decided: Vec<_> = batch
-                .drain(..)
-                .map(|Asked { request, answer }| (answer, controller.handle(now, request, &mut records)))
-                .collect();
-            controller.tick(now, &mut records);
-            let committed = if records.is_empty() { Ok(base) } else { self.commit(base, records).await };
+            let mut decide = |Asked { request, answer }: Asked| {
+                let mut records = Vec::new();
+                let decided = controller.handle(now, request, &mut records);
+                decisions.push(records);
+                (answer, decided)
+            };
+            let decided: Vec<_> = batch.drain(..).map(&mut decide).collect();
+            let mut due = Vec::new();
+            controller.tick(now, &mut due);
+            decisions.push(due);
+            let committed = self.commit(base, decisions).await;
             let answer = |decided: Result<Reply, Refusal>| match &committed {
                 Ok(_) => Answer::Decided(decided),
                 Err(Deposed) => Answer::Unknown,
@@ -129,11 +138,9 @@ impl Active {
     }
 
     /// Returns the entry that the image is at now.
-    async fn commit(&self, mut base: u64, records: Vec<Record>) -> Result<u64, Deposed> {
-        // Each record makes sense after those before it, so that what is too large for one entry goes into several.
-        let mut left = records.into_iter().peekable();
-        while left.peek().is_some() {
-            base = self.commit_entry(base, left.by_ref().take(ENTRY_RECORDS).collect()).await?;
+    async fn commit(&self, mut base: u64, decisions: Vec<Vec<Record>>) -> Result<u64, Deposed> {
+        for records in entries(decisions) {
+            base = self.commit_entry(base, records).await?;
         }
         Ok(base)
     }

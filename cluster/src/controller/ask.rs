@@ -95,7 +95,8 @@ impl Client {
 
     async fn ask_one(&self, to: NodeId, request: Request, timeout: Duration) -> Result<Answer, LinkError> {
         if to == self.node {
-            return Ok(ask_here(&self.requests, request).await);
+            let answer = tokio::time::timeout(timeout, ask_here(&self.requests, request)).await;
+            return answer.map_err(|_| LinkError::Unknown("it has not answered in time".to_owned()));
         }
         let body = Bytes::from(serde_json::to_vec(&request).unwrap_or_default());
         let encode = move |_| Body::from(body.clone());

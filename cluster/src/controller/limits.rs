@@ -6,8 +6,8 @@ use std::time::Duration;
 pub(crate) const QUEUE: usize = 1024;
 /// Requests that are decided on together.
 pub(crate) const BATCH: usize = 256;
-/// Records in one entry of the quorum's log; a setting or a topic's configs are the largest, and few.
-pub(crate) const ENTRY_RECORDS: usize = 1000;
+/// Most bytes of the records in one entry of the quorum's log.
+pub(crate) const ENTRY_BYTES: usize = 3 << 20;
 /// Between two tries to find the active controller.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long one try waits for an answer.

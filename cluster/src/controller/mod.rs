@@ -2,6 +2,7 @@
 
 mod active;
 mod ask;
+mod entries;
 pub(crate) mod limits;
 
 pub(crate) use active::Active;

@@ -9,7 +9,7 @@ use forebay_log::{Offset, ReadError};
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::link::Body;
-use crate::replication::Replicas;
+use crate::replication::{Replicas, limits::AT_HAND_BYTES};
 
 /// Most bytes of batches in one answer, but for a single larger batch.
 pub(crate) const MAX_READ_BYTES: usize = 8 << 20;
@@ -69,7 +69,11 @@ impl Read {
         if self.max_bytes == 0 {
             return Ok(Fetched { batches: Bytes::new(), watermarks: partition.watermarks() });
         }
-        partition.read(self.from, self.max_bytes)
+        if partition.bytes_from(self.from) <= AT_HAND_BYTES {
+            return partition.read(self.from, self.max_bytes);
+        }
+        let read = tokio::task::spawn_blocking(move || partition.read(self.from, self.max_bytes)).await;
+        read.unwrap_or_else(|error| Err(ReadError::Storage(error.to_string())))
     }
 }
 
@@ -89,13 +93,13 @@ fn write_answer(answer: &Result<Fetched, ReadError>) -> Body {
             writer.u8(2).i64(asked.0).i64(local_start.0);
         }
         Err(ReadError::Corrupt { file, position, what, next }) => {
-            writer.u8(3).u64(*position).i64(next.0).string(cut(&format!("{file} ({what})")));
+            writer.u8(3).u64(*position).i64(next.0).text(&format!("{file} ({what})"), MAX_TEXT);
         }
         Err(ReadError::Storage(why)) => {
-            writer.u8(4).string(cut(why));
+            writer.u8(4).text(why, MAX_TEXT);
         }
         Err(ReadError::Offline(why)) => {
-            writer.u8(5).string(cut(why));
+            writer.u8(5).text(why, MAX_TEXT);
         }
     }
     Body::new(writer.finish(), batches)
@@ -129,10 +133,6 @@ pub(super) fn read_answer(message: Bytes) -> Result<Result<Fetched, ReadError>, 
         // One of a later release too.
         _ => Err(ReadError::Offline(reader.string(MAX_TEXT)?)),
     })
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT)]
 }
 
 #[cfg(test)]

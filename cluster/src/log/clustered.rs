@@ -7,8 +7,6 @@ use std::time::Duration;
 use forebay_disk::{LogError, NewTopic};
 use forebay_log::cluster::controller::{Assignment, CreateTopic};
 use forebay_log::cluster::{PartitionState, Refusal, Reply, Request, Topic};
-use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
-use forebay_log::topic::check_topic_name;
 use forebay_log::{NodeId, TopicConfig};
 use uuid::Uuid;
 
@@ -51,13 +49,7 @@ impl Clustered {
     }
 
     pub(super) async fn create_topics(&self, wanted: Vec<NewTopic>) -> Result<(), LogError> {
-        for NewTopic { name, partitions, .. } in &wanted {
-            check_topic_name(name).map_err(|why| LogError::InvalidTopic(format!("{name:?}: {why}")))?;
-            if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(partitions) {
-                let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {partitions}");
-                return Err(LogError::InvalidTopic(why));
-            }
-        }
+        wanted.iter().try_for_each(NewTopic::check)?;
         // All at once: the controller decides on them together.
         let made = wanted.into_iter().map(|NewTopic { name, partitions, config }| async move {
             let replicas = Assignment::Placed { partitions, replication_factor: self.replication_factor };
@@ -83,19 +75,8 @@ impl Clustered {
                 self.applied(|image| image.topic(id).is_some()).await?;
                 Ok(placed(reply))
             }
-            Err(LogError::TopicExists(name)) => match self.replicas_of(id) {
-                // The first answer was lost, and it is ours.
-                Some(replicas) => self.applied(|_| true).await.map(|()| replicas),
-                None => Err(LogError::TopicExists(name)),
-            },
             Err(error) => Err(error),
         }
-    }
-
-    fn replicas_of(&self, id: Uuid) -> Option<Vec<Vec<NodeId>>> {
-        let metadata = self.cluster.metadata();
-        let metadata = metadata.borrow();
-        Some(metadata.image.topic(id)?.partitions().map(|(_, state)| state.replicas.clone()).collect())
     }
 
     pub(super) async fn add_partitions(
@@ -105,8 +86,9 @@ impl Clustered {
         assignment: Option<Vec<Vec<NodeId>>>,
         validate_only: bool,
     ) -> Result<(), LogError> {
-        let topic = self.id(name)?;
-        self.ask(name, Request::CreatePartitions { topic, count, assignment, validate_only }).await?;
+        let (topic, had) = self.known_topic(name)?;
+        let request = Request::CreatePartitions { topic, count, had: Some(had), assignment, validate_only };
+        self.ask(name, request).await?;
         if validate_only {
             return Ok(());
         }
@@ -114,21 +96,27 @@ impl Clustered {
     }
 
     pub(super) async fn delete_topic(&self, name: &str) -> Result<(), LogError> {
-        let topic = self.id(name)?;
-        self.ask(name, Request::DeleteTopic { topic }).await?;
+        let (topic, _) = self.known_topic(name)?;
+        match self.ask(name, Request::DeleteTopic { topic }).await {
+            // It was there: it is deleted, and the answer was lost.
+            Ok(_) | Err(LogError::UnknownTopic(_)) => {}
+            Err(error) => return Err(error),
+        }
         self.applied(|image| image.topic(topic).is_none()).await
     }
 
     pub(super) async fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<(), LogError> {
-        let (topic, config) = (self.id(name)?, topic_config::to_map(&config));
+        let ((topic, _), config) = (self.known_topic(name)?, topic_config::to_map(&config));
         let request = Request::AlterConfigs { topic, config: config.clone(), validate_only: false };
         self.ask(name, request).await?;
         self.applied(|image| image.topic(topic).is_none_or(|topic| topic.config == config)).await
     }
 
-    fn id(&self, name: &str) -> Result<Uuid, LogError> {
+    /// The topic's id and how many partitions it has, as far as this node knows.
+    fn known_topic(&self, name: &str) -> Result<(Uuid, u32), LogError> {
         let metadata = self.cluster.metadata();
-        let known = metadata.borrow().image.topic_named(name).map(|topic| topic.id);
+        let count = |topic: &Topic| u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+        let known = metadata.borrow().image.topic_named(name).map(|topic| (topic.id, count(topic)));
         known.ok_or_else(|| LogError::UnknownTopic(name.to_owned()))
     }
 

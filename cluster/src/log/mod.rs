@@ -148,7 +148,8 @@ impl Log {
         made.into_iter().next().ok_or(LogError::Closed)
     }
 
-    /// Makes topics, all or none; they are durable on return, and come back in the order of their names.
+    /// Makes topics; they are durable on return, and come back in the order of their names. On a node alone all or none are made; in
+    /// a cluster the controller decides on each, and after an error some may be there.
     ///
     /// # Errors
     /// As `create_topic`; one that was deleted again in the meantime is unknown.

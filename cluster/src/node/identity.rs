@@ -52,6 +52,15 @@ pub(super) fn adopted(files: &dyn Files, identity: &Identity) -> io::Result<()> 
     save(files, &Identity { adopted: true, ..*identity })
 }
 
+/// Has the next start count on from `known`, which the cluster has heard of: this directory was put back from a backup.
+pub(super) fn count_on(files: &dyn Files, known: Incarnation) -> io::Result<()> {
+    let text = read_sealed(files, Path::new(FILE), HEADING)?;
+    match text.as_deref().and_then(parse).filter(|stored| stored.incarnation < known) {
+        Some(stored) => save(files, &Identity { incarnation: known, ..stored }),
+        None => Ok(()),
+    }
+}
+
 fn save(files: &dyn Files, identity: &Identity) -> io::Result<()> {
     let Identity { node, directory, incarnation, adopted } = identity;
     let text = format!("node {node}\ndirectory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
@@ -82,6 +91,9 @@ mod tests {
         files.crash();
         let second = begin(&files, NodeId(3)).unwrap();
         assert_eq!((second.directory, second.incarnation, second.adopted), (first.directory, Incarnation(2), true));
+        count_on(&files, Incarnation(7)).unwrap();
+        count_on(&files, Incarnation(5)).unwrap();
+        assert_eq!(begin(&files, NodeId(3)).unwrap(), Identity { incarnation: Incarnation(8), adopted: true, ..first });
         let error = begin(&files, NodeId(1)).unwrap_err().to_string();
         assert!(error.contains("node.id = 3"), "{error}");
     }

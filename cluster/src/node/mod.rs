@@ -238,7 +238,8 @@ impl Cluster {
             started: Instant::now(),
         };
         let levels = LevelRange::OURS;
-        let register = Register { id: node, incarnation, directory, addresses, rack, levels, cluster: None };
+        let process = Uuid::new_v4();
+        let register = Register { id: node, incarnation, process, directory, addresses, rack, levels, cluster: None };
         run(spawn(active.run()));
         let own_files = inner.files.clone();
         if !identity.adopted {

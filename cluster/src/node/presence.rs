@@ -11,7 +11,7 @@ use forebay_log::{Incarnation, MetadataVersion, NodeId};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::Inner;
+use super::{Inner, identity};
 use crate::controller::AskError;
 use crate::link::{PeerState, Reports};
 
@@ -30,7 +30,7 @@ pub struct Standing {
     pub may_shut_down: bool,
 }
 
-/// Registers, then says that this node is there, until it ends.
+/// Registers, then says that this node is there, until it ends. Also ends when the cluster knows of a later process of this node.
 pub(super) async fn run(
     inner: Arc<Inner>,
     register: Register,
@@ -50,6 +50,12 @@ pub(super) async fn run(
                 standing.send_modify(|standing| standing.registered = true);
             })
         };
+        if let Err(AskError::Refused(Refusal::StaleIncarnation { known, .. })) = &done
+            && !now.registered
+        {
+            // What other nodes hold of that one must not be taken for this one's.
+            return count_on(&inner, *known).await;
+        }
         match done {
             Ok(()) => {}
             Err(AskError::Refused(Refusal::NotRegistered { .. })) => {
@@ -69,6 +75,18 @@ pub(super) async fn run(
         // Once it is active, and until then as soon as it has caught up.
         let pause = if standing.borrow().active { INTERVAL } else { Duration::from_millis(20) };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// This process cannot take part; its next one can.
+async fn count_on(inner: &Inner, known: Incarnation) {
+    let files = Arc::clone(&inner.files);
+    let counted = tokio::task::spawn_blocking(move || identity::count_on(files.as_ref(), known)).await;
+    let text = "the cluster knows of a later process of this node than its data directory does: it was put back from a backup, or \
+                two nodes have this id. Make sure of one, then start it again";
+    match counted.unwrap_or_else(|error| Err(error.into())) {
+        Ok(()) => error!(node = inner.node.0, %known, "{text}"),
+        Err(cause) => error!(node = inner.node.0, %known, %cause, "{text}; and what to go on from cannot be noted"),
     }
 }
 

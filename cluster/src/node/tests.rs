@@ -1,5 +1,7 @@
 //! Nodes of a cluster in one process, over loopback sockets and real files.
 
+mod restarts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +92,7 @@ impl World {
         tokio::task::spawn_blocking(move || log.shutdown()).await.unwrap();
     }
 
-    async fn restart(&mut self, id: NodeId) {
+    async fn start_again(&mut self, id: NodeId) {
         let address = self.members[&id].address.clone();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let listener = loop {
@@ -101,6 +103,10 @@ impl World {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         self.start_node(id, listener).await;
+    }
+
+    async fn restart(&mut self, id: NodeId) {
+        self.start_again(id).await;
         self.active(id).await;
     }
 

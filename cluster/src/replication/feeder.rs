@@ -1,6 +1,7 @@
 //! Feeds the partitions that this node leads to their followers: answers pulls, at once or when there is something new.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use forebay_disk::{Observer, Watermarks};
 use forebay_log::partition::{Anew, EpochCache, Starts};
 use forebay_log::replication::{Answer, End, Feed, Part, PartBody, PartitionId, Pull, Source, View};
 use forebay_log::{Incarnation, NodeId, Offset, ReadError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::Instant;
 
-use super::limits::{PULL_BYTES, PULL_WAIT};
+use super::limits::{AT_HAND_BYTES, LOST_PULLS, PULL_BYTES, PULL_WAIT};
 use super::replicas::{Replica, Replicas};
 use super::wire;
 use crate::codec::Malformed;
@@ -31,17 +32,30 @@ pub struct Feeder {
 struct Session {
     follower: NodeId,
     incarnation: Incarnation,
-    feed: Mutex<State>,
-    /// Partitions with something new. Apart from the feed, which is locked while the log is read: who rings must not wait for that.
+    /// Locked while the log is read: who brings a pull, or rings, must not wait for that.
+    feed: Arc<tokio::sync::Mutex<State>>,
+    arrived: Mutex<Arrived>,
+    /// Partitions with something new.
     moved: Mutex<HashSet<PartitionId>>,
     changed: Notify,
+}
+
+/// Pulls in the order of their arrival that the feed has not seen yet.
+#[derive(Default)]
+struct Arrived {
+    count: u64,
+    pulls: Vec<(u64, Pull)>,
 }
 
 #[derive(Default)]
 struct State {
     feed: Feed,
-    /// Counts the pulls: an earlier one is answered when a later one comes.
+    /// Of the last pull that was taken in.
+    session: u64,
+    /// Its number: an earlier one is answered when a later one comes.
     pulls: u64,
+    /// Pulls that were not the next of their session.
+    lost: BTreeSet<u64>,
 }
 
 /// Rings when a partition has something new.
@@ -88,11 +102,11 @@ impl Feeder {
         let pull = wire::read_pull(message)?;
         let feeder = Arc::clone(self);
         let session = self.session(follower, incarnation);
-        let taken = take(&session, &pull);
+        let id = pull.session;
+        let number = session.arrive(pull);
         Ok(async move {
-            let Some(number) = taken else { return wire::write_answer(None) };
-            let answer = feeder.answer(&session, number).await;
-            wire::write_answer(Some(&answer.parts))
+            let answer = feeder.answer(&session, id, number).await;
+            wire::write_answer(answer.as_ref().map(|answer| answer.parts.as_slice()))
         })
     }
 
@@ -115,7 +129,8 @@ impl Feeder {
         let session = Arc::new(Session {
             follower,
             incarnation,
-            feed: Mutex::default(),
+            feed: Arc::default(),
+            arrived: Mutex::default(),
             moved: Mutex::default(),
             changed: Notify::new(),
         });
@@ -123,26 +138,38 @@ impl Feeder {
         session
     }
 
-    async fn answer(&self, session: &Session, number: u64) -> Answer {
+    /// `None`: the pull is not the next one of its session, or another session has begun.
+    async fn answer(&self, session: &Session, id: u64, number: u64) -> Option<Answer> {
         let until = Instant::now() + PULL_WAIT;
         loop {
             let changed = session.changed.notified();
             tokio::pin!(changed);
             // From here on no ring is missed.
             changed.as_mut().enable();
-            let source = Leader { replicas: &self.replicas, follower: session.follower };
-            let (answer, superseded, throttled) = {
-                let mut state = lock(&session.feed);
-                let moved = std::mem::take(&mut *lock(&session.moved));
-                moved.into_iter().for_each(|id| state.feed.moved(id));
-                let room = self.catch_up.room(PULL_BYTES);
-                let answer = state.feed.answer(&source, PULL_BYTES, room);
-                (answer, state.pulls != number, state.feed.is_ready())
-            };
+            let mut state = Arc::clone(&session.feed).lock_owned().await;
+            state.take_in(session);
+            if state.lost.remove(&number) || state.session != id {
+                return None;
+            }
+            let source = Leader::of(&self.replicas, session.follower, false);
+            let room = self.catch_up.room(PULL_BYTES);
+            let mut answer = state.feed.answer(&source, PULL_BYTES, room);
             self.catch_up.take(caught_up(&source, &answer));
+            if source.put_off.load(Ordering::Relaxed) {
+                // Partitions that are written to all the time leave room for those that catch up.
+                let left = PULL_BYTES.saturating_sub(answer.parts.iter().map(bytes).sum()).max(PULL_BYTES / 4);
+                let patient = Leader::of(&self.replicas, session.follower, true);
+                let more;
+                (state, more) = read_from_disk(state, patient, left, self.catch_up.room(left)).await?;
+                self.catch_up.take(caught_up(&source, &more));
+                answer.parts.extend(more.parts);
+                answer.agreed.extend(more.agreed);
+            }
+            let (superseded, throttled) = (state.pulls != number, state.feed.is_ready());
+            drop(state);
             self.replicated(session.follower, session.incarnation, &answer.agreed).await;
             if !answer.parts.is_empty() || superseded || Instant::now() >= until {
-                return answer;
+                return Some(answer);
             }
             let pause = if throttled { until.min(Instant::now() + Duration::from_millis(20)) } else { until };
             let _ = tokio::time::timeout_at(pause, changed).await;
@@ -159,34 +186,79 @@ impl Feeder {
     }
 }
 
-/// The pull's number, or `None` when it is not the next one of its session.
-fn take(session: &Session, pull: &Pull) -> Option<u64> {
-    let mut state = lock(&session.feed);
-    state.feed.pull(pull).ok()?;
-    state.pulls += 1;
-    let number = state.pulls;
-    drop(state);
-    session.changed.notify_waiters();
-    Some(number)
+impl Session {
+    /// Returns the pull's number.
+    fn arrive(&self, pull: Pull) -> u64 {
+        let mut arrived = lock(&self.arrived);
+        arrived.count += 1;
+        let number = arrived.count;
+        arrived.pulls.push((number, pull));
+        drop(arrived);
+        self.changed.notify_waiters();
+        number
+    }
+}
+
+impl State {
+    /// Takes in what has come since.
+    fn take_in(&mut self, session: &Session) {
+        for (number, pull) in std::mem::take(&mut lock(&session.arrived).pulls) {
+            if self.feed.pull(&pull).is_ok() {
+                (self.session, self.pulls) = (pull.session, number);
+            } else {
+                self.lost.insert(number);
+            }
+            // Whoever waited for those is gone with the connection.
+            self.lost = self.lost.split_off(&number.saturating_sub(LOST_PULLS));
+        }
+        let moved = std::mem::take(&mut *lock(&session.moved));
+        moved.into_iter().for_each(|id| self.feed.moved(id));
+    }
+}
+
+/// Answers where waiting for the disk does no harm.
+async fn read_from_disk(
+    mut state: OwnedMutexGuard<State>,
+    source: Leader,
+    max_bytes: usize,
+    room: usize,
+) -> Option<(OwnedMutexGuard<State>, Answer)> {
+    let read = move || {
+        let answer = state.feed.answer(&source, max_bytes, room);
+        (state, answer)
+    };
+    tokio::task::spawn_blocking(read).await.ok()
+}
+
+fn bytes(part: &Part) -> usize {
+    match &part.body {
+        PartBody::Batches { batches, .. } => batches.len(),
+        _ => 0,
+    }
 }
 
 /// Bytes that went to partitions of which the follower is not in sync.
-fn caught_up(source: &Leader<'_>, answer: &Answer) -> usize {
-    let bytes = |part: &Part| match &part.body {
-        PartBody::Batches { batches, .. } => batches.len(),
-        _ => 0,
-    };
+fn caught_up(source: &Leader, answer: &Answer) -> usize {
     let lags = |part: &&Part| source.view(part.partition).is_some_and(|view| !view.in_sync);
     answer.parts.iter().filter(|part| bytes(part) > 0).filter(lags).map(bytes).sum()
 }
 
 /// This node's partitions as one follower is to see them.
-struct Leader<'a> {
-    replicas: &'a Replicas,
+struct Leader {
+    replicas: Arc<Replicas>,
     follower: NodeId,
+    may_block: bool,
+    /// Something was not at hand.
+    put_off: AtomicBool,
 }
 
-impl Source for Leader<'_> {
+impl Leader {
+    fn of(replicas: &Arc<Replicas>, follower: NodeId, may_block: bool) -> Leader {
+        Leader { replicas: Arc::clone(replicas), follower, may_block, put_off: AtomicBool::new(false) }
+    }
+}
+
+impl Source for Leader {
     fn view(&self, id: PartitionId) -> Option<View> {
         let Replica { partition, replicas, in_sync } = self.replicas.get(id)?;
         // What a follower says that the partition has not been told of would go unheard: it asks again in a moment.
@@ -213,6 +285,15 @@ impl Source for Leader<'_> {
         starts.tiered = partition.watermarks().local_start;
         starts.compacted = Offset::ZERO;
         Anew { starts, epochs: EpochCache::clone(&partition.epochs()) }
+    }
+
+    fn is_at_hand(&self, id: PartitionId, from: Offset) -> bool {
+        let behind = || self.replicas.get(id).map_or(0, |replica| replica.partition.bytes_from(from));
+        let is = self.may_block || behind() <= AT_HAND_BYTES;
+        if !is {
+            self.put_off.store(true, Ordering::Relaxed);
+        }
+        is
     }
 
     fn read(&self, id: PartitionId, from: Offset, max_bytes: usize) -> Result<Bytes, ReadError> {

@@ -111,9 +111,7 @@ impl Fetcher {
         match done {
             Done::Pulled(session, answer) => self.puller.pulled(now, session, answer, effects),
             Done::Copied(id, epoch, bytes, kept) => {
-                if let Some(tail) = self.tail(id) {
-                    self.puller.copied(now, (id, epoch), bytes, kept, tail, effects);
-                }
+                self.puller.copied(now, (id, epoch), bytes, kept, self.tail(id), effects);
             }
             Done::Cut(id, epoch, cut) => {
                 if let Some(tail) = self.tail(id) {
@@ -153,14 +151,22 @@ impl Fetcher {
                 Effect::Agree { partition: id, epoch, leader } => {
                     let Some(partition) = self.partition(id) else { continue };
                     let to = agreement(&partition.epochs(), partition.watermarks().log_end, leader);
-                    warn!(topic = partition.topic(), partition = partition.index(), leader = self.leader.0, %to,
-                        log_end = %partition.watermarks().log_end, "cutting the log to where it agrees with its leader's");
+                    let (topic, index, log_end) =
+                        (partition.topic(), partition.index(), partition.watermarks().log_end);
+                    // A cut that fails is tried again.
+                    if let Some(suppressed) = self.reports.admit(&format!("{topic}-{index} cut to {to}")) {
+                        warn!(topic, partition = index, leader = self.leader.0, %to, %log_end, suppressed,
+                            "cutting the log to where it agrees with its leader's");
+                    }
                     self.cut(partition, id, Truncation { epoch, to, anew: None });
                 }
                 Effect::Anew { partition: id, epoch, at, anew } => {
                     let Some(partition) = self.partition(id) else { continue };
-                    warn!(topic = partition.topic(), partition = partition.index(), leader = self.leader.0, %at,
-                        "the leader has what follows only in the cold tier: the log begins anew");
+                    let (topic, index) = (partition.topic(), partition.index());
+                    if let Some(suppressed) = self.reports.admit(&format!("{topic}-{index} anew at {at}")) {
+                        warn!(topic, partition = index, leader = self.leader.0, %at, suppressed,
+                            "the leader has what follows only in the cold tier: the log begins anew");
+                    }
                     self.cut(partition, id, Truncation { epoch, to: at, anew: Some(anew) });
                 }
             }
@@ -214,7 +220,7 @@ impl Fetcher {
 fn report(reports: &Reports, id: PartitionId, error: &AppendError) {
     // The epoch has moved on: nothing is wrong.
     if !matches!(error, AppendError::FencedLeaderEpoch | AppendError::Closed)
-        && let Some(suppressed) = reports.admit(&error.to_string())
+        && let Some(suppressed) = reports.admit(&format!("{id:?}: {error}"))
     {
         error!(topic = %id.topic, partition = id.index, %error, suppressed, "a follower's log does not go on");
     }

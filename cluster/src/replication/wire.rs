@@ -123,10 +123,7 @@ fn write_refusal(writer: &mut Writer, why: &PullRefusal) {
         PullRefusal::NotLeader => writer.u8(NOT_LEADER),
         PullRefusal::FencedEpoch => writer.u8(FENCED_EPOCH),
         PullRefusal::UnknownEpoch => writer.u8(UNKNOWN_EPOCH),
-        PullRefusal::Storage(text) => {
-            let cut = text.char_indices().take_while(|(at, _)| *at < MAX_TEXT - 4).map(|(_, c)| c);
-            writer.u8(STORAGE).string(&cut.collect::<String>())
-        }
+        PullRefusal::Storage(text) => writer.u8(STORAGE).text(text, MAX_TEXT),
     };
 }
 

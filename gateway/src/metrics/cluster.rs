@@ -116,6 +116,10 @@ impl Collector for ClusterCollector {
         lag.encode(encoder.encode_descriptor("replica_max_lag_records", help, None, MetricType::Gauge)?)?;
 
         let isr = cluster.isr_changes();
+        let help =
+            "Changes of in-sync replicas that the controller has not decided on: what is written there waits for it";
+        let open = ConstGauge::new(i64::try_from(read(&isr.open)).unwrap_or(i64::MAX));
+        open.encode(encoder.encode_descriptor("isr_changes_open", help, None, MetricType::Gauge)?)?;
         let counters: [(&str, &str, u64); 3] = [
             ("isr_shrinks", "Times that in-sync replicas of a partition led here became fewer", read(&isr.shrinks)),
             ("isr_expands", "Times that in-sync replicas of a partition led here became more", read(&isr.expands)),

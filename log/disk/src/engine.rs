@@ -214,8 +214,10 @@ impl Engine {
                         Ok(restored) => Event::Truncated(Box::new(restored)),
                         Err(cause) => {
                             let shared = driver.store.shared();
-                            error!(topic = %shared.topic, partition = shared.index, to = %cut.to, %cause,
-                                "partition is offline: its log cannot be cut to its leader's; retried each second");
+                            if shared.offline.load().is_none() {
+                                error!(topic = %shared.topic, partition = shared.index, to = %cut.to, %cause,
+                                    "partition is offline: its log cannot be cut to its leader's; retried each second");
+                            }
                             Event::TruncateFailed(fault(&self.space, &cause))
                         }
                     };

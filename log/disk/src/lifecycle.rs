@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 use arc_swap::ArcSwap;
 use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
 use forebay_log::partition::Event;
-use forebay_log::topic::check_topic_name;
 use forebay_log::{AppendError, TopicConfig};
 use uuid::Uuid;
 
@@ -48,7 +47,7 @@ impl Inner {
             let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
             let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
             let point = known.get(&(id, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new(&name, index, point, Arc::clone(&self.stats), self.outbox.clone()));
+            let shared = Arc::new(Shared::new((&name, id), index, point, Arc::clone(&self.stats), self.outbox.clone()));
             let open = OpenPartition {
                 files: Arc::clone(&self.files),
                 space: Arc::clone(&self.space),
@@ -73,13 +72,7 @@ impl Inner {
     }
 
     pub(crate) fn create_topics(&self, wanted: Vec<NewTopic>) -> Result<Vec<Arc<Topic>>, LogError> {
-        for NewTopic { name, partitions, .. } in &wanted {
-            check_topic_name(name).map_err(|why| LogError::InvalidTopic(format!("{name:?}: {why}")))?;
-            if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(partitions) {
-                let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {partitions}");
-                return Err(LogError::InvalidTopic(why));
-            }
-        }
+        wanted.iter().try_for_each(NewTopic::check)?;
         let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_running()?;
         let exists = |name: &String| metadata.topics.get(name).is_some_and(|topic| !topic.deleting);

@@ -21,7 +21,7 @@ use crate::engine::PartitionKey;
 use crate::machine::Token;
 use crate::read::{find_time, read_batches};
 use crate::segment_file::SegmentFile;
-use crate::shard::{Mailbox, Request, control};
+use crate::shard::{Mailbox, Request};
 use crate::shared::Shared;
 use crate::space::Space;
 
@@ -77,8 +77,7 @@ impl Partition {
         let (reply, answer) = oneshot::channel();
         let event = Event::DescribeProducers(Token::Producers(reply));
         self.mailbox.send(Request::Event(self.key, event)).await?;
-        let unopened = || AppendError::Offline(self.unopened().unwrap_or_else(|| "the topic is deleted".to_owned()));
-        answer.await.map_err(|_| unopened())
+        answer.await.map_err(|_| self.shared.unanswered())
     }
     pub fn watermarks(&self) -> Watermarks {
         *self.shared.marks.borrow()
@@ -289,7 +288,7 @@ impl Partition {
     /// # Errors
     /// As an append.
     pub async fn roll(&self) -> Result<(), AppendError> {
-        control(&self.mailbox, self.key, Event::Roll).await
+        self.control(Event::Roll).await
     }
 
     /// Records below `end` are in the lake: local retention may let them go. Durable on return.
@@ -297,7 +296,7 @@ impl Partition {
     /// # Errors
     /// As an append.
     pub async fn set_tiered(&self, end: Offset) -> Result<(), AppendError> {
-        control(&self.mailbox, self.key, |token| Event::SetTiered(end, token)).await
+        self.control(|token| Event::SetTiered(end, token)).await
     }
 
     /// Whether records in the lake stay on the local disk too, until told otherwise or a restart: the lake cannot give them
@@ -309,12 +308,19 @@ impl Partition {
         self.mailbox.send(Request::Event(self.key, Event::HoldLocal(hold))).await
     }
 
+    /// Sends an event to the partition's shard and waits for its answer.
+    pub(crate) async fn control(&self, event: impl FnOnce(Token) -> Event<Token>) -> Result<(), AppendError> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Request::Event(self.key, event(Token::Control(reply)))).await?;
+        answer.await.unwrap_or_else(|_| Err(self.shared.unanswered()))
+    }
+
     /// Moves the log start up to `to` (DeleteRecords, retention); local segments wholly below are removed. Durable on
     /// return.
     ///
     /// # Errors
     /// As an append.
     pub async fn set_log_start(&self, to: Offset) -> Result<(), AppendError> {
-        control(&self.mailbox, self.key, |token| Event::SetLogStart(to, token)).await
+        self.control(|token| Event::SetLogStart(to, token)).await
     }
 }

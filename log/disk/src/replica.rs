@@ -10,19 +10,20 @@ use bytes::Bytes;
 use forebay_log::partition::{
     Copied, Event, Follower, IsrChange, LeaderMarks, Leadership, Starts, Truncation, Watermarks, check_copy,
 };
+use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, Incarnation, NodeId, Offset, PartitionEpoch, ReadError};
 use tokio::sync::oneshot;
 
 use crate::machine::Token;
 use crate::partition::{Fetched, Partition};
-use crate::shard::{Request, control};
+use crate::shard::Request;
+use crate::shared::Shared;
 
 /// A change of a partition's in-sync replicas that the controller is to be asked for. Of each partition there is one at most at a
 /// time: the next comes when it was taken ([`Partition::lead`]) or refused ([`Partition::isr_refused`]).
 #[derive(Debug, Clone)]
 pub struct IsrProposal {
-    pub topic: String,
-    pub partition: u32,
+    pub partition: PartitionId,
     pub change: IsrChange,
 }
 
@@ -35,12 +36,14 @@ pub trait Observer: Send + Sync {
 /// the disk fails.
 pub struct Copying {
     kept: oneshot::Receiver<Result<(), AppendError>>,
+    shared: Arc<Shared>,
 }
 
 impl Future for Copying {
     type Output = Result<(), AppendError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.kept).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+        let answer = Pin::new(&mut self.kept).poll(cx);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(self.shared.unanswered())))
     }
 }
 
@@ -64,7 +67,7 @@ impl Partition {
     /// # Errors
     /// A later epoch is known already, the disk fails, or the log shuts down.
     pub async fn follow(&self, epoch: Epoch) -> Result<(), AppendError> {
-        control(&self.mailbox, self.key, |token| Event::Follow(epoch, token)).await
+        self.control(|token| Event::Follow(epoch, token)).await
     }
 
     /// A follower has everything below `end` durably.
@@ -96,7 +99,7 @@ impl Partition {
     pub async fn followers(&self) -> Result<Vec<Follower>, AppendError> {
         let (reply, answer) = oneshot::channel();
         self.tell(Event::DescribeFollowers(Token::Followers(reply))).await?;
-        answer.await.map_err(|_| AppendError::Closed)
+        answer.await.map_err(|_| self.shared.unanswered())
     }
 
     /// Hands batches of the leader of `epoch`, which begin at `from`, to the partition's shard; without batches the marks alone.
@@ -115,7 +118,7 @@ impl Partition {
         let (reply, kept) = oneshot::channel();
         let token = Token::Control(reply);
         self.tell(Event::Copy(Copied { epoch, batches, marks, token })).await?;
-        Ok(Copying { kept })
+        Ok(Copying { kept, shared: Arc::clone(&self.shared) })
     }
 
     /// Where the log starts, here and in the cold tier.
@@ -128,7 +131,7 @@ impl Partition {
     /// # Errors
     /// Committed records would go, the epoch is another by now, or the disk fails.
     pub async fn truncate(&self, cut: Truncation) -> Result<(), AppendError> {
-        control(&self.mailbox, self.key, |token| Event::Truncate(cut, token)).await
+        self.control(|token| Event::Truncate(cut, token)).await
     }
 
     /// As [`Partition::read`], for a follower: up to the log end, which is durable here.

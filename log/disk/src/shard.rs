@@ -158,17 +158,6 @@ impl Core {
     }
 }
 
-/// Sends a control event and waits for its answer.
-pub(crate) async fn control(
-    mailbox: &Mailbox,
-    key: PartitionKey,
-    event: impl FnOnce(Token) -> Event<Token>,
-) -> Result<(), AppendError> {
-    let (reply, answer) = oneshot::channel();
-    mailbox.send(Request::Event(key, event(Token::Control(reply)))).await?;
-    answer.await.unwrap_or(Err(AppendError::Closed))
-}
-
 /// The shard that a partition belongs to.
 pub(crate) fn shard_of(key: PartitionKey, shards: &[Mailbox]) -> Option<&Mailbox> {
     let count = u64::try_from(shards.len()).ok().filter(|&count| count > 0)?;

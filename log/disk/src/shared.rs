@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use forebay_log::Offset;
 use forebay_log::partition::{ClosedSegment, EpochCache, IsrChange, Starts, Watermarks};
+use forebay_log::replication::PartitionId;
 use forebay_log::topic::is_internal;
+use forebay_log::{AppendError, Offset};
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use crate::machine::Machine;
 use crate::replica::{IsrProposal, Observer};
@@ -20,6 +22,8 @@ pub(crate) type Outbox = mpsc::UnboundedSender<IsrProposal>;
 /// One partition, seen from outside its shard.
 pub(crate) struct Shared {
     pub(crate) topic: String,
+    /// A topic that is deleted and made again is another one.
+    pub(crate) topic_id: Uuid,
     pub(crate) index: u32,
     /// Of an internal topic: may use the reserve on a full disk.
     pub(crate) internal: bool,
@@ -48,10 +52,17 @@ pub(crate) struct Shared {
 impl Shared {
     /// A partition that is not opened yet; all that is known of it is its recovery point. Its log start is not known: what
     /// lies below must not be taken for gone, or the lake would delete it.
-    pub(crate) fn new(topic: &str, index: u32, point: Offset, stats: Arc<Stats>, outbox: Outbox) -> Shared {
+    pub(crate) fn new(
+        (topic, topic_id): (&str, Uuid),
+        index: u32,
+        point: Offset,
+        stats: Arc<Stats>,
+        outbox: Outbox,
+    ) -> Shared {
         let marks = Watermarks { log_start: Offset::ZERO, local_start: point, high_watermark: point, log_end: point };
         Shared {
             topic: topic.to_owned(),
+            topic_id,
             index,
             internal: is_internal(topic),
             segments: ArcSwap::default(),
@@ -93,8 +104,20 @@ impl Shared {
         }
     }
 
+    /// Why the shard has dropped a request instead of answering it.
+    pub(crate) fn unanswered(&self) -> AppendError {
+        if let Some(why) = self.offline.load().as_deref() {
+            AppendError::Offline(why.clone())
+        } else if self.removed.load(Ordering::Acquire) {
+            AppendError::Offline("the topic is deleted".to_owned())
+        } else {
+            AppendError::Closed
+        }
+    }
+
     pub(crate) fn propose_isr(&self, change: IsrChange) {
-        let proposal = IsrProposal { topic: self.topic.clone(), partition: self.index, change };
+        let partition = PartitionId { topic: self.topic_id, index: self.index };
+        let proposal = IsrProposal { partition, change };
         // Without a controller to ask there are no followers either.
         let _ = self.outbox.send(proposal);
     }

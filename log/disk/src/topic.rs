@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use forebay_log::TopicConfig;
-use forebay_log::topic::is_internal;
+use forebay_log::limits::MAX_PARTITIONS_PER_TOPIC;
+use forebay_log::topic::{check_topic_name, is_internal};
 
+use crate::LogError;
 use crate::partition::Partition;
 
 /// A topic and its partitions.
@@ -23,6 +25,22 @@ pub struct NewTopic {
     pub name: String,
     pub partitions: u32,
     pub config: TopicConfig,
+}
+
+impl NewTopic {
+    /// Whether it can be made as far as its name and its number of partitions go.
+    ///
+    /// # Errors
+    /// [`LogError::InvalidTopic`]: they are not possible.
+    pub fn check(&self) -> Result<(), LogError> {
+        let NewTopic { name, partitions, .. } = self;
+        check_topic_name(name).map_err(|why| LogError::InvalidTopic(format!("{name:?}: {why}")))?;
+        if (1..=MAX_PARTITIONS_PER_TOPIC).contains(partitions) {
+            return Ok(());
+        }
+        let why = format!("a topic has 1 to {MAX_PARTITIONS_PER_TOPIC} partitions, not {partitions}");
+        Err(LogError::InvalidTopic(why))
+    }
 }
 
 impl Topic {

@@ -189,9 +189,10 @@ impl Image {
             Record::NodeAdded { id } => {
                 self.nodes.make_mut().entry(*id).or_default();
             }
-            Record::NodeRegistered { id, incarnation, directory, addresses, rack, levels } => {
+            Record::NodeRegistered { id, incarnation, process, directory, addresses, rack, levels } => {
                 let registration = Registration {
                     incarnation: *incarnation,
+                    process: *process,
                     directory: *directory,
                     addresses: addresses.clone(),
                     rack: rack.clone(),
@@ -293,6 +294,7 @@ mod tests {
         image.apply(&Record::NodeRegistered {
             id: NodeId(1),
             incarnation: Incarnation(1),
+            process: Uuid::nil(),
             directory: Uuid::nil(),
             addresses: BTreeMap::from([("mqtt".to_owned(), "a:1".to_owned())]),
             rack: None,

@@ -2,7 +2,8 @@
 //! them.
 //!
 //! Every node has the [`Image`]; it changes by [`Record`]s alone, in one order for all. Only the [`controller`] makes
-//! records. What it decides together is one batch, and applies as a whole or not at all.
+//! records. What it decides together is one batch and applies as a whole or not at all; what is too large for one goes into several, and
+//! what is missing of those the next controller decides again.
 
 pub mod controller;
 pub mod image;

@@ -36,6 +36,9 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     pub incarnation: Incarnation,
+    /// The process's own number: another one with the same incarnation is not it.
+    #[serde(default)]
+    pub process: Uuid,
     pub directory: Uuid,
     /// `host:port` by the listener's name.
     pub addresses: BTreeMap<String, String>,

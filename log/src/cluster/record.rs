@@ -88,6 +88,9 @@ pub enum Record {
         #[serde(default)]
         rack: Option<String>,
         levels: LevelRange,
+        /// The process's own number.
+        #[serde(default)]
+        process: Uuid,
     },
     /// The node is not to lead nor to be in sync.
     NodeFenced {

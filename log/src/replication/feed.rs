@@ -30,6 +30,10 @@ pub trait Source {
     fn epochs(&self, partition: PartitionId) -> EpochCache;
     /// What a follower that begins anew at the local log start has to know.
     fn anew(&self, partition: PartitionId) -> Anew;
+    /// Whether a read from there is not expected to wait for the disk. What is not at hand is put off: it stays ready.
+    fn is_at_hand(&self, _partition: PartitionId, _from: Offset) -> bool {
+        true
+    }
     /// Whole batches from `from` on up to the log end, at least one.
     ///
     /// # Errors
@@ -161,7 +165,7 @@ impl Feed {
 
 enum Next {
     Nothing,
-    /// Throttled.
+    /// Throttled, or not at hand.
     Later,
     Part {
         body: PartBody,
@@ -210,6 +214,9 @@ impl Position {
         if room == 0 {
             return Next::Later;
         }
+        if !source.is_at_hand(self.want.partition, self.next) {
+            return Next::Later;
+        }
         match source.read(self.want.partition, self.next, room) {
             Ok(batches) => self.batches(batches, &view, marks, budget),
             // Retention was faster: the next look finds another local start.
@@ -253,5 +260,66 @@ impl Position {
         };
         let (epoch, end) = source.epochs(self.want.partition).end_offset(last, log_end).unwrap_or((Epoch(-1), log_end));
         (epoch < last || end < self.next).then_some((epoch, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::record::{BatchBuilder, Compression, RecordChunk};
+    use crate::units::Millis;
+
+    /// Two partitions with a batch each; of the second one nothing is in memory.
+    struct Two {
+        batch: Bytes,
+        may_block: bool,
+    }
+
+    fn id(index: u32) -> PartitionId {
+        PartitionId { topic: Uuid::from_u128(1), index }
+    }
+
+    impl Source for Two {
+        fn view(&self, _: PartitionId) -> Option<View> {
+            let (log_start, local_start, high_watermark, log_end) = (Offset(0), Offset(0), Offset(0), Offset(1));
+            let marks = Watermarks { log_start, local_start, high_watermark, log_end };
+            Some(View { leads: true, epoch: Epoch(0), marks, tiered: Offset(0), in_sync: true })
+        }
+        fn epochs(&self, _: PartitionId) -> EpochCache {
+            EpochCache::default()
+        }
+        fn anew(&self, _: PartitionId) -> Anew {
+            Anew::default()
+        }
+        fn is_at_hand(&self, partition: PartitionId, _: Offset) -> bool {
+            self.may_block || partition == id(0)
+        }
+        fn read(&self, partition: PartitionId, from: Offset, _: usize) -> Result<Bytes, ReadError> {
+            assert!(self.is_at_hand(partition, from));
+            Ok(self.batch.clone())
+        }
+    }
+
+    #[test]
+    fn what_is_not_at_hand_is_put_off_and_sent_when_that_may_wait_for_the_disk() {
+        let mut chunk = RecordChunk::new();
+        chunk.push(Millis(1), None, Some(b"v"), &[]);
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push_chunk(&chunk);
+        let mut two = Two { batch: builder.build(Offset(0), Epoch(0)).unwrap(), may_block: false };
+        let mut feed = Feed::default();
+        let want = |index| Want { partition: id(index), epoch: Epoch(0), from: Offset(0), last_epoch: None };
+        feed.pull(&Pull { session: 1, sequence: 0, wants: vec![want(0), want(1)], drops: Vec::new() }).unwrap();
+        let sent = |feed: &mut Feed, two: &Two| -> Vec<u32> {
+            feed.answer(two, 1 << 20, 1 << 20).parts.iter().map(|part| part.partition.index).collect()
+        };
+        assert_eq!(sent(&mut feed, &two), [0]);
+        assert!(feed.is_ready());
+        assert_eq!(sent(&mut feed, &two), [0u32; 0]);
+        two.may_block = true;
+        assert_eq!(sent(&mut feed, &two), [1]);
+        assert!(!feed.is_ready());
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::message::{End, Part, PartBody, PartitionId, Pull, PullRefusal, Want};
 use crate::flaws::{self, Flaw};
-use crate::limits::{PULL_AGAIN_MS, PULL_COPYING_BYTES};
+use crate::limits::{PULL_AGAIN_MS, PULL_COPYING_BYTES, PULL_CUT_AGAIN_MS};
 use crate::partition::{Anew, LeaderMarks};
 use crate::record::BatchHeader;
 use crate::units::{Epoch, Millis, Offset};
@@ -170,18 +170,20 @@ impl Puller {
         }
     }
 
-    /// Batches of this partition are durable, or were refused; where its log ends now.
+    /// Batches of this partition are durable, or were refused; where its log ends now, if it is still here. To be told of every
+    /// [`Effect::Copy`], also of a partition that was let go since: what is being stored is bounded.
     pub fn copied(
         &mut self,
         now: Millis,
         (partition, epoch): (PartitionId, Epoch),
         bytes: usize,
         kept: bool,
-        tail: Tail,
+        tail: Option<Tail>,
         effects: &mut Vec<Effect>,
     ) {
         self.copying_bytes = self.copying_bytes.saturating_sub(bytes);
-        if let Some(follow) = self.follows.get_mut(&partition).filter(|follow| follow.epoch == epoch) {
+        let follow = self.follows.get_mut(&partition).filter(|follow| follow.epoch == epoch);
+        if let (Some(follow), Some(tail)) = (follow, tail) {
             follow.copying = follow.copying.saturating_sub(1);
             follow.tail = tail;
             if kept && bytes > 0 {
@@ -204,7 +206,8 @@ impl Puller {
     ) {
         if let Some(follow) = self.follows.get_mut(&partition).filter(|follow| follow.epoch == epoch) {
             follow.tail = tail;
-            follow.phase = if done { Phase::Wanted } else { Phase::Resting(now.after(PULL_AGAIN_MS)) };
+            // What stands against it lasts: a disk that fails, a leader without what is committed here.
+            follow.phase = if done { Phase::Wanted } else { Phase::Resting(now.after(PULL_CUT_AGAIN_MS)) };
         }
         self.next_pull(now, effects);
     }
@@ -221,7 +224,9 @@ impl Puller {
             Phase::Resting(until) => Some(until),
             _ => None,
         });
-        let again = (self.in_flight == 0 && !self.follows.is_empty()).then_some(self.again_at);
+        // While too much is being stored the next pull waits for that, not for the time.
+        let may_pull = self.in_flight == 0 && self.copying_bytes < PULL_COPYING_BYTES;
+        let again = (may_pull && !self.follows.is_empty()).then_some(self.again_at);
         resting.chain(again).min()
     }
 
@@ -265,4 +270,69 @@ fn end_of(batches: &Bytes, from: Offset) -> Offset {
         at += header.size.max(1);
     }
     next
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch(3);
+
+    fn id(index: u32) -> PartitionId {
+        PartitionId { topic: Uuid::from_u128(1), index }
+    }
+
+    fn batches(bytes: usize) -> PartBody {
+        PartBody::Batches { from: Offset(0), marks: LeaderMarks::default(), batches: vec![0; bytes].into() }
+    }
+
+    /// A session that stores as much at once as it may.
+    fn full() -> (Puller, usize) {
+        let (mut puller, mut effects) = (Puller::new(1), Vec::new());
+        puller.follow(Millis(0), id(0), EPOCH, Tail { end: Offset(0), epoch: None }, &mut effects);
+        assert!(matches!(effects[..], [Effect::Pull(_)]));
+        effects.clear();
+        let part = Part { partition: id(0), epoch: EPOCH, body: batches(PULL_COPYING_BYTES) };
+        puller.pulled(Millis(1), 1, Some(vec![part]), &mut effects);
+        assert!(matches!(effects[..], [Effect::Copy { .. }]), "and no pull before that is stored");
+        (puller, PULL_COPYING_BYTES)
+    }
+
+    #[test]
+    fn while_too_much_is_being_stored_nothing_is_due() {
+        let (mut puller, bytes) = full();
+        assert_eq!(puller.next_deadline(), None, "a time that is over would be slept for again and again");
+        let (mut effects, tail) = (Vec::new(), Tail { end: Offset(9), epoch: Some(EPOCH) });
+        puller.copied(Millis(2), (id(0), EPOCH), bytes, true, Some(tail), &mut effects);
+        assert!(matches!(effects[..], [Effect::Ends(_), Effect::Pull(_)]));
+    }
+
+    #[test]
+    fn a_cut_that_was_refused_is_asked_for_again_after_a_longer_pause() {
+        let (mut puller, mut effects) = (Puller::new(1), Vec::new());
+        let tail = Tail { end: Offset(5), epoch: Some(Epoch(1)) };
+        puller.follow(Millis(0), id(0), EPOCH, tail, &mut effects);
+        let body = PartBody::Diverges { epoch: Epoch(0), end: Offset(2) };
+        puller.pulled(Millis(1), 1, Some(vec![Part { partition: id(0), epoch: EPOCH, body }]), &mut effects);
+        effects.clear();
+        puller.cut(Millis(2), (id(0), EPOCH), false, tail, &mut effects);
+        puller.tick(Millis(2 + PULL_CUT_AGAIN_MS - 1), &mut effects);
+        let again = |effect: &Effect| matches!(effect, Effect::Pull(pull) if !pull.wants.is_empty());
+        assert!(!effects.iter().any(again));
+        puller.tick(Millis(2 + PULL_CUT_AGAIN_MS), &mut effects);
+        assert!(effects.iter().any(again));
+    }
+
+    #[test]
+    fn what_was_being_stored_of_a_partition_let_go_does_not_hold_up_the_others() {
+        let (mut puller, bytes) = full();
+        let mut effects = Vec::new();
+        puller.unfollow(id(0));
+        puller.follow(Millis(2), id(1), EPOCH, Tail { end: Offset(0), epoch: None }, &mut effects);
+        assert!(effects.is_empty());
+        puller.copied(Millis(3), (id(0), EPOCH), bytes, false, None, &mut effects);
+        assert!(matches!(&effects[..], [Effect::Pull(pull)] if pull.wants.len() == 1 && pull.drops == [id(0)]));
+    }
 }

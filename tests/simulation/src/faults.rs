@@ -192,7 +192,7 @@ impl World {
             self.order(Request::DeleteTopic { topic });
         } else if count < 5 {
             let count = u32::try_from(count + 1).unwrap_or(1);
-            self.order(Request::CreatePartitions { topic, count, assignment: None, validate_only: false });
+            self.order(Request::CreatePartitions { topic, count, had: None, assignment: None, validate_only: false });
         }
     }
 

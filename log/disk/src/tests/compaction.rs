@@ -84,7 +84,7 @@ impl World {
         let space = Arc::new(Space::with_reserve(Arc::clone(&files), 16 << 10, 2 << 10));
         let point = points::load(files.as_ref()).get(&(ID, 0)).copied().unwrap_or_default();
         let mut engine = Engine::new(SyncPool::inline(), Arc::clone(&space), Arc::default(), true);
-        let shared = Arc::new(Shared::new(TOPIC, 0, point, Arc::default(), super::outbox()));
+        let shared = Arc::new(Shared::new((TOPIC, uuid::Uuid::nil()), 0, point, Arc::default(), super::outbox()));
         let config = Arc::new(ArcSwap::from_pointee(config()));
         let open =
             OpenPartition { files, space: Arc::clone(&space), shared: Arc::clone(&shared), config, point, alone: true };

@@ -106,7 +106,7 @@ impl World {
         let mut all = Vec::new();
         for index in 0..PARTITIONS {
             let point = known.get(&(ID, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new(TOPIC, index, point, Arc::default(), super::outbox()));
+            let shared = Arc::new(Shared::new((TOPIC, ID), index, point, Arc::default(), super::outbox()));
             let (files, space, config) = (Arc::clone(&files), Arc::clone(&space), Arc::clone(&config));
             let open = OpenPartition { files, space, shared: Arc::clone(&shared), config, point, alone: true };
             // A start that fails is tried again, as the keeper does.

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::common::{chunk, files_of, flip, open, open_on, values};
+use bytes::Bytes;
 use forebay_disk::sim::{HookedFiles, Step};
 use forebay_disk::{AppendData, Files, Log, LogOptions, Partition, RealFiles};
 use forebay_log::limits::CHECKPOINT_INTERVAL_MS;
-use forebay_log::{Offset, ReadError, TopicConfig};
+use forebay_log::partition::LeaderMarks;
+use forebay_log::{AppendError, Epoch, Offset, ReadError, TopicConfig};
 
 async fn fill(log: &Log, count: usize, roll_each: bool) -> Arc<Partition> {
     let topic = log.create_topic("t", 1, TopicConfig::default()).await.unwrap();
@@ -160,6 +162,10 @@ async fn a_damaged_partition_is_no_matter_for_the_others() {
         assert!(matches!(damaged.read(Offset(offset), 4096), Err(ReadError::Offline(_))), "neither deleted nor empty");
     }
     assert!(topic.partitions[0].append(AppendData::Chunk(chunk(&["x"]))).await.is_err());
+    let copied = damaged.copy(Epoch(1), Offset(0), Bytes::new(), LeaderMarks::default()).await.unwrap().await;
+    for refused in [damaged.follow(Epoch(1)).await, damaged.roll().await, damaged.followers().await.map(drop), copied] {
+        assert!(matches!(refused, Err(AppendError::Offline(_))), "not that the log shuts down: {refused:?}");
+    }
     assert!(topic.partitions[1].append(AppendData::Chunk(chunk(&["x"]))).await.is_ok());
 }
 

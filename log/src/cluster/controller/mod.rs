@@ -2,8 +2,9 @@
 //!
 //! It runs where the metadata quorum's leader is. [`Controller::handle`] takes a request and the time and gives records
 //! and a reply; the records are applied to the controller's own image at once, so that the next decision rests on them.
-//! The driver commits the records of one or several calls as one batch, and answers only then. If a batch is not
-//! committed, this controller is done for: a new one starts from the committed image.
+//! The driver commits the records of one or several calls as one batch, and answers only then; those of one call in several where they
+//! are too many. If a batch is not committed, this controller is done for: a new one starts from the committed image, and first
+//! completes what it finds there ([`Controller::take_over`]).
 //!
 //! Who is alive is not in the records but here (`sessions`): a new controller gives every node a whole session.
 
@@ -101,6 +102,14 @@ impl Controller {
         Controller { image, limits, voters, sessions, balance_at, drain_at }
     }
 
+    /// Completes what a controller before has left unfinished: what it decided at once may have been too much for one batch, and
+    /// only a part of it is committed. To be committed before the first request is handled.
+    pub fn take_over(&mut self, records: &mut Vec<Record>) {
+        if self.image.cluster().is_some() {
+            self.change_partitions(usize::MAX, |_| Some(Elect::Keep), records);
+        }
+    }
+
     /// The metadata with all that was decided, committed or not.
     #[must_use]
     pub fn image(&self) -> &Image {
@@ -140,8 +149,8 @@ impl Controller {
             Request::AdoptTopic { id, name, config, node, leader_epochs } => {
                 self.adopt_topic((id, name), config, node, &leader_epochs, records)
             }
-            Request::CreatePartitions { topic, count, assignment, validate_only } => {
-                self.create_partitions(topic, count, assignment, validate_only, records)
+            Request::CreatePartitions { topic, count, had, assignment, validate_only } => {
+                self.create_partitions(topic, (had, count), assignment, validate_only, records)
             }
             Request::DeleteTopic { topic } => self.delete_topic(topic, records),
             Request::AlterConfigs { topic, config, validate_only } => {

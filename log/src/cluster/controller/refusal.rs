@@ -31,7 +31,8 @@ pub enum Refusal {
     NotRegistered { id: NodeId },
     #[error(
         "node {id} has registered with incarnation {known}, this is {got}: another process of it has started since, \
-         or two nodes have this id; a new process has to register with a higher one"
+         two nodes have this id, or its data directory was put back from a backup; a new process has to register with a \
+         higher one: start the node again"
     )]
     StaleIncarnation { id: NodeId, known: Incarnation, got: Incarnation },
     #[error(
@@ -119,7 +120,7 @@ pub enum Refusal {
     InvalidSetting { most: usize },
     #[error("setting {key} of {namespace} was changed meanwhile: read it and decide again")]
     SettingChanged { namespace: String, key: String },
-    #[error("the settings would have {bytes} bytes, {most} are the most")]
+    #[error("{bytes} bytes of settings, {most} are the most, of all of them and of those changed at once")]
     SettingsTooLarge { bytes: usize, most: usize },
     #[error("1 to {most} producer ids can be had at once, not {wanted}")]
     InvalidProducerIds { wanted: u32, most: u32 },

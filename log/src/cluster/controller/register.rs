@@ -43,7 +43,7 @@ impl Controller {
             return Err(Refusal::UnsupportedLevel { id, level: self.image.level(), levels: new.levels });
         }
         if let Some(known) = &node.registration {
-            let is_same = known.incarnation == new.incarnation
+            let is_same = (known.incarnation, known.process) == (new.incarnation, new.process)
                 && (known.directory, &known.addresses, &known.rack, known.levels)
                     == (new.directory, &new.addresses, &new.rack, new.levels);
             if is_same {
@@ -61,8 +61,9 @@ impl Controller {
         if node.liveness != Liveness::Fenced {
             self.fence(&[id], records);
         }
-        let Register { incarnation, directory, addresses, rack, levels, .. } = new;
-        self.decide(Record::NodeRegistered { id, incarnation, directory, addresses, rack, levels }, records);
+        let Register { incarnation, process, directory, addresses, rack, levels, .. } = new;
+        let registered = Record::NodeRegistered { id, incarnation, process, directory, addresses, rack, levels };
+        self.decide(registered, records);
         let since = self.image.version();
         self.raise_level(records);
         Ok(Reply::Registered { since })

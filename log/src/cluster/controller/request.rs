@@ -47,6 +47,9 @@ pub enum Request {
     CreatePartitions {
         topic: Uuid,
         count: u32,
+        /// How many it has, as far as the asker knows: if it has `count` by then, an earlier answer was lost.
+        #[serde(default)]
+        had: Option<u32>,
         /// The replicas of each new partition; by placement when none are given.
         #[serde(default)]
         assignment: Option<Vec<Vec<NodeId>>>,
@@ -110,6 +113,9 @@ pub struct Register {
     pub id: NodeId,
     /// Higher than that of each process of the node before.
     pub incarnation: Incarnation,
+    /// Drawn by the process: a directory put back from a backup has an incarnation once more, and this tells the two apart.
+    #[serde(default)]
+    pub process: Uuid,
     pub directory: Uuid,
     /// `host:port` by the listener's name.
     pub addresses: BTreeMap<String, String>,

@@ -7,7 +7,10 @@ use super::refusal::Refusal;
 use super::request::{Reply, SettingChange};
 use crate::cluster::image::setting_bytes;
 use crate::cluster::record::Record;
-use crate::limits::{MAX_PRODUCER_ID_BLOCK, MAX_SETTING_KEY_BYTES};
+use crate::limits::{MAX_PRODUCER_ID_BLOCK, MAX_SETTING_KEY_BYTES, MAX_SETTINGS_CHANGE_BYTES};
+
+/// More than the names and signs around a setting take in the metadata's log.
+const WRITTEN_NAMES: usize = 64;
 
 impl Controller {
     pub(super) fn put_settings(
@@ -19,6 +22,10 @@ impl Controller {
         let fits = |name: &str| (1..=MAX_SETTING_KEY_BYTES).contains(&name.len());
         if changes.iter().any(|change| !fits(&change.namespace) || !fits(&change.key)) {
             return Err(Refusal::InvalidSetting { most: MAX_SETTING_KEY_BYTES });
+        }
+        let written: usize = changes.iter().map(written).sum();
+        if written > MAX_SETTINGS_CHANGE_BYTES {
+            return Err(Refusal::SettingsTooLarge { bytes: written, most: MAX_SETTINGS_CHANGE_BYTES });
         }
         let is_other =
             |setting: &&SettingChange| self.image.setting(&setting.namespace, &setting.key) != setting.value.as_deref();
@@ -55,4 +62,18 @@ impl Controller {
         self.decide(Record::ProducerIds { next }, records);
         Ok(Reply::ProducerIds { first, count })
     }
+}
+
+/// At most so many bytes one change takes in the metadata's log, which is JSON.
+fn written(change: &SettingChange) -> usize {
+    let bytes = |text: &str| -> usize {
+        let escaped = text.bytes().map(|byte| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+            0..0x20 => 6,
+            _ => 1,
+        });
+        escaped.sum()
+    };
+    let SettingChange { namespace, key, value } = change;
+    WRITTEN_NAMES + bytes(namespace) + bytes(key) + value.as_deref().map_or(0, bytes)
 }

@@ -21,11 +21,14 @@ impl Controller {
     pub(super) fn create_topic(&mut self, new: CreateTopic, records: &mut Vec<Record>) -> Result<Reply, Refusal> {
         let CreateTopic { id, name, replicas, config, validate_only } = new;
         check_topic_name(&name).map_err(|why| Refusal::InvalidTopic { name: name.clone(), why: why.to_owned() })?;
+        if let Some(existing) = self.image.topic(id) {
+            // Ids are drawn: the answer was lost, and it asks again.
+            let replicas = existing.partitions().map(|(_, state)| state.replicas.clone()).collect();
+            let is_same = existing.name == name;
+            return if is_same { Ok(Reply::Placed { first: 0, replicas }) } else { Err(Refusal::TopicIdExists { id }) };
+        }
         if self.image.topic_named(&name).is_some() {
             return Err(Refusal::TopicExists { name });
-        }
-        if self.image.topic(id).is_some() {
-            return Err(Refusal::TopicIdExists { id });
         }
         check_config(&name, &config)?;
         let replicas = match replicas {
@@ -78,13 +81,17 @@ impl Controller {
     pub(super) fn create_partitions(
         &mut self,
         topic: Uuid,
-        count: u32,
+        (had, count): (Option<u32>, u32),
         assignment: Option<Vec<Vec<NodeId>>>,
         validate_only: bool,
         records: &mut Vec<Record>,
     ) -> Result<Reply, Refusal> {
         let existing = self.topic(topic)?;
         let first = u32::try_from(existing.partitions.len()).unwrap_or(u32::MAX);
+        if let Some(had) = had.filter(|had| count == first && *had < count) {
+            let made = existing.partitions().skip(had as usize).map(|(_, state)| state.replicas.clone());
+            return Ok(Reply::Placed { first: had, replicas: made.collect() });
+        }
         if count <= first {
             let why = format!("topic {} has {first} already, and partitions are never taken away", existing.name);
             return Err(Refusal::InvalidPartitions { count: u64::from(count), why });

@@ -73,6 +73,7 @@ impl World {
             let request = Request::Register(Register {
                 id,
                 incarnation,
+                process: uuid::Uuid::from_u128(incarnation.0.into()),
                 directory: node.directory,
                 addresses: BTreeMap::new(),
                 rack: None,
@@ -107,8 +108,10 @@ impl World {
         let Some(live) = self.live(place) else { return };
         let mut fresh = Vec::new();
         while let Ok(proposal) = live.proposed.try_recv() {
-            let Some(topic) = live.log.topic(&proposal.topic) else { continue };
-            let partition = PartitionId { topic: topic.id, index: proposal.partition };
+            let partition = proposal.partition;
+            if !live.partitions.contains_key(&partition) {
+                continue;
+            }
             live.proposals.insert(partition, Proposal { change: proposal.change, again_at: 0 });
             fresh.push(partition);
         }

@@ -145,3 +145,26 @@ fn a_single_node_may_end_at_once() {
     lab.topic(&[&[1]]);
     assert!(lab.beat(1, true).may_shut_down);
 }
+
+#[test]
+fn a_new_controller_completes_a_decision_that_was_committed_in_part() {
+    let mut lab = Lab::of(3);
+    lab.topic(&[&[1, 2, 3], &[1, 3, 2], &[1, 2]]);
+    let mut image = lab.controller.image().clone();
+    let from = lab.records.len();
+    lab.lose(1);
+    let decided = lab.records[from..].to_vec();
+    assert_eq!(decided.len(), 4, "the node, and its partitions");
+    for committed in 0..=decided.len() {
+        let mut image = image.clone();
+        decided[..committed].iter().for_each(|record| image.apply(record));
+        let (limits, voters) = (lab.controller.limits, lab.controller.voters.clone());
+        let mut next = Controller::new(image, limits, voters, lab.now);
+        let mut records = Vec::new();
+        next.take_over(&mut records);
+        check_settled(next.image()).unwrap();
+        assert_eq!(records, if committed == 0 { &[] } else { &decided[committed..] });
+    }
+    decided.iter().for_each(|record| image.apply(record));
+    assert_eq!(&image, lab.controller.image());
+}

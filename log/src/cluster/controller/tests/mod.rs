@@ -29,6 +29,7 @@ fn registration(id: i32, incarnation: u64) -> Register {
     Register {
         id: NodeId(id),
         incarnation: Incarnation(incarnation),
+        process: Uuid::from_u128(incarnation.into()),
         directory: Uuid::from_u128(id as u128),
         addresses: BTreeMap::from([("kafka".to_owned(), format!("10.0.0.{id}:9092"))]),
         rack: None,

@@ -1,6 +1,7 @@
 //! Settings, producer ids, and what of it all a snapshot keeps.
 
 use super::*;
+use crate::limits::MAX_SETTINGS_CHANGE_BYTES;
 
 fn put(lab: &mut Lab, changes: &[(&str, Option<&str>)]) -> Result<Reply, Refusal> {
     let change = |(key, value): &(&str, Option<&str>)| SettingChange {
@@ -40,6 +41,23 @@ fn settings_are_bounded_and_all_or_none() {
     put(&mut lab, &[("ada", Some("1234567890"))]).unwrap();
     for key in [String::new(), "x".repeat(1025)] {
         assert_eq!(put(&mut lab, &[(&key, None)]), Err(Refusal::InvalidSetting { most: 1024 }));
+    }
+}
+
+#[test]
+fn no_change_of_settings_is_too_large_for_one_entry_of_the_metadata() {
+    let mut lab = Lab::of(1);
+    for sign in ["x", "\"", "\u{1}", "\n", "é"] {
+        let records = lab.records.len();
+        let wide = serde_json::to_string(sign).unwrap().len() - 2;
+        let most = MAX_SETTINGS_CHANGE_BYTES / wide;
+        let value = sign.repeat(most);
+        assert!(matches!(put(&mut lab, &[("a", Some(&value))]), Err(Refusal::SettingsTooLarge { .. })));
+        let value = sign.repeat(most / 6 - 100);
+        put(&mut lab, &[("a", Some(&value)), ("b", Some("1"))]).unwrap();
+        let written = serde_json::to_vec(&lab.records[records..]).unwrap();
+        assert!(written.len() <= MAX_SETTINGS_CHANGE_BYTES, "{} bytes", written.len());
+        put(&mut lab, &[("a", None), ("b", None)]).unwrap();
     }
 }
 

@@ -305,7 +305,13 @@ impl World {
                     validate_only: self.random.chance(10),
                 })
             }
-            3 => Request::CreatePartitions { topic: key.0, count: key.1 + 2, assignment: None, validate_only: false },
+            3 => Request::CreatePartitions {
+                topic: key.0,
+                count: key.1 + 2,
+                had: None,
+                assignment: None,
+                validate_only: false,
+            },
             4 => Request::DeleteTopic { topic: key.0 },
             5..8 => {
                 let target = (!self.random.chance(25)).then_some(some);

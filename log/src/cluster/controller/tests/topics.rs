@@ -62,19 +62,48 @@ fn the_cluster_has_a_most_of_partitions() {
     }
     let refusal = Err(Refusal::TooManyPartitions { partitions: 12_001, most: 12_000 });
     assert_eq!(lab.create("more", TOPIC, placed(1, 1)), refusal);
-    let more =
-        |count| Request::CreatePartitions { topic: Uuid::from_u128(0), count, assignment: None, validate_only: false };
+    let more = |count| Request::CreatePartitions {
+        topic: Uuid::from_u128(0),
+        count,
+        had: None,
+        assignment: None,
+        validate_only: false,
+    };
     assert_eq!(lab.ask(more(4001)), refusal);
     lab.ask(Request::DeleteTopic { topic: Uuid::from_u128(1) }).unwrap();
     lab.ask(more(4001)).unwrap();
 }
 
 #[test]
+fn what_was_decided_is_answered_again_when_the_answer_was_lost() {
+    let mut lab = Lab::of(3);
+    let first = lab.create("readings", TOPIC, placed(2, 3)).unwrap();
+    let records = lab.records.len();
+    assert_eq!(lab.create("readings", TOPIC, placed(2, 3)), Ok(first));
+    assert_eq!(lab.records.len(), records);
+
+    let more = |had| Request::CreatePartitions { topic: TOPIC, count: 3, had, assignment: None, validate_only: false };
+    let Ok(Reply::Placed { first, replicas }) = lab.ask(more(Some(2))) else { panic!("it can have 3") };
+    assert_eq!((first, replicas.len()), (2, 1));
+    let records = lab.records.len();
+    assert_eq!(lab.ask(more(Some(2))), Ok(Reply::Placed { first, replicas }));
+    assert_eq!(lab.records.len(), records);
+    for had in [None, Some(3)] {
+        assert!(matches!(lab.ask(more(had)), Err(Refusal::InvalidPartitions { .. })), "who knows that it has 3");
+    }
+}
+
+#[test]
 fn more_partitions_keep_the_replication_factor() {
     let mut lab = Lab::of(3);
     lab.topic(&[&[1, 2], &[2, 3]]);
-    let more =
-        |count, assignment, validate_only| Request::CreatePartitions { topic: TOPIC, count, assignment, validate_only };
+    let more = |count, assignment, validate_only| Request::CreatePartitions {
+        topic: TOPIC,
+        count,
+        had: None,
+        assignment,
+        validate_only,
+    };
     assert!(matches!(lab.ask(more(2, None, false)), Err(Refusal::InvalidPartitions { count: 2, .. })));
     lab.ask(more(3, None, true)).unwrap();
     assert_eq!(lab.controller.image().partition_count(), 2, "it was only to be checked");
