@@ -40,8 +40,9 @@ impl Quorum {
         let config = Arc::new(options.raft()?);
         let folder = options.folder.clone();
         let read = move || {
-            let log = LogStore::open(Arc::clone(&files), &folder)?;
-            let machine = StateMachine::open(machine, SnapshotFile::new(files, &folder))?;
+            let snapshot = SnapshotFile::new(Arc::clone(&files), &folder);
+            let log = LogStore::open(files, &folder, snapshot.covered())?;
+            let machine = StateMachine::open(machine, snapshot)?;
             if log.memory().purged > machine.last() {
                 return Err(damage(&folder.join("snapshot"), "it is missing, or older than what was purged for it"));
             }

@@ -57,6 +57,10 @@ impl StateMachine {
     ) -> Result<T, StorageError> {
         let shared = self.clone();
         let done = tokio::task::spawn_blocking(move || act(&shared)).await.unwrap_or_else(|error| Err(error.into()));
+        if done.is_err() {
+            // openraft gives it nothing more after this.
+            self.file.set_ended(true);
+        }
         done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
     }
 

@@ -10,7 +10,7 @@ mod snapshot;
 mod tests;
 
 pub(super) use raft_log::LogStore;
-pub(super) use snapshot::SnapshotFile;
+pub(super) use snapshot::{Covered, SnapshotFile};
 
 use std::io;
 

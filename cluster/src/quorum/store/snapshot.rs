@@ -4,37 +4,64 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BufMut};
 use forebay_disk::Files;
+use tokio::sync::watch;
 
 use super::{at, damage};
 use crate::quorum::limits;
-use crate::quorum::raft::SnapshotMeta;
+use crate::quorum::raft::{LogId, SnapshotMeta};
 
 const MAGIC: &[u8; 8] = b"FBQSNAP\0";
 const VERSION: u32 = 1;
 const HEAD: usize = 8 + 4 + 4;
 const CRC: usize = 4;
 
-/// Where the snapshot is. Every method blocks.
+/// How far the snapshot on disk reaches.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::quorum) struct Covered {
+    pub(in crate::quorum) last: Option<LogId>,
+    /// Whoever writes snapshots has ended: nothing that waits for one may go on waiting.
+    pub(in crate::quorum) ended: bool,
+}
+
+/// Where the snapshot is. Reading and writing block. Clones share it.
 #[derive(Clone)]
 pub(in crate::quorum) struct SnapshotFile {
     files: Arc<dyn Files>,
     path: PathBuf,
+    covered: Arc<watch::Sender<Covered>>,
+    /// One snapshot may be built while another one is installed.
+    writing: Arc<Mutex<()>>,
 }
 
 impl SnapshotFile {
     pub(in crate::quorum) fn new(files: Arc<dyn Files>, folder: &Path) -> SnapshotFile {
-        SnapshotFile { files, path: folder.join("snapshot") }
+        SnapshotFile { files, path: folder.join("snapshot"), covered: Arc::default(), writing: Arc::default() }
     }
 
-    /// Replaces the snapshot; a crash leaves the old or the new one.
+    /// How far the snapshot reaches that is durable.
+    pub(in crate::quorum) fn covered(&self) -> watch::Receiver<Covered> {
+        self.covered.subscribe()
+    }
+
+    /// There will be no snapshot any more, or again.
+    pub(in crate::quorum) fn set_ended(&self, ended: bool) {
+        self.covered.send_modify(|covered| covered.ended = ended);
+    }
+
+    /// Replaces the snapshot, unless the one that is there reaches further: what that one covers may be purged already. A crash
+    /// leaves the old or the new one.
     ///
     /// # Errors
     /// IO errors.
     pub(in crate::quorum) fn write(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.covered.borrow().last > meta.last_log_id {
+            return Ok(());
+        }
         let head = serde_json::to_vec(meta)?;
         let mut bytes = Vec::with_capacity(HEAD + head.len() + state.len() + CRC);
         bytes.put_slice(MAGIC);
@@ -46,7 +73,10 @@ impl SnapshotFile {
         let mut pauses = limits::WRITE_PAUSES.into_iter();
         loop {
             let replaced = forebay_disk::replace_file(self.files.as_ref(), &self.path, &bytes);
-            let Err(error) = replaced.map_err(at("writing", &self.path)) else { return Ok(()) };
+            let Err(error) = replaced.map_err(at("writing", &self.path)) else {
+                self.covered.send_modify(|covered| covered.last = meta.last_log_id);
+                return Ok(());
+            };
             let Some(pause) = pauses.next() else { return Err(error) };
             tracing::warn!(%error, "the quorum's snapshot was not written; trying again");
             std::thread::sleep(pause);
@@ -61,6 +91,7 @@ impl SnapshotFile {
         let read = forebay_disk::read_file(self.files.as_ref(), &self.path).map_err(at("reading", &self.path))?;
         let Some(mut bytes) = read else { return Ok(None) };
         let (meta, from) = parse(&bytes).map_err(|what| damage(&self.path, &what))?;
+        self.covered.send_modify(|covered| covered.last = covered.last.max(meta.last_log_id));
         bytes.truncate(bytes.len() - CRC);
         Ok(Some((meta, bytes.split_off(from))))
     }

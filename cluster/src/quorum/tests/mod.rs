@@ -1,5 +1,6 @@
 //! Tests of the quorum: several of them in one process, over a transport that can be cut.
 
+mod disk;
 mod failover;
 mod lifecycle;
 mod members;
@@ -107,7 +108,11 @@ impl Cluster {
 
     /// Opens a node on its disk, which is new the first time.
     async fn start(&mut self, id: NodeId) -> Result<(), QuorumError> {
-        let disk: Arc<dyn Files> = Arc::new(self.disks.entry(id).or_insert_with(|| SimFiles::new(id)).clone());
+        let disk = self.disks.entry(id).or_insert_with(|| SimFiles::new(id)).clone();
+        self.start_on(id, Arc::new(disk)).await
+    }
+
+    async fn start_on(&mut self, id: NodeId, disk: Arc<dyn Files>) -> Result<(), QuorumError> {
         let options = Options { node: id, ..self.options.clone() };
         let machine = Recorder::default();
         self.machines.insert(id, machine.clone());

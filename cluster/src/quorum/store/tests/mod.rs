@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use forebay_disk::Files;
 use openraft::EntryPayload;
+use tokio::sync::watch;
 
-use super::LogStore;
+use super::{Covered, LogStore};
 use crate::quorum::raft::{Entry, Payload, log_id};
 
-/// Opens the log with small files and without pauses.
+/// Opens the log with small files and without pauses; a snapshot covers everything.
 fn open(files: Arc<dyn Files>) -> std::io::Result<LogStore> {
-    let store = LogStore::open(files, Path::new("quorum"))?;
+    let all = Covered { last: Some(log_id(u64::MAX, u64::MAX)), ended: false };
+    let store = LogStore::open(files, Path::new("quorum"), watch::channel(all).1)?;
     {
         let mut journal = store.journal.lock().unwrap();
         journal.file_bytes = 4096;
