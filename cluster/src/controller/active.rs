@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::ask::Answer;
-use super::limits::{BATCH, ENTRY_RECORDS};
+use super::limits::{BATCH, ENTRY_RECORDS, LEAD_AGAIN};
 use crate::metadata::{Entry, Metadata};
 use crate::quorum::{Leadership, MemberError, Quorum};
 
@@ -55,13 +55,16 @@ impl Active {
             }
             // Everything that leaders before have committed is applied here on return.
             if self.quorum.confirm_leader().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(LEAD_AGAIN).await;
                 continue;
             }
             info!(term, "this node is the active controller");
             match self.lead(&mut leadership, term).await {
                 Ok(()) => return,
-                Err(Deposed) => info!(term, "this node is not the active controller any more"),
+                Err(Deposed) => {
+                    info!(term, "this node is not the active controller any more");
+                    tokio::time::sleep(LEAD_AGAIN).await;
+                }
             }
         }
     }
@@ -140,7 +143,10 @@ impl Active {
 
     async fn commit_entry(&self, base: u64, records: Vec<Record>) -> Result<u64, Deposed> {
         let count = records.len();
-        let entry = serde_json::to_vec(&Entry { base, records }).unwrap_or_default();
+        let entry = serde_json::to_vec(&Entry { base, records }).map_err(|error| {
+            tracing::error!(%error, records = count, "decisions of this controller cannot be written down");
+            Deposed
+        })?;
         let index = self.quorum.propose(Bytes::from(entry)).await.map_err(|error| {
             warn!(%error, records = count, "decisions of this controller are not known to be committed");
             Deposed

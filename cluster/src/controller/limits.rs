@@ -8,6 +8,8 @@ pub(crate) const QUEUE: usize = 1024;
 pub(crate) const BATCH: usize = 256;
 /// Records in one entry of the quorum's log; a setting or a topic's configs are the largest, and few.
 pub(crate) const ENTRY_RECORDS: usize = 1000;
+/// Before a node that leads the quorum tries again to be the active controller.
+pub(crate) const LEAD_AGAIN: Duration = Duration::from_millis(20);
 /// Between two tries to find the active controller.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long one try waits for an answer.

@@ -1,7 +1,7 @@
 //! openraft's state machine over the quorum's [`Machine`], with its snapshots.
 
 use std::io::{self, Cursor};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use openraft::storage::RaftStateMachine;
 use openraft::{
@@ -20,6 +20,7 @@ pub(super) struct StateMachine {
     /// Locked for as long as a snapshot takes to make, only on threads that may block.
     applied: Arc<Mutex<Applied>>,
     file: SnapshotFile,
+    refused: Arc<OnceLock<String>>,
 }
 
 struct Applied {
@@ -36,11 +37,12 @@ impl StateMachine {
     pub(super) fn open(mut machine: Box<dyn Machine>, file: SnapshotFile) -> io::Result<StateMachine> {
         let mut meta = SnapshotMeta::default();
         if let Some((stored, state)) = file.read()? {
+            let refused = |what: String| io::Error::new(io::ErrorKind::InvalidData, unreadable(&what));
             machine.restore(&state).map_err(refused)?;
             meta = stored;
         }
         let applied = Applied { machine, last: meta.last_log_id, membership: meta.last_membership };
-        Ok(StateMachine { applied: Arc::new(Mutex::new(applied)), file })
+        Ok(StateMachine { applied: Arc::new(Mutex::new(applied)), file, refused: Arc::default() })
     }
 
     /// The last entry that is applied.
@@ -64,18 +66,33 @@ impl StateMachine {
         done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
     }
 
-    fn apply_all(&self, entries: Vec<Entry>) {
+    /// Applies up to the first entry that the machine refuses: that one and what follows count as not applied, so that no
+    /// snapshot covers them.
+    fn apply_all(&self, entries: Vec<Entry>) -> io::Result<()> {
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in entries {
-            applied.last = Some(entry.log_id);
             match entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Normal(Payload(bytes)) => applied.machine.apply(entry.log_id.index, &bytes),
+                EntryPayload::Normal(Payload(bytes)) => {
+                    applied.machine.apply(entry.log_id.index, &bytes).map_err(|why| self.refuse(why))?;
+                }
                 EntryPayload::Membership(members) => {
                     applied.membership = StoredMembership::new(Some(entry.log_id), members);
                 }
             }
+            applied.last = Some(entry.log_id);
         }
+        Ok(())
+    }
+
+    fn refuse(&self, why: String) -> io::Error {
+        let _ = self.refused.set(why.clone());
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    }
+
+    /// Why the machine cannot go on in this process, once it has refused an entry or a snapshot.
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
     }
 
     fn take_snapshot(&self) -> io::Result<(SnapshotMeta, Vec<u8>)> {
@@ -94,16 +111,18 @@ impl StateMachine {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot was damaged on its way here"));
         }
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.machine.restore(state).map_err(refused)?;
+        // The machine changes when the snapshot is durable, and the snapshot on disk only to one that the machine takes.
+        applied.machine.check(state).map_err(|why| self.refuse(unreadable(&why)))?;
         self.file.write(meta, state)?;
+        applied.machine.restore(state).map_err(|why| self.refuse(unreadable(&why)))?;
         applied.last = meta.last_log_id;
         applied.membership = meta.last_membership.clone();
         Ok(())
     }
 }
 
-fn refused(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the state machine refused a snapshot: {what}"))
+fn unreadable(what: &str) -> String {
+    format!("the state machine refused a snapshot: {what}")
 }
 
 /// Names a snapshot by what it covers and its checksum, so that whoever receives it can check it.
@@ -137,10 +156,7 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let answers = vec![(); entries.len()];
-        let apply = move |shared: &StateMachine| {
-            shared.apply_all(entries);
-            Ok(())
-        };
+        let apply = move |shared: &StateMachine| shared.apply_all(entries);
         self.with(ErrorSubject::StateMachine, ErrorVerb::Write, apply).await?;
         Ok(answers)
     }

@@ -1,5 +1,7 @@
 //! Disks that fail under a quorum.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use forebay_disk::sim::{HookedFiles, Step};
 
 use super::*;
@@ -30,4 +32,46 @@ async fn a_crash_while_a_snapshot_is_installed_leaves_a_node_that_starts() {
     cluster.crash(away);
     cluster.start(away).await.unwrap();
     cluster.converged(61).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_applied_stops_the_node_before_it_and_is_in_no_snapshot() {
+    let disk = SimFiles::new(5);
+    let (quorum, machine) = open_alone(Arc::new(disk.clone()), quick()).await.unwrap();
+    quorum.propose(Bytes::from_static(b"kept")).await.unwrap();
+    assert!(quorum.propose(Bytes::from_static(REFUSED)).await.is_err());
+    let failure = quorum.failure().wait_for(Option::is_some).await.unwrap().clone().unwrap().to_string();
+    assert!(failure.contains("refused on purpose"), "{failure}");
+    assert_eq!(quorum.leadership().borrow().leader, None);
+    assert_eq!(machine.0.lock().unwrap().len(), 1);
+    quorum.shutdown().await;
+    drop(quorum);
+    disk.crash();
+    let error = open_alone(Arc::new(disk), quick()).await.err().unwrap().to_string();
+    assert!(error.contains("refused on purpose"), "the next start meets it again: {error}");
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_for_good_stops_the_quorum_and_is_told() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let look = Arc::clone(&broken);
+    let disk = SimFiles::new(3);
+    let files = HookedFiles::new(Arc::new(disk.clone()), move |step, _| match step {
+        Step::Sync if look.load(Ordering::SeqCst) => Err(std::io::Error::other("the disk is gone")),
+        _ => Ok(()),
+    });
+    let (quorum, machine) = open_alone(Arc::new(files), quick()).await.unwrap();
+    quorum.propose(Bytes::from_static(b"kept")).await.unwrap();
+    broken.store(true, Ordering::SeqCst);
+    assert!(matches!(quorum.propose(Bytes::from_static(b"lost")).await, Err(ProposeError::Unknown(_))));
+    let mut failure = quorum.failure();
+    let failure = failure.wait_for(Option::is_some).await.unwrap().clone().unwrap().to_string();
+    assert!(failure.contains("quorum/0000000001.log") && failure.contains("the disk is gone"), "{failure}");
+    assert_eq!(quorum.propose(Bytes::from_static(b"later")).await, Err(ProposeError::Closed));
+    assert_eq!(quorum.leadership().borrow().leader, None);
+    assert_eq!(machine.0.lock().unwrap().len(), 1);
+    drop(quorum);
+    disk.crash();
+    let (_quorum, machine) = open_alone(Arc::new(disk), quick()).await.unwrap();
+    assert_eq!(machine.0.lock().unwrap()[0].1, b"kept");
 }

@@ -17,16 +17,26 @@ use super::{Answer, Machine, NodeId, Options, ProposeError, Quorum, QuorumError,
 
 type Applied = Vec<(u64, Vec<u8>)>;
 
+/// What no [`Recorder`] takes.
+const REFUSED: &[u8] = b"of a later release";
+
 /// A machine that remembers what it was given. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Recorder(Arc<Mutex<Applied>>);
 
 impl Machine for Recorder {
-    fn apply(&mut self, index: u64, entry: &[u8]) {
+    fn apply(&mut self, index: u64, entry: &[u8]) -> Result<(), String> {
+        if entry == REFUSED {
+            return Err("refused on purpose".to_owned());
+        }
         self.0.lock().unwrap().push((index, entry.to_vec()));
+        Ok(())
     }
     fn snapshot(&self) -> Vec<u8> {
         serde_json::to_vec(&*self.0.lock().unwrap()).unwrap()
+    }
+    fn check(&self, snapshot: &[u8]) -> Result<(), String> {
+        serde_json::from_slice::<Applied>(snapshot).map(drop).map_err(|error| error.to_string())
     }
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
         *self.0.lock().unwrap() = serde_json::from_slice(snapshot).map_err(|error| error.to_string())?;
@@ -81,6 +91,16 @@ fn quick() -> Timings {
         election_max: Duration::from_millis(800),
         proposal: Duration::from_secs(3),
     }
+}
+
+fn alone(timings: Timings) -> Options {
+    Options { timings, ..Options::new(1, BTreeMap::from([(1, "node-1:9094".to_owned())])) }
+}
+
+async fn open_alone(files: Arc<dyn Files>, timings: Timings) -> Result<(Quorum, Recorder), QuorumError> {
+    let machine = Recorder::default();
+    let wire = Arc::new(Wire { from: 1, net: Arc::default() });
+    Ok((Quorum::open(alone(timings), files, Box::new(machine.clone()), wire).await?, machine))
 }
 
 /// Nodes on simulated disks.
