@@ -3,10 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use forebay_disk::Files;
 use forebay_disk::sealed::{read_sealed, replace_sealed};
 use forebay_log::{Incarnation, NodeId};
 use uuid::Uuid;
+
+use crate::quorum::Disk;
 
 const FILE: &str = "node";
 const HEADING: &str = "forebay-node 1";
@@ -26,8 +27,8 @@ pub(super) struct Identity {
 ///
 /// # Errors
 /// The disk, or a file that is damaged: the quorum would take a directory with another id for a lost one.
-pub(super) fn begin(files: &dyn Files, node: NodeId) -> io::Result<Identity> {
-    let known = read_sealed(files, Path::new(FILE), HEADING)?;
+pub(super) fn begin(disk: &Disk, node: NodeId) -> io::Result<Identity> {
+    let known = read_sealed(disk.files.as_ref(), Path::new(FILE), HEADING)?;
     let before = match &known {
         None => Identity { node, directory: Uuid::new_v4(), incarnation: Incarnation(0), adopted: false },
         Some(text) => parse(text).ok_or_else(|| {
@@ -43,19 +44,19 @@ pub(super) fn begin(files: &dyn Files, node: NodeId) -> io::Result<Identity> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let now = Identity { incarnation: before.incarnation.next(), ..before };
-    save(files, &now)?;
+    save(disk, &now)?;
     Ok(now)
 }
 
 /// Notes that the cluster's metadata knows of everything that is here.
-pub(super) fn adopted(files: &dyn Files, identity: &Identity) -> io::Result<()> {
-    save(files, &Identity { adopted: true, ..*identity })
+pub(super) fn adopted(disk: &Disk, identity: &Identity) -> io::Result<()> {
+    save(disk, &Identity { adopted: true, ..*identity })
 }
 
-fn save(files: &dyn Files, identity: &Identity) -> io::Result<()> {
+fn save(disk: &Disk, identity: &Identity) -> io::Result<()> {
     let Identity { node, directory, incarnation, adopted } = identity;
     let text = format!("node {node}\ndirectory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
-    replace_sealed(files, Path::new(FILE), HEADING, &text)
+    disk.write("the node's identity", || replace_sealed(disk.files.as_ref(), Path::new(FILE), HEADING, &text))
 }
 
 fn parse(text: &str) -> Option<Identity> {
@@ -69,6 +70,8 @@ fn parse(text: &str) -> Option<Identity> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use forebay_disk::sim::SimFiles;
 
     use super::*;
@@ -76,13 +79,14 @@ mod tests {
     #[test]
     fn each_start_has_a_higher_incarnation_in_the_same_directory() {
         let files = SimFiles::new(1);
-        let first = begin(&files, NodeId(3)).unwrap();
+        let disk = Disk::new(Arc::new(files.clone()), |write| write());
+        let first = begin(&disk, NodeId(3)).unwrap();
         assert!(!first.adopted);
-        adopted(&files, &first).unwrap();
+        adopted(&disk, &first).unwrap();
         files.crash();
-        let second = begin(&files, NodeId(3)).unwrap();
+        let second = begin(&disk, NodeId(3)).unwrap();
         assert_eq!((second.directory, second.incarnation, second.adopted), (first.directory, Incarnation(2), true));
-        let error = begin(&files, NodeId(1)).unwrap_err().to_string();
+        let error = begin(&disk, NodeId(1)).unwrap_err().to_string();
         assert!(error.contains("node.id = 3"), "{error}");
     }
 }

@@ -31,7 +31,7 @@ use crate::forward::{Forwarder, Receiver};
 use crate::kinds;
 use crate::link::{self, Admission, Counters, Identity, Links, Local, Refusal, RefusalCode, Server};
 use crate::metadata::{Metadata, MetadataMachine};
-use crate::quorum::{self, Quorum, QuorumError};
+use crate::quorum::{self, Disk, Quorum, QuorumError};
 use crate::replication::{Feeder, Fetchers, Replicas};
 use crate::topic_config;
 use assign::Assigner;
@@ -116,7 +116,6 @@ pub struct Cluster {
 pub(crate) struct Inner {
     node: NodeId,
     incarnation: Incarnation,
-    files: Arc<dyn Files>,
     log: Log,
     links: Arc<Links>,
     quorum: Quorum,
@@ -147,8 +146,9 @@ impl Cluster {
     /// What is stored of the quorum or of this node's identity cannot be read or written.
     pub async fn start(options: Options, files: Arc<dyn Files>, log: Log) -> Result<Cluster, StartError> {
         let Options { node, voters, addresses, rack, listener, server_tls, client_tls, .. } = options;
-        let own_files = Arc::clone(&files);
-        let begun = tokio::task::spawn_blocking(move || identity::begin(own_files.as_ref(), node)).await;
+        let disk = Disk::of(&log, files);
+        let own_disk = disk.clone();
+        let begun = tokio::task::spawn_blocking(move || identity::begin(&own_disk, node)).await;
         let identity = begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
         let identity::Identity { directory, incarnation, .. } = identity;
         let had: Vec<_> = if identity.adopted { Vec::new() } else { log.topics().values().cloned().collect() };
@@ -183,7 +183,7 @@ impl Cluster {
         let quorum_options =
             quorum::Options { timings: options.timings, ..quorum::Options::new(raft_id(node), raft_voters) };
         let transport = Arc::new(QuorumLinks(Arc::clone(&links)));
-        let quorum = Quorum::open(quorum_options, Arc::clone(&files), Box::new(machine), transport).await?;
+        let quorum = Quorum::open(quorum_options, disk.clone(), Box::new(machine), transport).await?;
 
         let (requests, asked) = mpsc::channel(QUEUE);
         let client = Client { node, quorum: quorum.clone(), requests, links: Arc::clone(&links) };
@@ -208,7 +208,6 @@ impl Cluster {
         let inner = Arc::new(Inner {
             node,
             incarnation,
-            files: Arc::clone(&files),
             log,
             links,
             quorum: quorum.clone(),
@@ -238,10 +237,9 @@ impl Cluster {
         let levels = LevelRange::OURS;
         let register = Register { id: node, incarnation, directory, addresses, rack, levels, cluster: None };
         run(spawn(active.run()));
-        let own_files = inner.files.clone();
         if !identity.adopted {
             adopt(&inner, had).await.map_err(StartError::Adopt)?;
-            let noted = tokio::task::spawn_blocking(move || identity::adopted(own_files.as_ref(), &identity)).await;
+            let noted = tokio::task::spawn_blocking(move || identity::adopted(&disk, &identity)).await;
             noted.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
         }
         run(spawn(assigner.run(metadata.clone())));

@@ -6,6 +6,7 @@
 //! openraft logs under the target `openraft`, much of it at `info` and each failed message at `error`: a program should
 //! keep that target off. What its user should know is logged here, and told by [`Quorum::failure`].
 
+mod disk;
 mod election;
 mod errors;
 mod frame;
@@ -33,6 +34,7 @@ use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use tokio::sync::watch::Receiver;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use disk::Disk;
 pub use errors::{ConfirmError, MemberError, ProposeError, QuorumError};
 pub use machine::Machine;
 pub use options::{Options, Timings};

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_disk::Files;
 use openraft::{BasicNode, ServerState};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::disk::Disk;
 use super::election::Election;
 use super::errors::QuorumError;
 use super::machine::Machine;
@@ -33,15 +33,15 @@ impl Quorum {
     /// When something stored is damaged or cannot be read, or the options contradict each other.
     pub async fn open(
         options: Options,
-        files: Arc<dyn Files>,
+        disk: Disk,
         machine: Box<dyn Machine>,
         transport: Arc<dyn Transport>,
     ) -> Result<Quorum, QuorumError> {
         let config = Arc::new(options.raft()?);
         let folder = options.folder.clone();
         let read = move || {
-            let snapshot = SnapshotFile::new(Arc::clone(&files), &folder);
-            let log = LogStore::open(files, &folder, snapshot.covered())?;
+            let snapshot = SnapshotFile::new(disk.clone(), &folder);
+            let log = LogStore::open(disk, &folder, snapshot.covered())?;
             let machine = StateMachine::open(machine, snapshot)?;
             if log.memory().purged > machine.last() {
                 return Err(damage(&folder.join("snapshot"), "it is missing, or older than what was purged for it"));

@@ -6,7 +6,6 @@ use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_disk::Files;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader, StorageIOError};
 use tokio::sync::watch;
@@ -15,6 +14,7 @@ use super::format::{Kind, State};
 use super::journal::Journal;
 use super::memory::Memory;
 use super::{Covered, recover};
+use crate::quorum::disk::Disk;
 use crate::quorum::frame;
 use crate::quorum::limits;
 use crate::quorum::raft::{Entry, LogId, StorageError, Types, Vote};
@@ -39,11 +39,11 @@ impl LogStore {
     /// # Errors
     /// IO errors; `InvalidData` for what is damaged, with file, position and what to do.
     pub(in crate::quorum) fn open(
-        files: Arc<dyn Files>,
+        disk: Disk,
         folder: &Path,
         covered: watch::Receiver<Covered>,
     ) -> io::Result<LogStore> {
-        let (journal, memory) = recover::open(files, folder.to_owned())?;
+        let (journal, memory) = recover::open(disk, folder.to_owned())?;
         Ok(LogStore { journal: Arc::new(Mutex::new(journal)), memory: Arc::new(Mutex::new(memory)), covered })
     }
 

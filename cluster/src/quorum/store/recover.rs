@@ -11,6 +11,7 @@ use super::format::{self, Kind, State};
 use super::journal::{Journal, Older, create};
 use super::memory::Memory;
 use super::{at, damage};
+use crate::quorum::disk::Disk;
 use crate::quorum::frame;
 use crate::quorum::limits;
 use crate::quorum::raft::Vote;
@@ -19,8 +20,9 @@ use crate::quorum::raft::Vote;
 ///
 /// # Errors
 /// IO errors; `InvalidData` for what is damaged, with file, position and what to do.
-pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> io::Result<(Journal, Memory)> {
-    make_folder(files.as_ref(), &folder)?;
+pub(super) fn open(disk: Disk, folder: PathBuf) -> io::Result<(Journal, Memory)> {
+    let files = &disk.files;
+    disk.write("the quorum's folder", || make_folder(files.as_ref(), &folder))?;
     let mut numbers: Vec<u64> = files.list(&folder)?.iter().filter_map(|name| format::number(name)).collect();
     numbers.sort_unstable();
     let mut memory = Memory::default();
@@ -42,7 +44,12 @@ pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> io::Result<(Journa
         Some(current) => current,
         None => {
             let number = last.unwrap_or(1);
-            let (file, len) = create(files.as_ref(), &folder, number, &State::default())?;
+            let mut made = None;
+            disk.write("the quorum's log", || {
+                made = Some(create(files.as_ref(), &folder, number, &State::default())?);
+                Ok(())
+            })?;
+            let (file, len) = made.ok_or_else(|| io::Error::other("the quorum's log was not made"))?;
             (number, file, None, len)
         }
     };
@@ -53,8 +60,8 @@ pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> io::Result<(Journa
     // Restored as if it was not elected: a leader that was away has to be elected anew, and a follower has no leader
     // until it hears from one. What was voted stays.
     memory.vote = memory.vote.map(|vote| Vote { committed: false, ..vote });
-    let (file_bytes, pauses) = (limits::LOG_FILE_BYTES, &limits::WRITE_PAUSES);
-    let journal = Journal { files, folder, older, file, number, highest, len, broken: None, file_bytes, pauses };
+    let file_bytes = limits::LOG_FILE_BYTES;
+    let journal = Journal { disk, folder, older, file, number, highest, len, broken: None, file_bytes };
     Ok((journal, memory))
 }
 

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BufMut};
-use forebay_disk::Files;
 use tokio::sync::watch;
 
 use super::{at, damage};
-use crate::quorum::limits;
+use crate::quorum::disk::Disk;
 use crate::quorum::raft::{LogId, SnapshotMeta};
 
 const MAGIC: &[u8; 8] = b"FBQSNAP\0";
@@ -30,7 +29,7 @@ pub(in crate::quorum) struct Covered {
 /// Where the snapshot is. Reading and writing block. Clones share it.
 #[derive(Clone)]
 pub(in crate::quorum) struct SnapshotFile {
-    files: Arc<dyn Files>,
+    disk: Disk,
     path: PathBuf,
     covered: Arc<watch::Sender<Covered>>,
     /// One snapshot may be built while another one is installed.
@@ -38,8 +37,8 @@ pub(in crate::quorum) struct SnapshotFile {
 }
 
 impl SnapshotFile {
-    pub(in crate::quorum) fn new(files: Arc<dyn Files>, folder: &Path) -> SnapshotFile {
-        SnapshotFile { files, path: folder.join("snapshot"), covered: Arc::default(), writing: Arc::default() }
+    pub(in crate::quorum) fn new(disk: Disk, folder: &Path) -> SnapshotFile {
+        SnapshotFile { disk, path: folder.join("snapshot"), covered: Arc::default(), writing: Arc::default() }
     }
 
     /// How far the snapshot reaches that is durable.
@@ -70,17 +69,11 @@ impl SnapshotFile {
         bytes.put_slice(&head);
         bytes.put_slice(state);
         bytes.put_u32_le(crc32c::crc32c(&bytes));
-        let mut pauses = limits::WRITE_PAUSES.into_iter();
-        loop {
-            let replaced = forebay_disk::replace_file(self.files.as_ref(), &self.path, &bytes);
-            let Err(error) = replaced.map_err(at("writing", &self.path)) else {
-                self.covered.send_modify(|covered| covered.last = meta.last_log_id);
-                return Ok(());
-            };
-            let Some(pause) = pauses.next() else { return Err(error) };
-            tracing::warn!(%error, "the quorum's snapshot was not written; trying again");
-            std::thread::sleep(pause);
-        }
+        self.disk.write("the quorum's snapshot", || {
+            forebay_disk::replace_file(self.disk.files.as_ref(), &self.path, &bytes).map_err(at("writing", &self.path))
+        })?;
+        self.covered.send_modify(|covered| covered.last = meta.last_log_id);
+        Ok(())
     }
 
     /// The snapshot, if there is one.
@@ -88,7 +81,7 @@ impl SnapshotFile {
     /// # Errors
     /// IO errors; `InvalidData` when it is damaged.
     pub(in crate::quorum) fn read(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>> {
-        let read = forebay_disk::read_file(self.files.as_ref(), &self.path).map_err(at("reading", &self.path))?;
+        let read = forebay_disk::read_file(self.disk.files.as_ref(), &self.path).map_err(at("reading", &self.path))?;
         let Some(mut bytes) = read else { return Ok(None) };
         let (meta, from) = parse(&bytes).map_err(|what| damage(&self.path, &what))?;
         self.covered.send_modify(|covered| covered.last = covered.last.max(meta.last_log_id));

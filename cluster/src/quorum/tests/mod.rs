@@ -13,7 +13,9 @@ use bytes::Bytes;
 use forebay_disk::Files;
 use forebay_disk::sim::SimFiles;
 
-use super::{Answer, Machine, NodeId, Options, ProposeError, Quorum, QuorumError, Timings, Transport, TransportError};
+use super::{
+    Answer, Disk, Machine, NodeId, Options, ProposeError, Quorum, QuorumError, Timings, Transport, TransportError,
+};
 
 type Applied = Vec<(u64, Vec<u8>)>;
 
@@ -98,9 +100,10 @@ fn alone(timings: Timings) -> Options {
 }
 
 async fn open_alone(files: Arc<dyn Files>, timings: Timings) -> Result<(Quorum, Recorder), QuorumError> {
+    let disk = Disk::new(files, |write| write());
     let machine = Recorder::default();
     let wire = Arc::new(Wire { from: 1, net: Arc::default() });
-    Ok((Quorum::open(alone(timings), files, Box::new(machine.clone()), wire).await?, machine))
+    Ok((Quorum::open(alone(timings), disk, Box::new(machine.clone()), wire).await?, machine))
 }
 
 /// Nodes on simulated disks.
@@ -137,6 +140,7 @@ impl Cluster {
         let machine = Recorder::default();
         self.machines.insert(id, machine.clone());
         let wire = Arc::new(Wire { from: id, net: Arc::clone(&self.net) });
+        let disk = Disk::new(disk, |write| write());
         let quorum = Quorum::open(options, disk, Box::new(machine), wire).await?;
         self.net.nodes.lock().unwrap().insert(id, quorum);
         Ok(())

@@ -8,6 +8,7 @@ use forebay_disk::sim::SimFiles;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 
 use super::{entry, open};
+use crate::quorum::disk::Disk;
 use crate::quorum::raft::{SnapshotMeta, log_id};
 use crate::quorum::store::SnapshotFile;
 
@@ -98,7 +99,7 @@ async fn purged_files_are_removed() {
 #[test]
 fn a_snapshot_comes_back_and_any_flipped_byte_is_noticed() {
     let files = SimFiles::new(1);
-    let file = SnapshotFile::new(Arc::new(files.clone()), Path::new(""));
+    let file = SnapshotFile::new(Disk::new(Arc::new(files.clone()), |write| write()), Path::new(""));
     assert!(file.read().unwrap().is_none());
     let meta = SnapshotMeta { last_log_id: Some(log_id(3, 4)), ..SnapshotMeta::default() };
     file.write(&meta, b"state").unwrap();

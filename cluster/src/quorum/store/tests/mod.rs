@@ -12,17 +12,16 @@ use openraft::EntryPayload;
 use tokio::sync::watch;
 
 use super::{Covered, LogStore};
+use crate::quorum::disk::Disk;
 use crate::quorum::raft::{Entry, Payload, log_id};
 
 /// Opens the log with small files and without pauses; a snapshot covers everything.
 fn open(files: Arc<dyn Files>) -> std::io::Result<LogStore> {
     let all = Covered { last: Some(log_id(u64::MAX, u64::MAX)), ended: false };
-    let store = LogStore::open(files, Path::new("quorum"), watch::channel(all).1)?;
-    {
-        let mut journal = store.journal.lock().unwrap();
-        journal.file_bytes = 4096;
-        journal.pauses = &[];
-    }
+    let mut disk = Disk::new(files, |write| write());
+    disk.pauses = &[];
+    let store = LogStore::open(disk, Path::new("quorum"), watch::channel(all).1)?;
+    store.journal.lock().unwrap().file_bytes = 4096;
     Ok(store)
 }
 
