@@ -299,7 +299,7 @@ async fn on_a_full_disk_a_node_starts_and_deletes_topics_with_the_reserve() {
             let topic = CreateTopic { id: TOPIC, name: "t".to_owned(), replicas, config, validate_only: false };
             cluster.ask(Request::CreateTopic(topic), PATIENCE).await.unwrap();
         } else {
-            cluster.ask(Request::DeleteTopic { name: "t".to_owned() }, PATIENCE).await.unwrap();
+            cluster.ask(Request::DeleteTopic { topic: TOPIC }, PATIENCE).await.unwrap();
             assert!(log.disk_full());
         }
         cluster.shutdown(Duration::from_secs(1)).await;

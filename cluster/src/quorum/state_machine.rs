@@ -1,7 +1,7 @@
 //! openraft's state machine over the quorum's [`Machine`], with its snapshots.
 
 use std::io::{self, Cursor};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use openraft::storage::RaftStateMachine;
 use openraft::{
@@ -11,7 +11,7 @@ use openraft::{
 
 use super::machine::Machine;
 use super::raft::{Entry, LogId, Payload, SnapshotMeta, StorageError, StoredMembership, Types};
-use super::store::SnapshotFile;
+use super::store::{SnapshotFile, blocking};
 use super::transport::NodeId;
 
 /// The machine and how far it is. Clones share it.
@@ -21,9 +21,12 @@ pub(super) struct StateMachine {
     applied: Arc<Mutex<Applied>>,
     file: SnapshotFile,
     refused: Arc<OnceLock<String>>,
+    /// Of openraft: tasks of an earlier one may still be at work.
+    run: u64,
 }
 
 struct Applied {
+    run: u64,
     machine: Box<dyn Machine>,
     last: Option<LogId>,
     membership: StoredMembership,
@@ -41,8 +44,29 @@ impl StateMachine {
             machine.restore(&state).map_err(refused)?;
             meta = stored;
         }
-        let applied = Applied { machine, last: meta.last_log_id, membership: meta.last_membership };
-        Ok(StateMachine { applied: Arc::new(Mutex::new(applied)), file, refused: Arc::default() })
+        let applied = Applied { run: 0, machine, last: meta.last_log_id, membership: meta.last_membership };
+        Ok(StateMachine { applied: Arc::new(Mutex::new(applied)), file, refused: Arc::default(), run: 0 })
+    }
+
+    /// The machine as it is, for another run of openraft; this one is given nothing more. Blocks.
+    pub(super) fn begin_run(&self) -> StateMachine {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.run += 1;
+        self.file.set_ended(false);
+        StateMachine { run: applied.run, ..self.clone() }
+    }
+
+    fn lock(&self) -> io::Result<MutexGuard<'_, Applied>> {
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        if applied.run == self.run { Ok(applied) } else { Err(io::Error::other("another run has begun")) }
+    }
+
+    /// Writes a snapshot of the machine as it is. Blocks.
+    ///
+    /// # Errors
+    /// IO errors.
+    pub(super) fn save(&self) -> io::Result<()> {
+        if self.last().is_some() { self.take_snapshot().map(drop) } else { Ok(()) }
     }
 
     /// The last entry that is applied.
@@ -58,18 +82,21 @@ impl StateMachine {
         act: impl FnOnce(&StateMachine) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
         let shared = self.clone();
-        let done = tokio::task::spawn_blocking(move || act(&shared)).await.unwrap_or_else(|error| Err(error.into()));
-        if done.is_err() {
-            // openraft gives it nothing more after this.
+        let done = blocking(move || act(&shared).inspect_err(|_| shared.end())).await;
+        done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
+    }
+
+    /// openraft gives it nothing more after an error.
+    fn end(&self) {
+        if let Ok(_current) = self.lock() {
             self.file.set_ended(true);
         }
-        done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
     }
 
     /// Applies up to the first entry that the machine refuses: that one and what follows count as not applied, so that no
     /// snapshot covers them.
     fn apply_all(&self, entries: Vec<Entry>) -> io::Result<()> {
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut applied = self.lock()?;
         for entry in entries {
             match entry.payload {
                 EntryPayload::Blank => {}
@@ -97,7 +124,7 @@ impl StateMachine {
 
     fn take_snapshot(&self) -> io::Result<(SnapshotMeta, Vec<u8>)> {
         let (last_log_id, last_membership, state) = {
-            let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+            let applied = self.lock()?;
             (applied.last, applied.membership.clone(), applied.machine.snapshot())
         };
         let snapshot_id = snapshot_id(last_log_id, &state);
@@ -110,7 +137,7 @@ impl StateMachine {
         if meta.snapshot_id != snapshot_id(meta.last_log_id, state) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot was damaged on its way here"));
         }
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut applied = self.lock()?;
         // The machine changes when the snapshot is durable, and the snapshot on disk only to one that the machine takes.
         applied.machine.check(state).map_err(|why| self.refuse(unreadable(&why)))?;
         self.file.write(meta, state)?;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use forebay_disk::{File, Files};
 
-use super::at;
 use super::format::{self, Kind, State};
+use super::{at, damage};
 use crate::quorum::disk::Disk;
 
 /// A file before the one that is written.
@@ -76,6 +76,28 @@ impl Journal {
         cut.map_err(at("cutting back after a failed write", &path)).inspect_err(|error| {
             self.broken = Some(error.to_string());
         })
+    }
+
+    /// What failed for good is tried again: no file behind the one that is written to, and that one as long as it is known to be
+    /// durable. What lies behind was never acknowledged, and may not be on the disk even if it can be read.
+    ///
+    /// # Errors
+    /// IO errors: nothing can be written yet.
+    pub(super) fn repair(&mut self) -> io::Result<()> {
+        let files = &self.disk.files;
+        let (path, next) = (format::path(&self.folder, self.number), format::path(&self.folder, self.number + 1));
+        match files.remove(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at("removing a half-made", &next)(error));
+            }
+            _ => files.sync_dir(&self.folder).map_err(at("syncing the folder of", &path))?,
+        }
+        let file = files.open(&path, false).map_err(at("opening", &path))?;
+        if file.len().map_err(at("reading", &path))? < self.len {
+            return Err(damage(&path, "it is shorter than what was written to it"));
+        }
+        (self.file, self.broken) = (file, None);
+        self.cut_back()
     }
 
     /// Goes on in a new file.

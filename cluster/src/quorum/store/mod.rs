@@ -14,6 +14,16 @@ pub(super) use snapshot::{Covered, SnapshotFile};
 
 use std::io;
 
+/// Runs what may block.
+///
+/// # Errors
+/// Its own; a panic.
+pub(in crate::quorum) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(act).await.unwrap_or_else(|error| Err(error.into()))
+}
+
 /// What to do about files that cannot be read.
 pub(super) const REMEDY: &str = "restore it from a backup; or, if the other voters are whole, take this node out of the \
                                  quorum, delete its quorum folder and add it again";

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::format::{Kind, State};
 use super::journal::Journal;
 use super::memory::Memory;
-use super::{Covered, recover};
+use super::{Covered, blocking, recover};
 use crate::quorum::disk::Disk;
 use crate::quorum::frame;
 use crate::quorum::limits;
@@ -51,6 +51,25 @@ impl LogStore {
         lock(&self.memory)
     }
 
+    /// Makes the journal on disk what it is in memory, after a write that failed for good, and tries whether it can be written to
+    /// again. The vote counts as not elected, as after a restart. Blocks.
+    ///
+    /// # Errors
+    /// IO errors: it can not.
+    pub(in crate::quorum) fn repair(&self) -> io::Result<()> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.repair()?;
+        let state = {
+            let mut memory = self.memory();
+            memory.vote = memory.vote.map(|vote| Vote { committed: false, ..vote });
+            State { vote: memory.vote, purged: memory.purged }
+        };
+        match &state.vote {
+            Some(vote) => journal.write(Kind::Vote, &serde_json::to_vec(vote)?, &state),
+            None => Ok(()),
+        }
+    }
+
     /// Writes one frame where blocking does no harm, then has memory follow.
     async fn write(
         &self,
@@ -72,8 +91,7 @@ impl LogStore {
             then(&mut journal, &store.memory);
             Ok(())
         };
-        let done: io::Result<()> = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into()));
-        done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
+        blocking(write).await.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
     }
 }
 

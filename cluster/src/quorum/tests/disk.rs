@@ -52,7 +52,7 @@ async fn an_entry_that_cannot_be_applied_stops_the_node_before_it_and_is_in_no_s
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_for_good_stops_the_quorum_and_is_told() {
+async fn a_disk_that_fails_stops_the_quorum_which_goes_on_when_the_disk_does() {
     let broken = Arc::new(AtomicBool::new(false));
     let look = Arc::clone(&broken);
     let disk = SimFiles::new(3);
@@ -70,8 +70,44 @@ async fn a_disk_that_fails_for_good_stops_the_quorum_and_is_told() {
     assert_eq!(quorum.propose(Bytes::from_static(b"later")).await, Err(ProposeError::Closed));
     assert_eq!(quorum.leadership().borrow().leader, None);
     assert_eq!(machine.0.lock().unwrap().len(), 1);
+    broken.store(false, Ordering::SeqCst);
+    quorum.failure().wait_for(Option::is_none).await.unwrap();
+    quorum.propose(Bytes::from_static(b"after")).await.unwrap();
+    quorum.shutdown().await;
     drop(quorum);
     disk.crash();
     let (_quorum, machine) = open_alone(Arc::new(disk), quick()).await.unwrap();
-    assert_eq!(machine.0.lock().unwrap()[0].1, b"kept");
+    assert_eq!(text(&machine.0.lock().unwrap()), ["kept", "after"]);
+}
+
+#[tokio::test]
+async fn a_voter_whose_disk_failed_follows_again_without_a_restart() {
+    let mut cluster = Cluster::open(3, |options| options.snapshot_entries = 15).await;
+    let all = cluster.running();
+    cluster.propose(&all, "first").await;
+    let leader = cluster.leader(&all).await;
+    cluster.crash(leader);
+    let broken = Arc::new(AtomicBool::new(false));
+    let look = Arc::clone(&broken);
+    let hook = move |step, _: &std::path::Path| match step {
+        Step::Sync if look.load(Ordering::SeqCst) => Err(std::io::Error::other("the disk is gone")),
+        _ => Ok(()),
+    };
+    let disk = HookedFiles::new(Arc::new(cluster.disks[&leader].clone()), hook);
+    cluster.start_on(leader, Arc::new(disk)).await.unwrap();
+    for round in 0..2 {
+        broken.store(true, Ordering::SeqCst);
+        let rest: Vec<NodeId> = all.iter().copied().filter(|id| *id != leader).collect();
+        let propose = async {
+            for i in 0..20 {
+                cluster.propose(&rest, format!("{round}-{i}")).await;
+            }
+        };
+        let stopped = async { cluster.node(leader).failure().wait_for(Option::is_some).await.map(drop) };
+        let (_, stopped) = tokio::join!(propose, stopped);
+        stopped.unwrap();
+        broken.store(false, Ordering::SeqCst);
+        cluster.converged(1 + 20 * (round + 1)).await;
+        assert_eq!(cluster.applied(leader).len(), 1 + 20 * (round + 1), "nothing is applied twice");
+    }
 }
