@@ -1,5 +1,6 @@
 //! Who this node is: the id of its data directory, and which start of the process this is.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
@@ -21,6 +22,10 @@ pub(super) struct Identity {
     /// What the log had before the node was in a cluster is in the cluster's metadata, or there was nothing. Until then the metadata
     /// says nothing of what may be deleted here.
     pub(super) adopted: bool,
+    /// The node's part of the quorum has begun: from then on its files must be there.
+    pub(super) begun: bool,
+    /// The cluster that the node belongs to, once that was known.
+    pub(super) cluster: Option<Uuid>,
 }
 
 /// Counts this start, durably.
@@ -30,7 +35,14 @@ pub(super) struct Identity {
 pub(super) fn begin(disk: &Disk, node: NodeId) -> io::Result<Identity> {
     let known = read_sealed(disk.files.as_ref(), Path::new(FILE), HEADING)?;
     let before = match &known {
-        None => Identity { node, directory: Uuid::new_v4(), incarnation: Incarnation(0), adopted: false },
+        None => Identity {
+            node,
+            directory: Uuid::new_v4(),
+            incarnation: Incarnation(0),
+            adopted: false,
+            begun: false,
+            cluster: None,
+        },
         Some(text) => parse(text).ok_or_else(|| {
             let what = format!("{FILE}: malformed; restore it from a backup, or remove and add this node again");
             io::Error::new(io::ErrorKind::InvalidData, what)
@@ -48,14 +60,17 @@ pub(super) fn begin(disk: &Disk, node: NodeId) -> io::Result<Identity> {
     Ok(now)
 }
 
-/// Notes that the cluster's metadata knows of everything that is here.
-pub(super) fn adopted(disk: &Disk, identity: &Identity) -> io::Result<()> {
-    save(disk, &Identity { adopted: true, ..*identity })
-}
-
-fn save(disk: &Disk, identity: &Identity) -> io::Result<()> {
-    let Identity { node, directory, incarnation, adopted } = identity;
-    let text = format!("node {node}\ndirectory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
+/// Replaces what is stored.
+///
+/// # Errors
+/// The disk.
+pub(super) fn save(disk: &Disk, identity: &Identity) -> io::Result<()> {
+    let Identity { node, directory, incarnation, adopted, begun, cluster } = identity;
+    let mut text = format!("node {node}\ndirectory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
+    let _ = writeln!(text, "begun {begun}");
+    if let Some(cluster) = cluster {
+        let _ = writeln!(text, "cluster {cluster}");
+    }
     disk.write("the node's identity", || replace_sealed(disk.files.as_ref(), Path::new(FILE), HEADING, &text))
 }
 
@@ -65,7 +80,10 @@ fn parse(text: &str) -> Option<Identity> {
     let directory = lines.next()?.strip_prefix("directory ")?.parse().ok()?;
     let incarnation = lines.next()?.strip_prefix("incarnation ")?.parse().ok()?;
     let adopted = lines.next()?.strip_prefix("adopted ")?.parse().ok()?;
-    Some(Identity { node, directory, incarnation: Incarnation(incarnation), adopted })
+    // Earlier releases wrote no more.
+    let begun = lines.next().is_some_and(|line| line == "begun true");
+    let cluster = lines.next().and_then(|line| line.strip_prefix("cluster ")?.parse().ok());
+    Some(Identity { node, directory, incarnation: Incarnation(incarnation), adopted, begun, cluster })
 }
 
 #[cfg(test)]
@@ -82,10 +100,12 @@ mod tests {
         let disk = Disk::new(Arc::new(files.clone()), |write| write());
         let first = begin(&disk, NodeId(3)).unwrap();
         assert!(!first.adopted);
-        adopted(&disk, &first).unwrap();
+        let cluster = Some(Uuid::from_u128(9));
+        save(&disk, &Identity { adopted: true, begun: true, cluster, ..first }).unwrap();
         files.crash();
         let second = begin(&disk, NodeId(3)).unwrap();
-        assert_eq!((second.directory, second.incarnation, second.adopted), (first.directory, Incarnation(2), true));
+        let incarnation = Incarnation(2);
+        assert_eq!(second, Identity { incarnation, adopted: true, begun: true, cluster, ..first });
         let error = begin(&disk, NodeId(1)).unwrap_err().to_string();
         assert!(error.contains("node.id = 3"), "{error}");
     }

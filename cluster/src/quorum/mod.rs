@@ -157,6 +157,11 @@ impl Quorum {
         self.inner.election.leader_gone();
     }
 
+    /// Asks for a snapshot of what is applied, which is there at once after a restart. One that is being made may be of less.
+    pub async fn snapshot(&self) {
+        let _ = self.inner.raft().trigger().snapshot().await;
+    }
+
     /// What this node knows of the quorum.
     #[must_use]
     pub fn status(&self) -> Status {

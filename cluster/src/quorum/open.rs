@@ -32,10 +32,10 @@ impl Quorum {
         machine: Box<dyn Machine>,
         transport: Arc<dyn Transport>,
     ) -> Result<Quorum, QuorumError> {
-        let folder = options.folder.clone();
+        let (folder, begun) = (options.folder.clone(), options.begun);
         let read = move || {
             let snapshot = SnapshotFile::new(disk.clone(), &folder);
-            let log = LogStore::open(disk, &folder, snapshot.covered())?;
+            let log = LogStore::open(disk, &folder, begun, snapshot.covered())?;
             let machine = StateMachine::open(machine, snapshot)?;
             if log.memory().purged > machine.last() {
                 return Err(damage(&folder.join("snapshot"), "it is missing, or older than what was purged for it"));

@@ -26,7 +26,7 @@ pub(in crate::quorum) async fn blocking<T: Send + 'static>(
 
 /// What to do about files that cannot be read.
 pub(super) const REMEDY: &str = "restore it from a backup; or, if the other voters are whole, take this node out of the \
-                                 quorum, delete its quorum folder and add it again";
+                                 cluster, and add it again with an empty data directory";
 
 /// An error that says what was done to which file.
 pub(super) fn at(what: &str, path: &std::path::Path) -> impl FnOnce(io::Error) -> io::Error {

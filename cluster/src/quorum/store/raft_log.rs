@@ -34,16 +34,18 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 }
 
 impl LogStore {
-    /// Opens the journal in `folder`; nothing is purged that is not `covered` by a snapshot. Blocks.
+    /// Opens the journal in `folder`; nothing is purged that is not `covered` by a snapshot. A journal that has
+    /// `begun` must be there. Blocks.
     ///
     /// # Errors
     /// IO errors; `InvalidData` for what is damaged, with file, position and what to do.
     pub(in crate::quorum) fn open(
         disk: Disk,
         folder: &Path,
+        begun: bool,
         covered: watch::Receiver<Covered>,
     ) -> io::Result<LogStore> {
-        let (journal, memory) = recover::open(disk, folder.to_owned())?;
+        let (journal, memory) = recover::open(disk, folder.to_owned(), begun)?;
         Ok(LogStore { journal: Arc::new(Mutex::new(journal)), memory: Arc::new(Mutex::new(memory)), covered })
     }
 

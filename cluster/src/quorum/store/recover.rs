@@ -16,11 +16,11 @@ use crate::quorum::frame;
 use crate::quorum::limits;
 use crate::quorum::raft::Vote;
 
-/// Opens the journal in `folder`, making it if there is none.
+/// Opens the journal in `folder`, making it if there is none and none has `begun`: a voter that forgot its votes could vote twice.
 ///
 /// # Errors
 /// IO errors; `InvalidData` for what is damaged, with file, position and what to do.
-pub(super) fn open(disk: Disk, folder: PathBuf) -> io::Result<(Journal, Memory)> {
+pub(super) fn open(disk: Disk, folder: PathBuf, begun: bool) -> io::Result<(Journal, Memory)> {
     let files = &disk.files;
     disk.write("the quorum's folder", || make_folder(files.as_ref(), &folder))?;
     let mut numbers: Vec<u64> = files.list(&folder)?.iter().filter_map(|name| format::number(name)).collect();
@@ -42,6 +42,7 @@ pub(super) fn open(disk: Disk, folder: PathBuf) -> io::Result<(Journal, Memory)>
     }
     let (number, file, highest, len) = match current {
         Some(current) => current,
+        None if begun => return Err(damage(&folder, "the log that this node voted with is gone")),
         None => {
             let number = last.unwrap_or(1);
             let mut made = None;

@@ -111,3 +111,18 @@ async fn a_voter_whose_disk_failed_follows_again_without_a_restart() {
         assert_eq!(cluster.applied(leader).len(), 1 + 20 * (round + 1), "nothing is applied twice");
     }
 }
+
+#[tokio::test]
+async fn a_voter_that_has_lost_its_log_does_not_begin_as_an_empty_one() {
+    let open = |begun, disk: SimFiles| async move {
+        let options = Options { begun, ..alone(quick()) };
+        let disk = Disk::new(Arc::new(disk), |write| write());
+        let wire = Arc::new(Wire { from: 1, net: Arc::default() });
+        Quorum::open(options, disk, Box::new(Recorder::default()), wire).await
+    };
+    let disk = SimFiles::new(6);
+    open(false, disk.clone()).await.unwrap().shutdown().await;
+    open(true, disk).await.unwrap().shutdown().await;
+    let error = open(true, SimFiles::new(7)).await.err().unwrap().to_string();
+    assert!(error.contains("is gone") && error.contains("restore it from a backup"), "{error}");
+}

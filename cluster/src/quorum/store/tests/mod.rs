@@ -20,7 +20,7 @@ fn open(files: Arc<dyn Files>) -> std::io::Result<LogStore> {
     let all = Covered { last: Some(log_id(u64::MAX, u64::MAX)), ended: false };
     let mut disk = Disk::new(files, |write| write());
     disk.pauses = &[];
-    let store = LogStore::open(disk, Path::new("quorum"), watch::channel(all).1)?;
+    let store = LogStore::open(disk, Path::new("quorum"), false, watch::channel(all).1)?;
     store.journal.lock().unwrap().file_bytes = 4096;
     Ok(store)
 }
