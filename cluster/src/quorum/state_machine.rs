@@ -9,6 +9,7 @@ use openraft::{
     StorageIOError,
 };
 
+use super::limits::MAX_SNAPSHOT;
 use super::machine::Machine;
 use super::raft::{Entry, LogId, Payload, SnapshotMeta, StorageError, StoredMembership, Types};
 use super::store::{SnapshotFile, blocking};
@@ -127,6 +128,11 @@ impl StateMachine {
             let applied = self.lock()?;
             (applied.last, applied.membership.clone(), applied.machine.snapshot())
         };
+        if state.len() as u64 > MAX_SNAPSHOT {
+            // Here it is as good as any; whoever needs it from this node will refuse it.
+            let (bytes, most) = (state.len(), MAX_SNAPSHOT);
+            tracing::error!(bytes, most, "the metadata is too large: nodes that were away for long cannot catch up");
+        }
         let snapshot_id = snapshot_id(last_log_id, &state);
         let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id };
         self.file.write(&meta, &state)?;

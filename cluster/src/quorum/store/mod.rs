@@ -34,6 +34,12 @@ pub(super) fn at(what: &str, path: &std::path::Path) -> impl FnOnce(io::Error) -
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
+/// A file that another release has written: nothing is wrong with it, and nothing about it is to be mended here.
+pub(super) fn newer(path: &std::path::Path, what: &str) -> io::Error {
+    let what = format!("{}: {what}; start the release that wrote it", path.display());
+    io::Error::new(io::ErrorKind::Unsupported, what)
+}
+
 /// Damage: the content of a file is not what was written.
 pub(in crate::quorum) fn damage(path: &std::path::Path, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}; {REMEDY}", path.display()))

@@ -10,7 +10,7 @@ use forebay_disk::{File, Files};
 use super::format::{self, Kind, State};
 use super::journal::{Journal, Older, create};
 use super::memory::Memory;
-use super::{at, damage};
+use super::{at, damage, newer};
 use crate::quorum::disk::Disk;
 use crate::quorum::frame;
 use crate::quorum::limits;
@@ -83,7 +83,7 @@ struct Read {
 fn replay(files: &dyn Files, path: &Path, number: u64, last: bool, memory: &mut Memory) -> io::Result<Option<Read>> {
     let file = files.open(path, false).map_err(at("opening", path))?;
     let bytes = read_all(file.as_ref()).map_err(at("reading", path))?;
-    let whole = format::is_header(&bytes, number).map_err(|what| damage(path, &what))?;
+    let whole = format::is_header(&bytes, number).map_err(|what| newer(path, &what))?;
     let first = whole.then(|| format::frame_at(&bytes, number, format::HEADER)).flatten();
     if first.is_none_or(|(kind, ..)| kind != Kind::State as u8) {
         if !last || format::next_frame(&bytes, number, 0).is_some() {
@@ -97,9 +97,12 @@ fn replay(files: &dyn Files, path: &Path, number: u64, last: bool, memory: &mut 
     }
     let (mut position, mut highest) = (format::HEADER, None);
     while let Some((kind, body, end)) = format::frame_at(&bytes, number, position) {
-        let kind = Kind::of(kind).ok_or_else(|| format!("a frame of kind {kind}, which this release does not know,"));
-        let applied = kind.and_then(|kind| apply(kind, body, memory, &mut highest));
-        applied.map_err(|what| damage(path, &format!("{what} at position {position}")))?;
+        let Some(kind) = Kind::of(kind) else {
+            let what = format!("a frame of kind {kind} at position {position}, which this release does not know");
+            return Err(newer(path, &what));
+        };
+        apply(kind, body, memory, &mut highest)
+            .map_err(|what| damage(path, &format!("{what} at position {position}")))?;
         position = end;
     }
     if position < bytes.len() {

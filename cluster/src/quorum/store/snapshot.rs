@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Buf, BufMut};
 use tokio::sync::watch;
 
-use super::{at, damage};
+use super::{at, damage, newer};
 use crate::quorum::disk::Disk;
 use crate::quorum::raft::{LogId, SnapshotMeta};
 
@@ -83,15 +83,21 @@ impl SnapshotFile {
     pub(in crate::quorum) fn read(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>> {
         let read = forebay_disk::read_file(self.disk.files.as_ref(), &self.path).map_err(at("reading", &self.path))?;
         let Some(mut bytes) = read else { return Ok(None) };
-        let (meta, from) = parse(&bytes).map_err(|what| damage(&self.path, &what))?;
+        let (meta, from) = match parse(&bytes).map_err(|what| damage(&self.path, &what))? {
+            Ok(parsed) => parsed,
+            Err(version) => {
+                let what = format!("is of version {version}; this release reads version {VERSION}");
+                return Err(newer(&self.path, &what));
+            }
+        };
         self.covered.send_modify(|covered| covered.last = covered.last.max(meta.last_log_id));
         bytes.truncate(bytes.len() - CRC);
         Ok(Some((meta, bytes.split_off(from))))
     }
 }
 
-/// The head, and where the state begins.
-fn parse(bytes: &[u8]) -> Result<(SnapshotMeta, usize), String> {
+/// The head, and where the state begins; or the version, when this release does not read it.
+fn parse(bytes: &[u8]) -> Result<Result<(SnapshotMeta, usize), u32>, String> {
     let (content, mut crc) = bytes.len().checked_sub(CRC).map(|at| bytes.split_at(at)).ok_or("it ends early")?;
     if crc32c::crc32c(content) != crc.get_u32_le() {
         return Err("checksum mismatch".to_owned());
@@ -103,9 +109,9 @@ fn parse(bytes: &[u8]) -> Result<(SnapshotMeta, usize), String> {
     head.advance(MAGIC.len());
     let (version, len) = (head.get_u32_le(), head.get_u32_le());
     if version != VERSION {
-        return Err(format!("is of version {version}; this release reads version {VERSION}"));
+        return Ok(Err(version));
     }
     let from = usize::try_from(len).ok().and_then(|len| HEAD.checked_add(len)).ok_or("it ends early")?;
     let meta = serde_json::from_slice(content.get(HEAD..from).ok_or("it ends early")?);
-    Ok((meta.map_err(|error| error.to_string())?, from))
+    Ok(Ok((meta.map_err(|error| error.to_string())?, from)))
 }
