@@ -1,12 +1,15 @@
 //! Who this node is: the id of its data directory, and which start of the process this is.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use forebay_disk::Files;
 use forebay_disk::sealed::{read_sealed, replace_sealed};
 use forebay_log::{Incarnation, NodeId};
 use uuid::Uuid;
+
+use crate::quorum::Disk;
 
 const FILE: &str = "node";
 const HEADING: &str = "forebay-node 1";
@@ -20,16 +23,27 @@ pub(super) struct Identity {
     /// What the log had before the node was in a cluster is in the cluster's metadata, or there was nothing. Until then the metadata
     /// says nothing of what may be deleted here.
     pub(super) adopted: bool,
+    /// The node's part of the quorum has begun: from then on its files must be there.
+    pub(super) begun: bool,
+    /// The cluster that the node belongs to, once that was known.
+    pub(super) cluster: Option<Uuid>,
 }
 
 /// Counts this start, durably.
 ///
 /// # Errors
 /// The disk, or a file that is damaged: the quorum would take a directory with another id for a lost one.
-pub(super) fn begin(files: &dyn Files, node: NodeId) -> io::Result<Identity> {
-    let known = read_sealed(files, Path::new(FILE), HEADING)?;
+fn begin(disk: &Disk, node: NodeId) -> io::Result<Identity> {
+    let known = read_sealed(disk.files.as_ref(), Path::new(FILE), HEADING)?;
     let before = match &known {
-        None => Identity { node, directory: Uuid::new_v4(), incarnation: Incarnation(0), adopted: false },
+        None => Identity {
+            node,
+            directory: Uuid::new_v4(),
+            incarnation: Incarnation(0),
+            adopted: false,
+            begun: false,
+            cluster: None,
+        },
         Some(text) => parse(text).ok_or_else(|| {
             let what = format!("{FILE}: malformed; restore it from a backup, or remove and add this node again");
             io::Error::new(io::ErrorKind::InvalidData, what)
@@ -43,28 +57,54 @@ pub(super) fn begin(files: &dyn Files, node: NodeId) -> io::Result<Identity> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let now = Identity { incarnation: before.incarnation.next(), ..before };
-    save(files, &now)?;
+    save(disk, &now)?;
     Ok(now)
 }
 
-/// Notes that the cluster's metadata knows of everything that is here.
-pub(super) fn adopted(files: &dyn Files, identity: &Identity) -> io::Result<()> {
-    save(files, &Identity { adopted: true, ..*identity })
+/// What this start goes by, and keeps in the data directory.
+pub(super) struct Kept {
+    disk: Disk,
+    identity: Mutex<Identity>,
 }
 
-/// Has the next start count on from `known`, which the cluster has heard of: this directory was put back from a backup.
-pub(super) fn count_on(files: &dyn Files, known: Incarnation) -> io::Result<()> {
-    let text = read_sealed(files, Path::new(FILE), HEADING)?;
-    match text.as_deref().and_then(parse).filter(|stored| stored.incarnation < known) {
-        Some(stored) => save(files, &Identity { incarnation: known, ..stored }),
-        None => Ok(()),
+impl Kept {
+    /// Counts this start, durably. Blocking.
+    ///
+    /// # Errors
+    /// As [`begin`].
+    pub(super) fn begin(disk: Disk, node: NodeId) -> io::Result<Kept> {
+        let identity = Mutex::new(begin(&disk, node)?);
+        Ok(Kept { disk, identity })
+    }
+
+    pub(super) fn get(&self) -> Identity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces what is stored, if that changes it. Blocking.
+    ///
+    /// # Errors
+    /// The disk; what is stored is as it was.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Identity)) -> io::Result<()> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = *identity;
+        change(&mut changed);
+        if changed != *identity {
+            save(&self.disk, &changed)?;
+            *identity = changed;
+        }
+        Ok(())
     }
 }
 
-fn save(files: &dyn Files, identity: &Identity) -> io::Result<()> {
-    let Identity { node, directory, incarnation, adopted } = identity;
-    let text = format!("node {node}\ndirectory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
-    replace_sealed(files, Path::new(FILE), HEADING, &text)
+fn save(disk: &Disk, identity: &Identity) -> io::Result<()> {
+    let Identity { node, directory, incarnation, adopted, begun, cluster } = identity;
+    let mut text = format!("node {node}\ndirectory {directory}\nincarnation {incarnation}\nadopted {adopted}\n");
+    let _ = writeln!(text, "begun {begun}");
+    if let Some(cluster) = cluster {
+        let _ = writeln!(text, "cluster {cluster}");
+    }
+    disk.write("the node's identity", || replace_sealed(disk.files.as_ref(), Path::new(FILE), HEADING, &text))
 }
 
 fn parse(text: &str) -> Option<Identity> {
@@ -73,11 +113,16 @@ fn parse(text: &str) -> Option<Identity> {
     let directory = lines.next()?.strip_prefix("directory ")?.parse().ok()?;
     let incarnation = lines.next()?.strip_prefix("incarnation ")?.parse().ok()?;
     let adopted = lines.next()?.strip_prefix("adopted ")?.parse().ok()?;
-    Some(Identity { node, directory, incarnation: Incarnation(incarnation), adopted })
+    // Earlier releases wrote no more.
+    let begun = lines.next().is_some_and(|line| line == "begun true");
+    let cluster = lines.next().and_then(|line| line.strip_prefix("cluster ")?.parse().ok());
+    Some(Identity { node, directory, incarnation: Incarnation(incarnation), adopted, begun, cluster })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use forebay_disk::sim::SimFiles;
 
     use super::*;
@@ -85,16 +130,19 @@ mod tests {
     #[test]
     fn each_start_has_a_higher_incarnation_in_the_same_directory() {
         let files = SimFiles::new(1);
-        let first = begin(&files, NodeId(3)).unwrap();
-        assert!(!first.adopted);
-        adopted(&files, &first).unwrap();
+        let disk = Disk::new(Arc::new(files.clone()), |write| write());
+        let kept = Kept::begin(disk.clone(), NodeId(3)).unwrap();
+        let first = kept.get();
+        assert!(!first.adopted && !first.begun);
+        let cluster = Some(Uuid::from_u128(9));
+        kept.change(|now| *now = Identity { adopted: true, begun: true, cluster, ..*now }).unwrap();
         files.crash();
-        let second = begin(&files, NodeId(3)).unwrap();
-        assert_eq!((second.directory, second.incarnation, second.adopted), (first.directory, Incarnation(2), true));
-        count_on(&files, Incarnation(7)).unwrap();
-        count_on(&files, Incarnation(5)).unwrap();
-        assert_eq!(begin(&files, NodeId(3)).unwrap(), Identity { incarnation: Incarnation(8), adopted: true, ..first });
-        let error = begin(&files, NodeId(1)).unwrap_err().to_string();
+        let incarnation = Incarnation(2);
+        let kept = Kept::begin(disk.clone(), NodeId(3)).unwrap();
+        assert_eq!(kept.get(), Identity { incarnation, adopted: true, begun: true, cluster, ..first });
+        kept.change(|now| now.incarnation = Incarnation(7)).unwrap();
+        assert_eq!(Kept::begin(disk.clone(), NodeId(3)).unwrap().get().incarnation, Incarnation(8));
+        let error = Kept::begin(disk, NodeId(1)).err().unwrap().to_string();
         assert!(error.contains("node.id = 3"), "{error}");
     }
 }

@@ -56,7 +56,7 @@ async fn a_cluster_of_one_that_has_lost_its_metadata_deletes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (cluster, log) = start_alone(&dir).await.unwrap();
     create_alone(&cluster).await;
-    append(&led(&log).await, &values(0, 3)).await.unwrap();
+    append(led(&log).await.as_ref(), &values(0, 3)).await.unwrap();
     stop_alone((cluster, log)).await;
 
     std::fs::remove_dir_all(dir.path().join("quorum")).unwrap();
