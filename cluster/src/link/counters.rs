@@ -37,7 +37,7 @@ pub struct PeerCounters {
 }
 
 impl Counters {
-    /// The counters of one other node. Beyond a bound, nodes that were not counted before share one that nobody sees.
+    /// The counters of one other node. Beyond a bound, a node that was not counted before gets some that nobody sees.
     pub fn peer(&self, node: NodeId) -> Arc<PeerCounters> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         match peers.get(&node) {

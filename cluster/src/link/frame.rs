@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::error::{LinkError, cut};
-use super::limits::{FRAME_HEADER_BYTES, MAX_TEXT};
+use super::limits::{FRAME_HEADER_BYTES, MAX_GOODBYE_BYTES, MAX_TEXT};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Bytes of a header that its frame's length counts.
@@ -62,6 +62,14 @@ impl Header {
         let value = reader.u8()?;
         let frame =
             FrameType::from_wire(value).ok_or(Malformed::BadValue { what: "frame type", value: value.into() })?;
+        let most = match frame {
+            FrameType::Ping | FrameType::Pong => 0,
+            FrameType::Goodbye => MAX_GOODBYE_BYTES,
+            FrameType::Request | FrameType::OneWay | FrameType::Response | FrameType::Error => body,
+        };
+        if body > most {
+            return Err(Malformed::TooLong { length: body, max: most });
+        }
         Ok((Header { frame, kind: reader.u16()?, version: reader.u16()?, correlation: reader.u64()? }, body))
     }
 }

@@ -21,7 +21,7 @@ use super::server::Server;
 use super::socket;
 
 /// Longest wait for the end of a connection that was refused, so that the refusal is not lost with it.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// Most bytes that such a connection is listened to.
 const LINGER_BYTES: u64 = 1 << 20;
 
@@ -114,7 +114,7 @@ fn tell(server: &Server, address: SocketAddr, error: &HandshakeError) {
     counter.fetch_add(1, Ordering::Relaxed);
     // Without the port, which is another one at each attempt.
     let from = address.ip();
-    if let Some(suppressed) = server.local.reports.admit(&format!("{from} {error}")) {
+    if let Some(suppressed) = server.local.reports.admit(&format!("{from} {}", error.kind())) {
         warn!(%from, suppressed, "{what}: {error}");
     }
 }

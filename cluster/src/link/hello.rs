@@ -26,6 +26,18 @@ pub(super) enum HandshakeError {
     Refused(Refusal),
 }
 
+impl HandshakeError {
+    /// What it is, without what the other side has sent: that could be another text each time.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            HandshakeError::Io(error) => format!("{:?}", error.kind()),
+            HandshakeError::Garbage(_) => "garbage".to_owned(),
+            HandshakeError::Timeout => "timeout".to_owned(),
+            HandshakeError::Refused(refusal) => format!("{:?}", refusal.code),
+        }
+    }
+}
+
 impl From<Malformed> for HandshakeError {
     fn from(error: Malformed) -> Self {
         HandshakeError::Garbage(error.to_string())

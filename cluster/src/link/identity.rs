@@ -56,7 +56,9 @@ pub struct Local {
     identity: ArcSwap<Identity>,
     pub kinds: Kinds,
     pub counters: Counters,
+    /// What comes in is told apart from what goes out: strangers can fill the one, and the other is of the cluster's own nodes.
     pub(super) reports: Reports,
+    pub(super) dials: Reports,
 }
 
 impl Local {
@@ -66,6 +68,7 @@ impl Local {
             kinds,
             counters: Counters::default(),
             reports: Reports::default(),
+            dials: Reports::default(),
         })
     }
 

@@ -22,6 +22,14 @@ pub const MAX_KINDS: usize = 1024;
 pub const FRAME_HEADER_BYTES: usize = 4 + 1 + 2 + 2 + 8;
 /// Largest frame, in bytes after its length.
 pub const MAX_FRAME_BYTES: usize = 80 << 20;
+/// Largest frame of the control lane: what is urgent is small, and must not wait behind what is not.
+pub const MAX_CONTROL_FRAME_BYTES: usize = 5 << 20;
+/// Largest body of a goodbye: class, code and text.
+pub const MAX_GOODBYE_BYTES: usize = MAX_TEXT + 16;
+/// How long the body of a frame may take, however small it is, and how many bytes a second it must have beside that.
+pub const BODY_PATIENCE: Duration = Duration::from_secs(10);
+/// See [`BODY_PATIENCE`].
+pub const BODY_BYTES_PER_SECOND: u64 = 256 << 10;
 /// Bytes of the buffer that a connection reads headers and small bodies into.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Most frames that are written together.
@@ -48,14 +56,16 @@ pub const STABLE_LINK: Duration = Duration::from_millis(500);
 
 const _: () = assert!(PROTOCOL_MIN <= PROTOCOL_MAX);
 const _: () = assert!(MAX_HELLO_BYTES > MAX_KINDS * 6 + MAX_CLUSTER_ID + MAX_TEXT + 256);
-const _: () = assert!(MAX_FRAME_BYTES < u32::MAX as usize);
+const _: () = assert!(MAX_FRAME_BYTES < u32::MAX as usize && MAX_CONTROL_FRAME_BYTES < MAX_FRAME_BYTES);
+const _: () = assert!(crate::quorum::limits::MAX_MESSAGE + FRAME_HEADER_BYTES <= MAX_CONTROL_FRAME_BYTES);
 const _: () = assert!(MAX_TEXT + 16 < INLINE_BODY_BYTES * 4 && INLINE_BODY_BYTES < READ_BUFFER_BYTES);
 const _: () = assert!(READ_BUFFER_BYTES > FRAME_HEADER_BYTES);
 
 /// What a deployment or a test may want to set. The same values serve both sides of a link.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Largest frame, in bytes, sent or received; at most [`MAX_FRAME_BYTES`].
+    /// Largest frame, in bytes, sent or received; at most [`MAX_FRAME_BYTES`], and on the control lane
+    /// [`MAX_CONTROL_FRAME_BYTES`].
     pub max_frame: usize,
     /// Requests of one link that may wait for their answers: the client sends no more, the server reads no more.
     pub in_flight: usize,
@@ -68,9 +78,11 @@ pub struct Options {
     pub connections: usize,
     /// Connections that may be in their handshake at a time; more wait.
     pub handshakes: usize,
+    /// Of these, those of one address; more are closed.
+    pub handshakes_each: usize,
     /// Longest wait for a TCP connection.
     pub connect_timeout: Duration,
-    /// Longest time that TLS and hello may take, each.
+    /// Longest time that TLS and hello may take; on the server's side with the wait for both.
     pub handshake_timeout: Duration,
     /// How often the client pings. The server answers at once, and by itself while it is held back.
     pub ping_interval: Duration,
@@ -95,6 +107,7 @@ impl Default for Options {
             lane_bytes: 128 << 20,
             connections: MAX_PEERS * Lane::ALL.len(),
             handshakes: 64,
+            handshakes_each: 16,
             connect_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_millis(500),
@@ -108,7 +121,8 @@ impl Default for Options {
 }
 
 impl Options {
-    pub(super) fn max_frame(&self) -> usize {
-        self.max_frame.min(MAX_FRAME_BYTES)
+    pub(super) fn max_frame(&self, lane: Lane) -> usize {
+        let most = if lane == Lane::Control { MAX_CONTROL_FRAME_BYTES } else { MAX_FRAME_BYTES };
+        self.max_frame.min(most)
     }
 }

@@ -149,7 +149,7 @@ impl Keeper {
 
     fn failed(&self, error: &DialError, address: &str, current: &watch::Sender<Current>) -> Next {
         let (node, why) = (self.node, &error.why);
-        if let Some(suppressed) = self.dialler.local.reports.admit(&format!("{node} {address} {why}")) {
+        if let Some(suppressed) = self.dialler.local.dials.admit(&format!("{node} {address} {why}")) {
             warn!(node, address, suppressed, "no link to this node: {why}");
         }
         self.down(error.nobody, why, current);

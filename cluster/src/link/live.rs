@@ -72,19 +72,19 @@ impl Link {
         let (queue, queued) = mpsc::channel(options.in_flight.max(1) + QUEUE_SLACK);
         let counters = local.counters.peer(dialled.peer.identity.node);
         let pulse = Pulse::new();
-        let reader = FrameReader::new(dialled.reader, options, pulse.clone(), counters.clone());
+        let reader = FrameReader::new(dialled.reader, dialled.peer.lane, options, pulse.clone(), counters.clone());
         let (io, write_timeout) = (dialled.writer, options.write_timeout);
         let writer = FrameWriter { io, write_timeout, pulse, counters: counters.clone() };
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let shared = Arc::new(Shared {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             local,
+            max_frame: options.max_frame(dialled.peer.lane),
             peer: dialled.peer,
             queue,
             waiting: Mutex::default(),
             in_flight: Arc::new(Semaphore::new(options.in_flight.max(1))),
             next: AtomicU64::new(1),
-            max_frame: options.max_frame(),
             ended: CancellationToken::new(),
             counters: counters.clone(),
         });

@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout};
 
 use super::counters::{PeerCounters, add};
 use super::frame::Header;
-use super::limits::{FRAME_HEADER_BYTES, Options, READ_BUFFER_BYTES};
+use super::identity::Lane;
+use super::limits::{BODY_BYTES_PER_SECOND, BODY_PATIENCE, FRAME_HEADER_BYTES, Options, READ_BUFFER_BYTES};
 use crate::codec::Malformed;
 
 /// Why a connection is over.
@@ -23,6 +24,8 @@ pub(super) enum Loss {
     Io(#[from] io::Error),
     #[error("nothing heard for {} ms", .0.as_millis())]
     Silent(Duration),
+    #[error("a frame was not there after {} ms", .0.as_millis())]
+    Slow(Duration),
     #[error("nothing could be written for {} ms", .0.as_millis())]
     Stalled(Duration),
     #[error("not what a link carries: {0}")]
@@ -73,8 +76,8 @@ pub(super) struct FrameReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(io: R, options: &Options, pulse: Arc<Pulse>, counters: Arc<PeerCounters>) -> Self {
-        let (max_frame, dead_after) = (options.max_frame(), options.dead_after);
+    pub(super) fn new(io: R, lane: Lane, options: &Options, pulse: Arc<Pulse>, counters: Arc<PeerCounters>) -> Self {
+        let (max_frame, dead_after) = (options.max_frame(lane), options.dead_after);
         FrameReader { io, buffer: BytesMut::new(), max_frame, dead_after, pulse, counters }
     }
 
@@ -94,7 +97,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The body after a header, in memory of its own.
+    /// The body after a header, in memory of its own. One that comes in drops would hold what is kept for it for as long.
     pub(super) async fn body(&mut self, length: usize) -> Result<Bytes, Loss> {
         let here = length.min(self.buffer.len());
         if here == length {
@@ -105,12 +108,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut body = BytesMut::with_capacity(length);
         body.put_slice(&self.buffer);
         self.buffer.clear();
-        while body.len() < length {
-            let missing = length - body.len();
-            let mut into = (&mut body).limit(missing);
-            let read = some(&mut self.io, &mut into, self.dead_after, &self.pulse).await?;
-            add(&self.counters.bytes_in, read);
-        }
+        let patience = BODY_PATIENCE + Duration::from_secs(length as u64 / BODY_BYTES_PER_SECOND);
+        let rest = async {
+            while body.len() < length {
+                let missing = length - body.len();
+                let mut into = (&mut body).limit(missing);
+                let read = some(&mut self.io, &mut into, self.dead_after, &self.pulse).await?;
+                add(&self.counters.bytes_in, read);
+            }
+            Ok(())
+        };
+        timeout(patience, rest).await.unwrap_or(Err(Loss::Slow(patience)))?;
         Ok(body.freeze())
     }
 }

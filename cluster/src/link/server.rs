@@ -1,7 +1,8 @@
 //! Accepts links of other nodes until shutdown.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::budget::Budget;
-use super::greet::greet;
+use super::greet::{LINGER, greet};
 use super::identity::{Admission, Local};
 use super::limits::{ACCEPT_RETRY, Options};
 use super::service::Service;
@@ -34,6 +35,8 @@ struct Door {
     server: Arc<Server>,
     budget: Arc<Budget>,
     handshakes: Arc<Semaphore>,
+    /// Connections of each address that are not links yet.
+    unfinished: Mutex<BTreeMap<IpAddr, usize>>,
     shutdown: CancellationToken,
     /// Ends what has not drained in time.
     end: CancellationToken,
@@ -49,6 +52,7 @@ impl Server {
         let door = Arc::new(Door {
             budget: Arc::new(Budget::new(&self.options)),
             handshakes: Arc::new(Semaphore::new(self.options.handshakes.max(1))),
+            unfinished: Mutex::default(),
             server: Arc::new(self),
             shutdown: shutdown.clone(),
             end: CancellationToken::new(),
@@ -83,6 +87,36 @@ impl Server {
     }
 }
 
+/// A connection that is not a link yet, among those of its address. One address must not take all the handshakes' turns.
+struct Knock {
+    door: Arc<Door>,
+    address: IpAddr,
+}
+
+impl Knock {
+    fn admit(door: &Arc<Door>, address: IpAddr) -> Option<Knock> {
+        let mut unfinished = door.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = unfinished.entry(address).or_insert(0);
+        if *count >= door.server.options.handshakes_each.max(1) {
+            return None;
+        }
+        *count += 1;
+        Some(Knock { door: Arc::clone(door), address })
+    }
+}
+
+impl Drop for Knock {
+    fn drop(&mut self) {
+        let mut unfinished = self.door.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = unfinished.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                unfinished.remove(&self.address);
+            }
+        }
+    }
+}
+
 impl Door {
     async fn connection(
         self: Arc<Self>,
@@ -90,11 +124,16 @@ impl Door {
         address: SocketAddr,
         _permit: Option<OwnedSemaphorePermit>,
     ) {
+        let Some(knock) = Knock::admit(&self, address.ip()) else { return };
         let greeted = async {
             let _handshake = self.handshakes.acquire().await;
             greet(&self.server, stream, address).await
         };
-        let Some(Some(greeted)) = self.shutdown.run_until_cancelled(greeted).await else { return };
+        // With the wait for a handshake's turn: who has taken the turns for as long has long been given up by then.
+        let patience = self.server.options.handshake_timeout.saturating_mul(2) + LINGER;
+        let greeted = timeout(patience, self.shutdown.run_until_cancelled(greeted)).await;
+        drop(knock);
+        let Ok(Some(Some(greeted))) = greeted else { return };
         let serving = Serving::new(self.server.clone(), &self.budget, greeted.peer, self.tracker.clone());
         serving.run(greeted.reader, greeted.writer, self.shutdown.clone()).await;
     }

@@ -53,7 +53,7 @@ impl Serving {
         let options = &self.server.options;
         let (queue, queued) = mpsc::channel(options.in_flight.max(1) + QUEUE_SLACK);
         let pulse = Pulse::new();
-        let reader = FrameReader::new(reader, options, pulse.clone(), self.counters.clone());
+        let reader = FrameReader::new(reader, self.peer.lane, options, pulse.clone(), self.counters.clone());
         let (io, write_timeout) = (writer, options.write_timeout);
         let writer = FrameWriter { io, write_timeout, pulse, counters: self.counters.clone() };
         let loss = tokio::select! {
@@ -67,7 +67,8 @@ impl Serving {
         let (node, lane, address) = (self.peer.identity.node, self.peer.lane, self.peer.address.ip());
         match loss {
             Loss::Garbage(_) | Loss::Goodbye(_) => {
-                if let Some(suppressed) = self.server.local.reports.admit(&format!("{node} {address} {loss}")) {
+                let said = matches!(loss, Loss::Goodbye(_));
+                if let Some(suppressed) = self.server.local.reports.admit(&format!("{node} {address} {said}")) {
                     warn!(node, ?lane, %address, suppressed, "closed a link: {loss}");
                 }
             }
@@ -120,7 +121,7 @@ impl Serving {
             header,
             held: Some(held),
             counters: self.counters.clone(),
-            max_body: max_body(self.server.options.max_frame()),
+            max_body: max_body(self.server.options.max_frame(self.peer.lane)),
         };
         if closing {
             reply.error(ErrorBody::new(ErrorClass::NotBegun, 0, "the node shuts down")).await;

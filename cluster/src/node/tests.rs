@@ -221,6 +221,33 @@ async fn what_is_acknowledged_is_on_all_replicas_and_outlives_its_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_alone_knows_its_cluster_and_everybodys_data_directory() {
+    let mut world = World::start(3).await;
+    let two = NodeId(2);
+    let cluster = world.cluster(two).metadata().borrow().image.cluster().unwrap().to_string();
+    let directories = |world: &World| -> Vec<String> {
+        let metadata = world.cluster(two).metadata();
+        let image = metadata.borrow().image.clone();
+        let registered = image.nodes().filter_map(|(_, node)| node.registration.as_ref());
+        registered.map(|registration| registration.directory.to_string()).collect()
+    };
+    let all = world.until("all registered", |world| Some(directories(world)).filter(|all| all.len() == 3)).await;
+    world
+        .until("a snapshot with all directories", |world| {
+            let stored = std::fs::read(world.members[&two].dir.path().join("quorum/snapshot")).ok()?;
+            let stored = String::from_utf8_lossy(&stored);
+            all.iter().all(|directory| stored.contains(directory)).then_some(())
+        })
+        .await;
+    for id in [1, 2, 3].map(NodeId) {
+        world.kill(id).await;
+    }
+    world.start_node(two, TcpListener::bind("127.0.0.1:0").await.unwrap()).await;
+    assert_eq!(directories(&world), all);
+    assert_eq!(world.cluster(two).inner.links.local().identity().cluster_id, cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_is_refused_appends_and_too_few_replicas_refuse_all_but_the_leader() {
     let mut world = World::start(3).await;
     world.create(NodeId(3), vec![nodes(&[1, 2])], &[("min.insync.replicas", "2")]).await;

@@ -153,3 +153,27 @@ async fn a_link_ends_when_either_side_learns_that_the_other_does_not_fit() {
     let failed = links.request(SERVER, Lane::Data, ECHO, 0, Body::default(), Duration::from_millis(500)).await;
     assert!(matches!(&failed, Err(LinkError::NotSent(why)) if why.contains("elsewhere")), "{failed:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_does_not_keep_the_others_out() {
+    let options = Options { handshakes: 4, handshakes_each: 3, handshake_timeout: LONG * 10, ..quick() };
+    let server = Running::start(options).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(server.address).await.unwrap());
+    }
+    assert_eq!(echo(&links_to(server.address, quick()), Lane::Data, "heard").await.unwrap(), "heard");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_strangers_send_does_not_fill_what_the_log_remembers() {
+    let server = Running::start(quick()).await;
+    for n in 0..limits::MAX_REPORTS + 20 {
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(format!("{n:04}").as_bytes()).await.unwrap();
+        assert!(raw::is_closed(stream, LONG).await);
+    }
+    assert_eq!(server.local.reports.admit("another reason"), Some(0));
+}
