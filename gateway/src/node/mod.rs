@@ -13,6 +13,8 @@ mod operation_tests;
 mod ready;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod three;
 pub mod tls;
 mod topics;
 #[cfg(test)]
