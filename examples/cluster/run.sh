@@ -43,13 +43,20 @@ for n in 1 2 3; do
     fi
     # One lake for all: the node that leads a partition copies it.
     "$program" serve --config "$here/node$n.toml" --data-dir "$data/node$n" --set "object_store.url=file:$data/lake" \
-        "${ports[@]}" >"$data/node$n.out" 2>"$data/node$n.log" &
+        ${ports[@]+"${ports[@]}"} >"$data/node$n.out" 2>"$data/node$n.log" &
     nodes+=($!)
     echo $! >"$data/node$n.pid"
 done
 
 for n in 1 2 3; do
+    patience=1200
     until grep -q '^forebay ready' "$data/node$n.out"; do
+        patience=$((patience - 1))
+        if [ $patience -eq 0 ]; then
+            echo "node $n has not become ready within two minutes:" >&2
+            tail -n 20 "$data/node$n.log" >&2
+            exit 1
+        fi
         for other in 1 2 3; do
             if ! kill -0 "${nodes[$((other - 1))]}" 2>/dev/null; then
                 echo "node $other has ended:" >&2

@@ -1,13 +1,12 @@
 //! `forebay cluster`: shows the cluster's nodes and partitions, adds, drains and removes nodes, moves replicas and leaderships.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::Api;
+use super::api::{Api, ApiArgs, pretty, print};
 use super::cluster_text::{moving, text};
 use super::failure::Usage;
 use crate::cluster::{ClusterStatus, Move, MoveOutcome, Place};
@@ -15,12 +14,8 @@ use crate::cluster::{ClusterStatus, Move, MoveOutcome, Place};
 /// Arguments of `forebay cluster`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// HTTP listener of any node of the cluster
-    #[arg(long, global = true, default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    url: String,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -83,11 +78,11 @@ enum Command {
 /// # Errors
 /// The node cannot be reached, or refuses.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let (api, json) = (Api::new(&args.url), args.json);
+    let (api, json) = (args.api.api()?, args.api.json);
     match args.command {
         Command::Status { troubled } => {
             let status = status(&api, troubled).await?;
-            print(&if json { pretty(&serde_json::to_value(&status)?)? } else { text(&status) })
+            print(&if json { pretty(&status)? } else { text(&status) })
         }
         Command::Add { node, voter } => {
             let done = api.post("/api/v1/cluster/add", &json!({ "node": node, "voter": voter })).await?;
@@ -121,13 +116,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
                         moves.iter().any(|asked| asked.topic == one.topic && asked.partition == one.partition)
                     });
                 }
-                if show {
-                    let all = serde_json::to_value(&status.partitions)?;
-                    return print(&if json {
-                        pretty(&json!({ "partitions": all }))?
-                    } else {
-                        moving(&status.partitions)
-                    });
+                if show || status.partitions.is_empty() {
+                    let all = &status.partitions;
+                    return print(&if json { pretty(&json!({ "partitions": all }))? } else { moving(all) });
                 }
                 let under_way = status.partitions.into_iter();
                 moves =
@@ -180,9 +171,17 @@ fn outcomes(json: bool, all: &[MoveOutcome], done: &str) -> anyhow::Result<()> {
 }
 
 fn read_file(file: &PathBuf) -> anyhow::Result<Vec<Move>> {
+    // Kafka's files have more in them.
+    #[derive(Deserialize)]
+    struct Planned {
+        topic: String,
+        partition: u32,
+        #[serde(default)]
+        replicas: Option<Vec<i32>>,
+    }
     #[derive(Deserialize)]
     struct Plan {
-        partitions: Vec<Move>,
+        partitions: Vec<Planned>,
     }
     let text = std::fs::read(file).with_context(|| format!("--file {}", file.display()))?;
     let plan: Result<Plan, _> = serde_json::from_slice(&text);
@@ -190,7 +189,8 @@ fn read_file(file: &PathBuf) -> anyhow::Result<Vec<Move>> {
         let form = r#"{"partitions": [{"topic": "readings", "partition": 0, "replicas": [1, 2, 3]}]}"#;
         Usage(format!("--file {}: {error}\nexpected {form}", file.display()))
     });
-    Ok(plan?.partitions)
+    let moves = plan?.partitions.into_iter();
+    Ok(moves.map(|Planned { topic, partition, replicas }| Move { topic, partition, replicas }).collect())
 }
 
 fn check(moves: &[Move], cancel: bool) -> Result<(), Usage> {
@@ -216,15 +216,6 @@ fn parse_place(text: &str) -> Result<Place, Usage> {
 
 fn tell(json: bool, done: &Value, text: &str) -> anyhow::Result<()> {
     print(&if json { pretty(done)? } else { text.to_owned() })
-}
-
-fn pretty(value: &Value) -> anyhow::Result<String> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout")
 }
 
 #[cfg(test)]

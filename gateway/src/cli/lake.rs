@@ -1,14 +1,15 @@
 //! `forebay lake`: how far the offload is, and whether manifest, objects, table and log agree.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use indicatif::ProgressBar;
 use serde::Deserialize;
 
-use super::api::Api;
+use super::api::{Api, ApiArgs, pretty, print};
+use super::table;
 use crate::lake::{TopicStatus, VerifyReport};
 
 /// How often a running progress bar moves.
@@ -17,12 +18,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Arguments of `forebay lake`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// HTTP listener of the node
-    #[arg(long, global = true, default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    url: String,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,26 +43,27 @@ enum Command {
 /// # Errors
 /// The node cannot be reached, or what was verified does not agree.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let api = Api::new(&args.url);
+    let json = args.api.json;
     match args.command {
         Command::Status { topic } => {
-            let topics = topics(&api, topic.as_deref()).await?;
-            print(&if args.json { format!("{}\n", serde_json::to_string_pretty(&topics)?) } else { table(&topics) })
+            let topics = topics(&args.api.api()?, topic.as_deref()).await?;
+            print(&if json { pretty(&topics)? } else { text(&topics) })
         }
         Command::Verify { topic } => {
             let mut reports = Vec::new();
-            for topic in topics(&api, topic.as_deref()).await? {
+            let api = args.api.patient_api()?;
+            for topic in topics(&args.api.api()?, topic.as_deref()).await? {
                 let bar = spinner(&topic.topic);
                 let answer = api.get("/api/v1/lake/verify", &[("topic", &topic.topic)]).await;
                 bar.finish_and_clear();
                 let Listing::<VerifyReport> { topics } = answer?;
-                if !args.json {
+                if !json {
                     print(&topics.iter().map(summary).collect::<String>())?;
                 }
                 reports.extend(topics);
             }
-            if args.json {
-                print(&format!("{}\n", serde_json::to_string_pretty(&reports)?))?;
+            if json {
+                print(&pretty(&reports)?)?;
             }
             let problems: usize = reports.iter().map(|report| report.problems.len()).sum();
             if problems > 0 {
@@ -102,30 +100,16 @@ fn spinner(topic: &str) -> ProgressBar {
     bar
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout")
-}
-
-fn table(topics: &[TopicStatus]) -> String {
-    let mut rows = vec![["TOPIC", "VERSION", "FILES", "ROWS", "BYTES", "LAG", "LEADS", "URL"].map(str::to_owned)];
+fn text(topics: &[TopicStatus]) -> String {
+    let mut rows =
+        vec![["TOPIC", "VERSION", "FILES", "ROWS", "BYTES", "LAG", "LEADS", "URL"].map(str::to_owned).to_vec()];
     for topic in topics {
         let version = topic.table_version.map_or("-".to_owned(), |version| version.to_string());
-        let counts = [topic.files, topic.rows, topic.bytes].map(|count| count.to_string());
-        let [files, size, bytes] = counts;
+        let [files, size, bytes] = [topic.files, topic.rows, topic.bytes].map(|count| count.to_string());
         let (lag, leads) = (topic.lag_records.to_string(), topic.leads.len().to_string());
-        rows.push([topic.topic.clone(), version, files, size, bytes, lag, leads, topic.url.clone()]);
+        rows.push(vec![topic.topic.clone(), version, files, size, bytes, lag, leads, topic.url.clone()]);
     }
-    let widths: [usize; 8] = std::array::from_fn(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
-    let mut out = String::new();
-    for row in &rows {
-        let [topic, numbers @ .., url] = row;
-        let _ = write!(out, "{topic:<width$}", width = widths[0]);
-        for (number, width) in numbers.iter().zip(&widths[1..]) {
-            let _ = write!(out, "  {number:>width$}");
-        }
-        let _ = writeln!(out, "  {url}");
-    }
+    let mut out = table::with_numbers(&rows, 1..7);
     for topic in topics {
         if topic.lost_records > 0 {
             let lost = topic.lost_records;
@@ -173,7 +157,7 @@ mod tests {
             error: Some("no space".into()),
             failing_since: None,
         };
-        let text = table(&[topic]);
+        let text = text(&[topic]);
         assert!(
             text.starts_with(
                 "TOPIC     VERSION  FILES  ROWS  BYTES  LAG  LEADS  URL\nreadings        -      0    12    345    6      2  file:"

@@ -46,18 +46,20 @@ impl From<VoterError> for ChangeError {
 
 /// A partition by its topic's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Place {
     pub(crate) topic: String,
     pub(crate) partition: u32,
 }
 
-/// Where a partition is to go: an entry of what Kafka's kafka-reassign-partitions reads. Without replicas, what is under way is
-/// cancelled.
+/// Where a partition is to go. Without replicas, what is under way is cancelled: that has to be said (null), so that a
+/// misspelt name cancels nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Move {
     pub(crate) topic: String,
     pub(crate) partition: u32,
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub(crate) replicas: Option<Vec<i32>>,
 }
 
@@ -172,4 +174,19 @@ fn find(image: &Image, topic: &str, index: u32) -> Result<(Uuid, u32), String> {
     let known = image.topic_named(topic).ok_or_else(|| format!("there is no topic {topic}"))?;
     let there = known.partition(index).is_some();
     if there { Ok((known.id, index)) } else { Err(format!("topic {topic} has no partition {index}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_says_where_to_or_that_it_is_cancelled() {
+        let read = |more: &str| serde_json::from_str::<Move>(&format!(r#"{{"topic": "t", "partition": 0{more}}}"#));
+        assert_eq!(read(r#", "replicas": [2, 1]"#).unwrap().replicas, Some(vec![2, 1]));
+        assert_eq!(read(r#", "replicas": null"#).unwrap().replicas, None);
+        assert!(read("").unwrap_err().to_string().contains("missing field `replicas`"));
+        let misspelt = read(r#", "replicas": [1], "replica": [2, 1]"#).unwrap_err().to_string();
+        assert!(misspelt.contains("unknown field `replica`"), "{misspelt}");
+    }
 }

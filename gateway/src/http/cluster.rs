@@ -43,6 +43,7 @@ pub(super) async fn status(
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Add {
     node: i32,
     #[serde(default)]
@@ -56,6 +57,7 @@ pub(super) async fn add(Opened(gateway): Opened, asked: Asked<Add>) -> Result<Js
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Drain {
     node: i32,
     #[serde(default)]
@@ -69,6 +71,7 @@ pub(super) async fn drain(Opened(gateway): Opened, asked: Asked<Drain>) -> Resul
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Remove {
     node: i32,
 }
@@ -80,6 +83,7 @@ pub(super) async fn remove(Opened(gateway): Opened, asked: Asked<Remove>) -> Res
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Reassign {
     partitions: Vec<Move>,
 }
@@ -90,6 +94,7 @@ pub(super) async fn reassign(Opened(gateway): Opened, asked: Asked<Reassign>) ->
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Elect {
     #[serde(default)]
     partitions: Option<Vec<Place>>,

@@ -72,7 +72,7 @@ impl Collector for ClusterCollector {
         // As Kafka's, what is wrong with the whole cluster is told by its controller, so that a sum over all nodes is right.
         let at_controller = |count: usize| if controls { count } else { 0 };
         let fenced = image.nodes().filter(|(_, node)| node.liveness == Liveness::Fenced).count();
-        let gauges: [(&str, &str, usize); 9] = [
+        let gauges: [(&str, &str, usize); 10] = [
             (
                 "partitions",
                 "Partitions that have a replica on this node",
@@ -100,6 +100,11 @@ impl Collector for ClusterCollector {
                 at_controller(fenced),
             ),
             ("active_controller", "1 on the node that decides on the cluster's metadata", usize::from(controls)),
+            (
+                "quorum_stopped",
+                "1 when this node's part of the controller quorum has stopped: it has to be started again",
+                usize::from(cluster.failure().borrow().is_some()),
+            ),
             ("quorum_voters", "Nodes that vote in the controller quorum", quorum.voters.len()),
             (
                 "quorum_term",
@@ -120,16 +125,23 @@ impl Collector for ClusterCollector {
             "Changes of in-sync replicas that the controller has not decided on: what is written there waits for it";
         let open = ConstGauge::new(i64::try_from(read(&isr.open)).unwrap_or(i64::MAX));
         open.encode(encoder.encode_descriptor("isr_changes_open", help, None, MetricType::Gauge)?)?;
-        let counters: [(&str, &str, u64); 3] = [
+        let links = cluster.counters();
+        let counters: [(&str, &str, u64); 5] = [
             ("isr_shrinks", "Times that in-sync replicas of a partition led here became fewer", read(&isr.shrinks)),
             ("isr_expands", "Times that in-sync replicas of a partition led here became more", read(&isr.expands)),
             ("forwarded_appends", "Appends sent on to leaders on other nodes", cluster.forwarded_appends()),
+            (
+                "link_failed_handshakes",
+                "Connections that ended before a link between nodes was made of them: garbage, timeouts, TLS",
+                read(&links.failed_handshakes),
+            ),
+            ("link_refused", "Links refused, by this node or another one", read(&links.refused)),
         ];
         for (name, help, value) in counters {
             let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(counter)?;
         }
-        let peers = cluster.counters().peers();
+        let peers = links.peers();
         for (name, help, value) in PEER_COUNTERS {
             let mut counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (node, peer) in &peers {

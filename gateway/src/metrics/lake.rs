@@ -77,11 +77,13 @@ impl LakeMetrics {
         );
         registry.register("cold_reads", "Reads served from the cold tier", metrics.cold_reads.clone());
         registry.register("cold_read_bytes", "Bytes served from the cold tier", metrics.cold_bytes.clone());
-        registry.register("lag_records", "Records not yet in the table", metrics.lag.clone());
-        registry.register("files", "Files in the table", metrics.files.clone());
-        registry.register("rows", "Rows in the table", metrics.rows.clone());
-        registry.register("size_bytes", "Bytes of the files in the table", metrics.size.clone());
-        registry.register("table_version", "Version of the table", metrics.version.clone());
+        let teller = "told by the node that leads the topic's partition 0";
+        let help = format!("Records of the topic not yet in the table, {teller}");
+        registry.register("lag_records", help, metrics.lag.clone());
+        registry.register("files", format!("Files in the table, {teller}"), metrics.files.clone());
+        registry.register("rows", format!("Rows in the table, {teller}"), metrics.rows.clone());
+        registry.register("size_bytes", format!("Bytes of the files in the table, {teller}"), metrics.size.clone());
+        registry.register("table_version", format!("Version of the table, {teller}"), metrics.version.clone());
         metrics
     }
 
@@ -117,6 +119,10 @@ impl LakeMetrics {
         let label = TopicLabel { topic: status.topic.clone() };
         let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.failing_since.get_or_create(&label).set(status.failing_since.map_or(0, |since| since / 1000));
+        // Every node could tell of the whole topic: one does, so that a sum over all nodes is right.
+        if !status.leads.contains(&0) {
+            return self.forget_topic(&label);
+        }
         self.lag.get_or_create(&label).set(status.lag_records);
         self.files.get_or_create(&label).set(gauge(status.files));
         self.rows.get_or_create(&label).set(gauge(status.rows));
@@ -129,8 +135,47 @@ impl LakeMetrics {
     /// Shows nothing of a topic any more.
     pub fn forget(&self, topic: &str) {
         let label = TopicLabel { topic: topic.to_owned() };
-        for family in [&self.failing_since, &self.lag, &self.files, &self.rows, &self.size, &self.version] {
-            family.remove(&label);
+        self.failing_since.remove(&label);
+        self.forget_topic(&label);
+    }
+
+    fn forget_topic(&self, label: &TopicLabel) {
+        for family in [&self.lag, &self.files, &self.rows, &self.size, &self.version] {
+            family.remove(label);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_over_all_nodes_counts_a_topic_once() {
+        let status = |leads: &[u32]| TopicStatus {
+            topic: "readings".to_owned(),
+            url: String::new(),
+            table_version: Some(3),
+            files: 2,
+            rows: 20,
+            bytes: 200,
+            leads: leads.to_vec(),
+            lag_records: 7,
+            lost_records: 0,
+            error: None,
+            failing_since: None,
+        };
+        let told = |leads: &[&[u32]]| {
+            let mut registry = Registry::default();
+            let metrics = LakeMetrics::new(&mut registry);
+            leads.iter().for_each(|leads| metrics.show(&status(leads)));
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            ["lag_records", "files", "rows", "size_bytes", "table_version"]
+                .map(|name| text.contains(&format!("lake_{name}{{topic=\"readings\"}}")))
+        };
+        assert_eq!(told(&[&[0, 2]]), [true; 5]);
+        assert_eq!(told(&[&[1]]), [false; 5]);
+        assert_eq!(told(&[&[0], &[]]), [false; 5], "the lead went elsewhere");
     }
 }

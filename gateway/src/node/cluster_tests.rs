@@ -10,6 +10,7 @@ use forebay_log::cluster::controller::Reassign;
 use forebay_log::{NodeId, Offset};
 use kafka_protocol::ResponseError;
 
+use super::three::{self, Places};
 use super::{Node, open_data_dir};
 use crate::client::kafka::{Client, Refused};
 use crate::config::{Config, Sources};
@@ -21,52 +22,24 @@ use crate::state::StateTopic;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
-    folders: Vec<tempfile::TempDir>,
-    /// What all of them reach.
-    lake: tempfile::TempDir,
-    peers: String,
+    places: Places,
     more: Vec<String>,
     nodes: BTreeMap<i32, Node>,
 }
 
 impl World {
     async fn start(more: &[&str]) -> World {
-        // Taken and let go: nobody else is given them meanwhile.
-        let free: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let at = |(listener, id): (&std::net::TcpListener, i32)| format!("{id}@{}", listener.local_addr().unwrap());
-        let peers: Vec<String> = free.iter().zip(1..).map(at).collect();
-        drop(free);
-        let folders = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-        let more = more.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut world =
-            World { folders, lake: tempfile::tempdir().unwrap(), peers: peers.join(","), more, nodes: BTreeMap::new() };
-        let (one, two, three) = tokio::join!(world.open(1), world.open(2), world.open(3));
-        world.nodes = BTreeMap::from([(1, one), (2, two), (3, three)]);
-        world
+        let (places, more) = (Places::new(), more.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>());
+        let nodes = places.open_all(|_| more.clone()).await;
+        World { places, more, nodes }
     }
 
     async fn open(&self, id: i32) -> Node {
-        let ports = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=127.0.0.1:0"));
-        let lake = self.lake.path().display();
-        let own =
-            [format!("node.id={id}"), format!("cluster.peers={}", self.peers), format!("object_store.url=file:{lake}")];
-        let set = ports.into_iter().chain(own).chain(self.more.clone()).collect();
-        let data_dir = Some(self.folders[id as usize - 1].path().to_path_buf());
-        let config = Config::load(&Sources { set, data_dir, ..Sources::default() }).unwrap();
-        let files = open_data_dir(&config).unwrap();
-        tokio::time::timeout(PATIENCE, Node::start(config, files)).await.expect("it starts in time").unwrap()
+        self.places.open(id, &self.more).await
     }
 
-    /// It says nothing to anybody.
     async fn kill(&mut self, id: i32) {
-        let mut node = self.nodes.remove(&id).unwrap();
-        node.doors.abort_all();
-        node.http.abort_all();
-        node.gateway.shutdown.cancel();
-        node.services.cancel();
-        let log = node.gateway.log.clone();
-        log.cluster().unwrap().shutdown(Duration::ZERO).await;
-        tokio::task::spawn_blocking(move || log.shutdown()).await.unwrap();
+        three::kill(self.nodes.remove(&id).unwrap()).await;
     }
 
     async fn drain(self) {

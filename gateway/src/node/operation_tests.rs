@@ -1,50 +1,27 @@
 //! Three nodes in one process, operated as a person would: over the Kafka port and over HTTP.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::tests::config;
-use super::{Node, open_data_dir};
+use super::Node;
+use super::three::Places;
 use crate::client::kafka::Client;
+use crate::cluster::Controller;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Three nodes, and their directories.
 struct Three {
     nodes: Vec<Option<Node>>,
-    _dirs: Vec<tempfile::TempDir>,
+    _places: Places,
 }
 
 impl Three {
     async fn start() -> Three {
-        // Ports that nobody has: each is let go just before its node takes it.
-        let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses: Vec<String> = held.iter().map(|held| held.local_addr().unwrap().to_string()).collect();
-        let peers: Vec<String> = (1..).zip(&addresses).map(|(id, at)| format!("\"{id}@{at}\"")).collect();
-        drop(held);
-        let dirs: Vec<tempfile::TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-        let lake = tempfile::tempdir().unwrap();
-        let starting = (1..).zip(&addresses).zip(&dirs).map(|((id, at), dir)| {
-            let more = [
-                format!("node.id={id}"),
-                format!("cluster.peers=[{}]", peers.join(",")),
-                format!("listeners.cluster={at}"),
-                format!("node.rack=site-{id}"),
-                format!("object_store.url=file:{}", lake.path().display()),
-            ];
-            let config = config(dir, &more.iter().map(String::as_str).collect::<Vec<_>>());
-            async move {
-                let files = open_data_dir(&config).unwrap();
-                Node::start(config, files).await.unwrap()
-            }
-        });
-        let started = tokio::time::timeout(PATIENCE, futures_util::future::join_all(starting)).await;
-        Three {
-            nodes: started.expect("three nodes find each other").into_iter().map(Some).collect(),
-            _dirs: dirs.into_iter().chain([lake]).collect(),
-        }
+        let places = Places::new();
+        let nodes = places.open_all(|id| vec![format!("node.rack=site-{id}")]).await;
+        Three { nodes: nodes.into_values().map(Some).collect(), _places: places }
     }
 
     fn node(&self, id: usize) -> &Node {
@@ -113,6 +90,9 @@ async fn replicas_and_leaderships_move_and_a_node_is_emptied() {
     let (code, done) = three.change(1, "reassign", wanted).await;
     assert_eq!((code, &done["partitions"][0]["error"]), (200, &Value::Null), "{done}");
     assert!(done["partitions"][1]["error"].as_str().unwrap().contains("no topic none"), "{done}");
+    let misspelt = json!({ "partitions": [{ "topic": "t", "partition": 0, "replica": [1] }] });
+    let (code, refused) = three.change(1, "reassign", misspelt).await;
+    assert!(code == 400 && refused["error"].as_str().unwrap().contains("`replica`"), "{refused}");
     three.until(2, "t", |one| one["replicas"] == target && one["adding"] == json!([])).await;
     let (code, done) = three.change(2, "elect", json!({ "partitions": [{ "topic": "t", "partition": 0 }] })).await;
     assert_eq!((code, &done["partitions"][0]["error"]), (200, &Value::Null), "{done}");
@@ -191,5 +171,19 @@ async fn topics_are_placed_as_clients_ask_and_a_stopped_voter_is_taken_out() {
     assert_eq!(removed.0, 200, "{}", removed.1);
     let status = three.status(1).await;
     assert_eq!(status["quorum"]["voters"], json!([1, 2]), "{status:#}");
+
+    // One of two voters is left: nobody decides any more, and it says so.
+    let cluster = three.node(1).gateway.log.cluster();
+    let controller = Controller::follow(cluster, Duration::from_millis(50), CancellationToken::new());
+    three.nodes[1].take().unwrap().drain().await;
+    let deadline = Instant::now() + PATIENCE;
+    while controller.silent_for() < Duration::from_secs(3) {
+        assert!(Instant::now() < deadline, "it takes itself for a cluster");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let metrics = reqwest::get(three.url(1, "/metrics")).await.unwrap().text().await.unwrap();
+    for name in ["forebay_active_controller 0", "forebay_quorum_stopped 0", "forebay_link_failed_handshakes_total"] {
+        assert!(metrics.contains(name), "{name} is not in the metrics");
+    }
     three.end().await;
 }

@@ -10,7 +10,7 @@ use forebay_log::{Millis, Offset};
 use super::{Node, open_data_dir};
 use crate::config::{Config, Sources};
 
-pub(super) fn config(folder: &tempfile::TempDir, more: &[&str]) -> Config {
+fn config(folder: &tempfile::TempDir, more: &[&str]) -> Config {
     let ports = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=127.0.0.1:0"));
     let set = ports.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
     Config::load(&Sources { set, data_dir: Some(folder.path().to_path_buf()), ..Sources::default() }).unwrap()

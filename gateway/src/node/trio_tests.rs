@@ -1,7 +1,6 @@
 //! Three nodes in one process: offload and alerts move with the leaders of their partitions, and lose and double nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use forebay_cluster::{AppendData, Log};
@@ -12,9 +11,9 @@ use forebay_tiering::parquet::ColdReader;
 use forebay_tiering::table::{DeltaLake, Table};
 use object_store::path::Path;
 
-use super::{Node, open_data_dir};
+use super::Node;
+use super::three::Places;
 use crate::alerts::JOURNAL_TOPIC;
-use crate::config::{Config, Sources};
 use crate::reader::Reader;
 
 const RULES: &str = "
@@ -31,6 +30,8 @@ groups:
 ";
 
 struct Trio {
+    places: Places,
+    /// Of the rules.
     folder: tempfile::TempDir,
     nodes: BTreeMap<i32, Node>,
 }
@@ -48,35 +49,14 @@ async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) ->
 
 impl Trio {
     async fn start() -> Trio {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("rules.yaml"), RULES).unwrap();
-        let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let peers: Vec<String> =
-            ports.iter().zip(1..).map(|(port, id)| format!("{id}@{}", port.local_addr().unwrap())).collect();
-        drop(ports);
-        let starts = (1..=3).map(|id| {
-            let off = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=off"));
-            let more = [
-                format!("node.id={id}"),
-                format!("cluster.peers={}", peers.join(",")),
-                format!("object_store.url=file:{}", folder.path().join("lake").display()),
-                format!("alerts.rules={}", folder.path().join("rules.yaml").display()),
-                "durability.fsync=false".to_owned(),
-            ];
-            let set = off.into_iter().chain(more).collect();
-            let data_dir = Some(folder.path().join(format!("node{id}")));
-            let config = Config::load(&Sources { set, data_dir, ..Sources::default() }).unwrap();
-            tokio::spawn(async move {
-                let files = open_data_dir(&config).unwrap();
-                (id, Node::start(config, files).await.unwrap())
-            })
-        });
-        let mut nodes = BTreeMap::new();
-        for start in starts.collect::<Vec<_>>() {
-            let (id, node) = start.await.unwrap();
-            nodes.insert(id, node);
-        }
-        let trio = Trio { folder, nodes };
+        let (places, folder) = (Places::new(), tempfile::tempdir().unwrap());
+        let rules = folder.path().join("rules.yaml");
+        std::fs::write(&rules, RULES).unwrap();
+        let off = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=off"));
+        let more = [format!("alerts.rules={}", rules.display()), "durability.fsync=false".to_owned()];
+        let more: Vec<String> = off.into_iter().chain(more).collect();
+        let nodes = places.open_all(|_| more.clone()).await;
+        let trio = Trio { places, folder, nodes };
         let config = TopicConfig { lake_commit_interval_ms: 50, min_insync_replicas: 2, ..TopicConfig::default() };
         trio.log(1).create_topic("readings", 3, config).await.unwrap();
         eventually("the topic everywhere", async || {
@@ -150,7 +130,7 @@ fn records(batches: bytes::Bytes, next: &mut Offset, found: &mut Vec<Record>) {
 
 /// What the table holds of a partition, file by file.
 async fn in_table(trio: &Trio, partition: u32) -> Vec<(i64, Vec<u8>)> {
-    let url = format!("file:{}", trio.folder.path().join("lake").display());
+    let url = format!("file:{}", trio.places.lake().display());
     let store = forebay_tiering::store::open(&url, &BTreeMap::new()).unwrap();
     let topic = trio.log(*trio.nodes.keys().next().unwrap()).topic("readings").unwrap();
     let mut table = DeltaLake::new(store.clone(), "readings", topic.id);

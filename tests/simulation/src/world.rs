@@ -127,13 +127,13 @@ impl World {
             }
             self.happen(event);
             self.check_touched();
-            if let Some(what) = self.failure.take() {
+            if let Some(what) = self.failed() {
                 return Err(format!("at {} ms: {what}", self.now));
             }
             if self.healing && self.now >= looked_at + 1000 {
                 looked_at = self.now;
                 let whole = self.check_whole();
-                if let Some(what) = self.failure.take() {
+                if let Some(what) = self.failed() {
                     return Err(format!("at {} ms: {what}", self.now));
                 }
                 match whole {
@@ -258,6 +258,11 @@ impl World {
 
     pub(crate) fn fail(&mut self, what: String) {
         self.failure.get_or_insert(what);
+    }
+
+    /// What was found to be wrong, if anything.
+    pub(crate) fn failed(&mut self) -> Option<String> {
+        self.failure.take()
     }
 
     pub(crate) fn number(&mut self) -> u64 {

@@ -57,6 +57,8 @@ pub(super) struct Lane {
     /// Ranges whose object is whole, by base offset.
     pub(super) ranges: BTreeMap<Offset, Entry>,
     pub(super) copying: Option<Entry>,
+    /// That copy was begun in a shape that is none any more: whatever comes of it goes.
+    pub(super) outdated: bool,
     /// Copies that failed or were cut off by a crash: their objects must go before the next copy.
     pub(super) trash: Vec<Entry>,
     /// Objects being deleted now.

@@ -215,6 +215,11 @@ impl Offload {
     ) {
         let Some(lane) = self.lanes.get_mut(&partition) else { return };
         let Some(entry) = lane.copying.as_mut().filter(|entry| entry.id == id) else { return };
+        if std::mem::take(&mut lane.outdated) {
+            lane.trash.extend(lane.copying.take());
+            self.busy = None;
+            return;
+        }
         match result {
             Ok((written, shape)) => {
                 entry.state = State::CopyFinished;
@@ -252,7 +257,7 @@ impl Offload {
         let Some((adds, removes)) = self.committing.take() else { return };
         match result {
             Ok(()) => {}
-            Err(NotCommitted::Settled(settled)) => return self.undo(*settled, effects),
+            Err(NotCommitted::Settled(settled)) => return self.undo(&adds, *settled, effects),
             Err(NotCommitted::Failed(error)) => {
                 self.commit_retry.failed(now);
                 self.commit_error = Some(format!("table commit: {error}"));
@@ -281,18 +286,31 @@ impl Offload {
         effects.push(Effect::Persist { changes, then: Then::Committed { partitions } });
     }
 
-    /// The leader of another partition has settled the type of a column first: what has another one is copied again.
-    fn undo(&mut self, settled: Settled, effects: &mut Vec<Effect>) {
+    /// The leader of another partition has settled the type of a column first: what has another one is copied again. So is what
+    /// was copied since that commit began, in a shape that is none any more, and what lies behind it in its partition: a
+    /// range is never left out between two others.
+    fn undo(&mut self, adds: &[Entry], settled: Settled, effects: &mut Vec<Effect>) {
         self.shape = Arc::new(settled.shape);
         let mut changes = vec![Change::Shape(self.shape.clone())];
         let mut entries = Vec::new();
+        let fits = |entry: &Entry| {
+            let is_known = adds.iter().any(|add| add.id == entry.id) && !settled.misfits.contains(&entry.id);
+            is_known || entry.state != State::CopyFinished
+        };
         for lane in self.lanes.values_mut() {
-            let undone = lane.ranges.extract_if(.., |_, entry| settled.misfits.contains(&entry.id));
-            for (_, entry) in undone {
-                let entry = Entry { state: State::CopyStarted, facts: None, ..entry };
-                changes.push(Change::Put(Box::new(entry.clone())));
-                entries.push(entry);
+            let first = lane.ranges.values().find(|entry| !fits(entry)).map(|entry| entry.base);
+            let undone =
+                first.map(|from| lane.ranges.extract_if(from.., |_, entry| entry.state == State::CopyFinished));
+            entries.extend(undone.into_iter().flatten().map(|(_, entry)| entry));
+            // An object that is still being written is not deleted under its writer.
+            match lane.copying.take_if(|entry| entry.state == State::CopyFinished) {
+                Some(finished) => entries.push(finished),
+                None => lane.outdated = lane.copying.is_some(),
             }
+        }
+        for entry in &mut entries {
+            (entry.state, entry.facts) = (State::CopyStarted, None);
+            changes.push(Change::Put(Box::new(entry.clone())));
         }
         effects.push(Effect::Persist { changes, then: Then::Undone { entries } });
     }

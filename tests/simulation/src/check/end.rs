@@ -102,7 +102,16 @@ impl World {
     }
 
     /// What must be true at the end.
-    pub(crate) fn check_end(&self) -> Result<(), String> {
+    pub(crate) fn check_end(&mut self) -> Result<(), String> {
+        // Everybody has seen everything by now: what is on record from here on is all that there ever was.
+        for place in 0..self.nodes.len() {
+            for partition in self.hosted(place) {
+                self.check_reader(place, partition);
+            }
+        }
+        if let Some(what) = self.failed() {
+            return Err(what);
+        }
         self.check_offsets()?;
         for (topic, index, state) in self.quorum.image.partitions() {
             let partition = PartitionId { topic: topic.id, index };
@@ -115,6 +124,7 @@ impl World {
                     return Err(format!("{name}: nodes {} and {replica} differ: {what}", state.replicas[0]));
                 }
             }
+            self.check_kept(partition, &copies[0]).map_err(|what| format!("{name}: {what}"))?;
             self.check_acked(partition).map_err(|what| format!("{name}: {what}"))?;
             self.check_order(partition).map_err(|what| format!("{name}: {what}"))?;
             self.check_table(partition).map_err(|what| format!("{name}: {what}"))?;
@@ -138,6 +148,22 @@ impl World {
         Ok(all)
     }
 
+    /// What anybody ever saw below a high watermark is what the log holds now, no more and no less: retention is off.
+    fn check_kept(&self, partition: PartitionId, copy: &[u8]) -> Result<(), String> {
+        let held = crate::clients::values(&copy.to_vec().into())?;
+        let seen = self.truth.records.get(&partition).map_or(&[][..], Vec::as_slice);
+        for (offset, (epoch, value)) in (0i64..).map(Offset).zip(seen) {
+            match usize::try_from(offset.0).ok().and_then(|at| held.get(at)) {
+                Some(found) if *found == (offset, *epoch, value.clone()) => {}
+                found => return Err(format!("{value:?} of {epoch:?} was seen at {offset}, there is {found:?}")),
+            }
+        }
+        match held.get(seen.len()) {
+            Some(more) => Err(format!("{more:?} is in sync everywhere, but nobody has seen it")),
+            None => Ok(()),
+        }
+    }
+
     /// Everything acknowledged is there, where it was said to be.
     fn check_acked(&self, partition: PartitionId) -> Result<(), String> {
         for (offset, value) in self.truth.acked.get(&partition).into_iter().flatten() {
@@ -149,14 +175,20 @@ impl World {
         Ok(())
     }
 
-    /// The records of a key come in their order; those of an idempotent producer once.
+    /// The records of a key come in their order, those of an idempotent producer once. Another's batch may be there again as
+    /// long as it was not answered, so before any later one.
     fn check_order(&self, partition: PartitionId) -> Result<(), String> {
-        let mut last: BTreeMap<String, u64> = BTreeMap::new();
+        // By key: the first number of the batch seen last, and the number that follows in it.
+        let mut last: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for (offset, (_, value)) in (0i64..).map(Offset).zip(self.truth.records.get(&partition).into_iter().flatten()) {
             let text = String::from_utf8_lossy(value);
             let Some((key, number)) = text.split_once('=') else { continue };
+            let Some(batches) = self.truth.batches.get(key) else { continue };
             let Ok(number) = number.parse::<u64>() else { continue };
-            let next = last.get(key).map_or(0, |last| last + 1);
+            let Some(batch) = batches.range(..=number).next_back().copied() else {
+                return Err(format!("{text} at {offset} was never written"));
+            };
+            let (before, next) = last.get(key).copied().unwrap_or((0, 0));
             let is_once = key.starts_with('i');
             if number < next && is_once {
                 return Err(format!("{text} is there twice, again at {offset}"));
@@ -164,9 +196,15 @@ impl World {
             if number > next && is_once {
                 return Err(format!("{text} at {offset} comes before {next:06} of its producer"));
             }
-            if number >= next {
-                last.insert(key.to_owned(), number);
+            if batch < before {
+                return Err(format!(
+                    "{text} at {offset} comes behind {before:06} of its producer, which was sent later"
+                ));
             }
+            if number != batch && number != next {
+                return Err(format!("{text} at {offset} comes without what is before it in its batch"));
+            }
+            last.insert(key.to_owned(), (batch, number + 1));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 mod end;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use forebay_disk::Appended;
@@ -20,6 +20,8 @@ pub struct Truth {
     records: BTreeMap<PartitionId, Vec<(Epoch, Bytes)>>,
     /// Acknowledged by all in-sync replicas.
     acked: BTreeMap<PartitionId, BTreeMap<Offset, Bytes>>,
+    /// By key of a producer: the first number of each batch that it has made.
+    batches: BTreeMap<String, BTreeSet<u64>>,
     /// Which process was seen to lead in an epoch.
     leaders: BTreeMap<(PartitionId, Epoch), (usize, u64)>,
     /// How far a process's partition was looked at.
@@ -35,6 +37,11 @@ impl Truth {
     /// Every record of a partition, by offset.
     pub fn all(&self, partition: PartitionId) -> impl Iterator<Item = &Bytes> {
         self.records.get(&partition).into_iter().flatten().map(|(_, value)| value)
+    }
+
+    /// A producer has made a batch that begins with this number.
+    pub(crate) fn made(&mut self, key: String, first: u64) {
+        self.batches.entry(key).or_default().insert(first);
     }
 
     /// A replica is there anew.

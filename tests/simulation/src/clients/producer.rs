@@ -131,7 +131,9 @@ impl World {
         producer.failed |= producer.in_flight.len() < before;
         if !healing && now >= producer.write_at && producer.unacked.len() < producer.window {
             producer.write_at = now + think;
+            let first = producer.next;
             producer.write(records);
+            self.truth.made(producer.key(), first);
         }
         self.pump(client);
     }

@@ -91,12 +91,12 @@ impl World {
     async fn run_until(&self, driver: &mut Driver, what: &str, done: impl Fn(&World) -> bool) {
         for _ in 0..40 {
             let poll = self.poll(driver).await;
-            if done(self) {
-                return;
-            }
             if poll.is_err() || self.faults.is_dead() {
                 self.faults.restart();
                 *driver = self.driver().await;
+            }
+            if done(self) {
+                return;
             }
             self.now.fetch_add(61_000, Ordering::SeqCst);
         }

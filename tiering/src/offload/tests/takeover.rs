@@ -75,14 +75,10 @@ async fn a_leader_that_does_not_know_that_it_is_none_doubles_and_loses_nothing_w
     }
 }
 
-#[tokio::test]
-async fn a_column_that_another_leader_has_settled_otherwise_is_written_again_and_nothing_is_lost() {
-    let world = World::new(u64::MAX, Mode::Fail);
-    world.log.add(0, 0..10, 19_000);
-    world.log.add(1, 0..12, 19_000);
+/// The leader of partition 9 was first and has made `n` a text; what it brought is gone again.
+async fn settled_otherwise(world: &World) {
     let mut inference = crate::shape::Inference::new(Shape::default());
     inference.observe(br#"{"n":"text","kwh":1}"#);
-    // The leader of partition 9 was first, and what it brought is gone again.
     let id = Uuid::from_u128(9);
     let others = Entry {
         topic_id: TOPIC_ID,
@@ -101,9 +97,16 @@ async fn a_column_that_another_leader_has_settled_otherwise_is_written_again_and
     let mut table = DeltaLake::new(world.store.inner.clone(), "readings", TOPIC_ID);
     table.commit(std::slice::from_ref(&others), &[], &inference.finish(), Millis(0)).await.expect("a table");
     table.commit(&[], &[others], &Shape::default(), Millis(0)).await.expect("gone");
+}
+
+#[tokio::test]
+async fn a_column_that_another_leader_has_settled_otherwise_is_written_again_and_nothing_is_lost() {
+    let world = World::new(u64::MAX, Mode::Fail);
+    world.log.add(0, 0..10, 19_000);
+    world.log.add(1, 0..12, 19_000);
+    settled_otherwise(&world).await;
     let mut first = world.driver_of(world.log.clone(), &[(0, 1)]).await.expect("a leader");
-    first.poll(world.policy(), true).await.expect("no fault");
-    for _ in 0..3 {
+    for _ in 0..4 {
         first.poll(world.policy(), true).await.expect("no fault");
     }
     assert_eq!(first.offload().error(), None);
@@ -112,4 +115,39 @@ async fn a_column_that_another_leader_has_settled_otherwise_is_written_again_and
     second.poll(world.policy(), true).await.expect("no fault");
     assert_eq!(world.in_table().await, [once(0..10), once(0..12)], "the payloads too, byte for byte");
     assert_eq!(world.objects().await.len(), 2);
+}
+
+/// A segment is copied while the commit of the one before meets columns that were settled otherwise. Returns the steps.
+async fn settled_during_a_copy(partition: u32, at: u64, mode: Mode) -> u64 {
+    let world = World::new(at, mode);
+    settled_otherwise(&world).await;
+    world.log.add(0, 0..10, 19_000);
+    let mut driver = world.driver().await;
+    let what = |what: &str| format!("{what}, partition {partition}, step {at}, {mode:?}");
+    let is_copied = |world: &World| world.entries().iter().any(|entry| entry.state >= State::CopyFinished);
+    world.run_until(&mut driver, &what("the first segment"), is_copied).await;
+    let ends = if partition == 0 { [25, 0] } else { [10, 15] };
+    world.log.add(partition, if partition == 0 { 10..25 } else { 0..15 }, 19_000);
+    world.now.fetch_add(61_000, Ordering::SeqCst);
+    world.run_until(&mut driver, &what("both segments"), |world| world.tiered(ends)).await;
+    assert_eq!(world.in_table().await, ends.map(|end| once(0..end)), "{}", what("the table"));
+    let mut driver = world.driver().await;
+    let is_in_order = |world: &World| world.entries().iter().all(|entry| entry.state == State::Committed);
+    world.run_until(&mut driver, &what("order"), is_in_order).await;
+    assert_eq!(world.objects().await.len(), 2, "{}", what("objects"));
+    let copies = world.ids.load(Ordering::SeqCst) - 1;
+    assert!(copies <= 6, "{copies} copies: {}", what("each twice at most, and what the fault took"));
+    world.faults.steps()
+}
+
+#[tokio::test]
+async fn a_copy_under_way_when_columns_turn_out_to_be_settled_otherwise_leaves_no_hole_and_ends() {
+    for partition in [0, 1] {
+        let steps = settled_during_a_copy(partition, u64::MAX, Mode::Fail).await;
+        for at in 0..steps {
+            for mode in [Mode::Fail, Mode::AnswerLost, Mode::CrashBefore, Mode::CrashAfter] {
+                settled_during_a_copy(partition, at, mode).await;
+            }
+        }
+    }
 }
