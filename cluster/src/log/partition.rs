@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_disk::{
-    ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Fetched, Partition as Replica, Term,
-    Watermarks,
+    ActiveProducer, AppendData, Appended, ClosedSegment, EpochCache, Fetched, Partition as Replica, Term, Watermarks,
 };
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, Millis, NodeId, Offset, ReadError};
