@@ -36,6 +36,8 @@ pub struct MqttMetrics {
     pub deliveries_dropped: Counter,
     /// Damaged stretches of the log that subscribers were taken past.
     pub delivery_gaps: Counter,
+    /// Times that new subscriptions got retained messages that may be older than on other nodes.
+    pub retained_unsure: Counter,
     /// From the read of a publish to the moment its append is settled.
     pub ack_duration: Histogram,
     published: [Counter; 3],
@@ -57,6 +59,7 @@ impl MqttMetrics {
             deliveries: Counter::default(),
             deliveries_dropped: Counter::default(),
             delivery_gaps: Counter::default(),
+            retained_unsure: Counter::default(),
             ack_duration: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             published: ["0", "1", "2"].map(|qos| by_qos.get_or_create(&QosLabel { qos }).clone()),
             refused: Family::default(),
@@ -87,6 +90,11 @@ impl MqttMetrics {
             "delivery_gaps",
             "Damaged stretches of the log that subscribers were taken past",
             metrics.delivery_gaps.clone(),
+        );
+        registry.register(
+            "retained_unsure",
+            "Times that new subscriptions got retained messages that may be older than on other nodes",
+            metrics.retained_unsure.clone(),
         );
         registry.register_with_unit(
             "ack_duration",

@@ -57,6 +57,8 @@ pub(crate) const CURSOR_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) const DELIVERY_READ_BYTES: usize = 256 << 10;
 /// Retained messages fetched at once for a new subscription.
 pub(crate) const RETAINED_PAGE: usize = 64;
+/// How long it is tried to find out which retained messages other nodes have acknowledged.
+pub(crate) const CATCH_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// Reads of a data stream that wait for the session.
 pub(crate) const STREAM_QUEUE: usize = 16;
 /// Data streams of one connection.

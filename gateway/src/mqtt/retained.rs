@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_log::AppendError;
+use tokio::time::timeout;
 
 use super::delivery::{Expiry, Published};
-use super::keeping::Keepings;
+use super::keeping::{Keeping, Keepings};
+use super::limits::CATCH_UP_PATIENCE;
 use super::packet::{Message, MessageProperties, Qos, Text};
 use super::session::stored::{self, EntryProblem};
 use super::topic;
 use crate::clock::{Clock, Moment};
 use crate::config::MqttConfig;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::state::StateTopic;
 
@@ -26,6 +29,16 @@ pub(crate) struct Retained {
     /// `max_retained_bytes`
     maximum_bytes: usize,
     pub(super) keepings: Arc<Keepings>,
+    catching_up: Arc<Mutex<CatchingUp>>,
+    metrics: Arc<Metrics>,
+}
+
+/// Whether it is being found out what other nodes have acknowledged: once at a time, for all who want to know.
+#[derive(Default)]
+struct CatchingUp {
+    under_way: bool,
+    /// Those who came since, for whom that is not enough.
+    next: Option<Keeping>,
 }
 
 #[derive(Default)]
@@ -68,7 +81,7 @@ impl Retained {
         let (following, clock) = (messages.clone(), clock.clone());
         // What is told while the stored ones are taken waits, and so comes after them.
         let mut loading = messages.write().unwrap_or_else(PoisonError::into_inner);
-        let (metrics, gauge) = (metrics.clone(), metrics);
+        let (gauge, counting) = (metrics.clone(), metrics.clone());
         let moment = clock.moment(clock.now());
         state.observe(move |changes| {
             let now = clock.moment(clock.now());
@@ -85,17 +98,34 @@ impl Retained {
             maximum: config.max_retained_messages,
             maximum_bytes: config.max_retained_bytes,
             keepings: Arc::default(),
+            catching_up: Arc::default(),
+            metrics: counting,
         }
     }
 
-    /// Has those that come to be kept from now on wait until all that was acknowledged on other nodes is known here.
+    /// Has subscriptions that come from now on wait for their retained messages until all that was acknowledged on other nodes is
+    /// known here, but no longer than twice [`CATCH_UP_PATIENCE`]: a client's other messages wait behind.
     pub(crate) fn catch_up(&self) {
-        let (state, keeping) = (self.state.clone(), self.keepings.begin());
-        tokio::spawn(async move {
-            if let Err(error) = state.sync().await {
-                tracing::debug!(%error, "retained messages may be older than on other nodes");
+        let mut keeping = {
+            let mut catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
+            if catching_up.under_way {
+                catching_up.next.get_or_insert_with(|| self.keepings.begin());
+                return;
             }
-            drop(keeping);
+            catching_up.under_way = true;
+            self.keepings.begin()
+        };
+        let (state, metrics, catching_up) = (self.state.clone(), self.metrics.clone(), self.catching_up.clone());
+        tokio::spawn(async move {
+            loop {
+                catch_up_once(&state, &metrics).await;
+                drop(keeping);
+                let mut catching_up = catching_up.lock().unwrap_or_else(PoisonError::into_inner);
+                match catching_up.next.take() {
+                    Some(next) => keeping = next,
+                    None => return catching_up.under_way = false,
+                }
+            }
         });
     }
 
@@ -148,6 +178,23 @@ impl Retained {
         let more = found.len() > limit;
         found.truncate(limit);
         (found, more)
+    }
+}
+
+async fn catch_up_once(state: &StateTopic, metrics: &Metrics) {
+    static LIMIT: LogLimit = LogLimit::new(1);
+    let why = match timeout(CATCH_UP_PATIENCE, state.sync()).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("{} cannot be written", super::RETAINED_TOPIC),
+    };
+    metrics.mqtt.retained_unsure.inc();
+    if let Some(suppressed) = LIMIT.admit() {
+        tracing::warn!(
+            why,
+            suppressed,
+            "new subscriptions get retained messages that may be older than on other nodes"
+        );
     }
 }
 

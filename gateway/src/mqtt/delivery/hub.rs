@@ -36,16 +36,18 @@ pub(super) struct Part {
     pub(super) partition: Arc<Partition>,
     /// Cancelled when the node stops or the partition's topic is deleted.
     pub(super) followed: CancellationToken,
-    /// Messages below this have been offered to all who were subscribed.
-    pub(super) position: Mutex<Offset>,
+    /// Messages below this have been offered to all who were subscribed. Of a partition without a replica here it is not known
+    /// where "now" is before its leader has answered: until then there is none.
+    pub(super) position: Mutex<Option<Offset>>,
     /// Of subscribers that read it for themselves.
     pub(super) trouble: Mutex<Trouble>,
 }
 
 impl Part {
-    pub(super) fn position(&self) -> std::sync::MutexGuard<'_, Offset> {
+    pub(super) fn position(&self) -> std::sync::MutexGuard<'_, Option<Offset>> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
     fn high_watermark(&self) -> Offset {
         self.partition.watermarks().high_watermark
     }
@@ -119,7 +121,11 @@ impl Hub {
                     continue;
                 }
                 let marks = partition.watermarks();
-                let from = if begun { marks.log_start } else { marks.high_watermark };
+                let from = match (begun, partition.is_here()) {
+                    (true, _) => Some(marks.log_start),
+                    (false, true) => Some(marks.high_watermark),
+                    (false, false) => None,
+                };
                 let id = PartId(self.next_part.fetch_add(1, Ordering::Relaxed));
                 let part = Arc::new(Part {
                     id,
@@ -176,8 +182,9 @@ impl Hub {
         if trie.is_empty() {
             // Nobody was there: tailers did not read on.
             for part in self.parts().values() {
-                let mut position = part.position();
-                *position = part.high_watermark().max(*position);
+                if let Some(position) = &mut *part.position() {
+                    *position = part.high_watermark().max(*position);
+                }
             }
         }
         trie.insert(
@@ -213,7 +220,8 @@ impl Hub {
                 let position = *part.position();
                 let at = receiving.subscriber.lane(part.id, |lane| match lane.behind {
                     Some(behind) => behind.next,
-                    None => position.max(lane.from),
+                    // Rather all that there is than nothing of what came since.
+                    None => position.unwrap_or(Offset::ZERO).max(lane.from),
                 });
                 next.insert(part.id, at);
             }
@@ -228,7 +236,7 @@ impl Hub {
     pub(crate) fn standing(&self, receiving: &Receiving) -> Cursors {
         let mut next = BTreeMap::new();
         for part in self.parts().values() {
-            let position = *part.position();
+            let Some(position) = *part.position() else { continue };
             let lane = receiving.subscriber.lane(part.id, |lane| *lane);
             if receiving.is_drained() {
                 next.insert(part.id, lane.behind.map_or(position.max(lane.from), |behind| behind.next));
@@ -263,10 +271,16 @@ impl Hub {
         self.read_trie().is_empty()
     }
 
+    /// A partition that this node knew nothing of ends there: what comes from now on is offered.
+    pub(super) fn begin(&self, part: &Part, end: Offset) {
+        part.position().get_or_insert(end);
+    }
+
     /// Where a tailer has to read on; `None` when it has nothing to do.
     pub(super) fn tailer_from(&self, part: &Part) -> Option<Offset> {
         let trie = self.read_trie();
         let mut position = part.position();
+        let position = position.as_mut()?;
         let high_watermark = part.high_watermark();
         if trie.is_empty() {
             *position = high_watermark.max(*position);
@@ -287,7 +301,7 @@ impl Hub {
                 self.offer(part.id, record, &found);
             }
         }
-        *position = next.max(*position);
+        *position = position.max(Some(next));
     }
 
     fn offer(&self, part: PartId, record: &Record, found: &[&Route]) {
@@ -321,12 +335,18 @@ impl Hub {
         }
     }
 
+    /// As if there were no replicas here, and nothing had been heard of their leaders.
+    #[cfg(test)]
+    pub(crate) fn forget_positions(&self) {
+        self.parts().values().for_each(|part| *part.position() = None);
+    }
+
     /// Notes how far a subscriber has read for itself; once it is where the tailer is, the queue takes over.
     /// `got_on`: it did read; else it rests before it tries again.
     pub(super) fn caught_up_to(&self, receiving: &Receiving, part: &Part, next: Offset, got_on: bool) {
         let position = part.position();
         receiving.subscriber.lane(part.id, |lane| {
-            if next >= *position {
+            if position.is_some_and(|position| next >= position) {
                 *lane = Lane::live(next);
             } else if let Some(behind) = &mut lane.behind {
                 behind.next = next;

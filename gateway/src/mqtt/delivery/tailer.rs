@@ -18,6 +18,8 @@ use crate::mqtt::limits::DELIVERY_READ_BYTES;
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest wait for a partition to advance before it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before a leader that has not said where its partition ends is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How often the end of a partition on another node is asked for while nobody is subscribed to anything.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -45,7 +47,15 @@ pub(super) async fn run(hub: Arc<Hub>, part: Arc<Part>) {
                 }
                 tokio::task::yield_now().await;
             }
-            let position = *part.position();
+            let Some(position) = *part.position() else {
+                // Where there is no replica, only the leader knows where it ends.
+                match part.partition.fetch_from_leader(Offset::ZERO, 0).await {
+                    Ok(fetched) => hub.begin(&part, fetched.watermarks.high_watermark),
+                    Err(_) if part.partition.is_here() => hub.begin(&part, part.partition.watermarks().high_watermark),
+                    Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+                }
+                continue;
+            };
             part.partition.advanced(position, LOOK_AGAIN).await;
             if !part.partition.is_here() && hub.is_idle() {
                 // Nobody waits for what is asked of another node.
