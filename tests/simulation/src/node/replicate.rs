@@ -126,7 +126,7 @@ impl World {
                 let Some(live) = self.live(place) else { return };
                 let Some(tail) = live.tail(partition) else { return };
                 let Some(pulls) = live.pullers.get_mut(&leader) else { return };
-                pulls.puller.copied(now, (partition, epoch), bytes, result.is_ok(), tail, &mut effects);
+                pulls.puller.copied(now, (partition, epoch), bytes, result.is_ok(), Some(tail), &mut effects);
                 self.pull_effects(place, leader, effects);
             }
             Done::Cut { leader, partition, epoch, result } => {
