@@ -60,6 +60,8 @@ pub const CHECKPOINT_INTERVAL_MS: u64 = 3000;
 pub const REPLICA_LAG_TIME_MAX_MS: i64 = 10_000;
 /// How long a follower waits before it asks again after an answer that did not come or was a refusal, in milliseconds.
 pub const PULL_AGAIN_MS: i64 = 200;
+/// How long it waits the first time when its leader does not know yet that it leads, in milliseconds; then longer each time.
+pub const PULL_SOON_MS: i64 = 5;
 /// How long it waits before it asks again after it could not cut its log to its leader's, in milliseconds.
 pub const PULL_CUT_AGAIN_MS: i64 = 2000;
 /// Bytes of a leader's batches that a follower has received and not yet stored; it asks for no more meanwhile.

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use forebay_log::NodeId;
 use forebay_log::cluster::{Refusal, Reply, Request};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::active::Asked;
 use super::limits::{ASK_AGAIN, TRY};
 use crate::kinds;
 use crate::link::{Body, Lane, LinkError, Links};
-use crate::quorum::Quorum;
+use crate::quorum::{Leadership, Quorum};
 
 /// What a node says to a request for the controller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,14 +59,23 @@ impl Client {
         let mut hint: Option<NodeId> = None;
         let mut turn = 0;
         let mut why = "there is none".to_owned();
+        let mut leadership = self.quorum.leadership();
         while Instant::now() < deadline {
-            let known = self.quorum.leadership().borrow().leader.and_then(|id| i32::try_from(id).ok()).map(NodeId);
+            let known = leadership.borrow_and_update().leader.and_then(|id| i32::try_from(id).ok()).map(NodeId);
             let Some(to) = hint.take().or(known).or_else(|| self.any_peer(&mut turn)) else {
                 tokio::time::sleep(ASK_AGAIN).await;
                 continue;
             };
             let left = deadline.saturating_duration_since(Instant::now()).min(TRY);
-            match self.ask_one(to, request.clone(), left).await {
+            let answer = tokio::select! {
+                answer = self.ask_one(to, request.clone(), left) => answer,
+                // It may be dead, and there is another now: this one is not waited for.
+                () = deposed(&mut leadership, to) => {
+                    why = format!("node {to} is not the controller any more");
+                    continue;
+                }
+            };
+            match answer {
                 Ok(Answer::Decided(decided)) => match decided {
                     // Of another time: there is a newer one.
                     Err(Refusal::NotController | Refusal::NoCluster) => {}
@@ -104,6 +113,16 @@ impl Client {
         serde_json::from_slice(&answer)
             .map_err(|error| LinkError::Unknown(format!("its answer cannot be read: {error}")))
     }
+}
+
+/// Completes when another node than `asked` leads the quorum.
+async fn deposed(leadership: &mut watch::Receiver<Leadership>, asked: NodeId) {
+    let asked = u64::try_from(asked.0).ok();
+    let other = |now: &Leadership| now.leader.is_some_and(|leader| Some(leader) != asked);
+    if leadership.wait_for(other).await.is_ok() {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Asks the controller of this node.

@@ -9,6 +9,7 @@ mod placement;
 mod reads;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod topic;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,8 +22,9 @@ use forebay_log::{NodeId, TopicConfig};
 use tokio::sync::watch;
 
 pub use chain::Chain;
-pub use partition::{Partition, Ticket};
+pub use partition::Partition;
 pub use placement::{Node, Placement};
+pub use ticket::Ticket;
 pub use topic::{Topic, Topics};
 
 use alone::Alone;

@@ -1,9 +1,7 @@
 //! A handle to one partition: appends go to its leader, reads to the replica on this node.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,10 +15,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::chain::{Chain, UnderWay, Way};
+use super::chain::{Chain, Way};
 use super::placement::Placement;
+use super::ticket::Ticket;
 use super::topic::Seat;
-use crate::forward::{Append, Connected, Forwarder, Remote};
+use crate::forward::{Append, Connected, Forwarder};
 
 /// What is known of the offsets of a partition that has no replica on this node.
 const UNKNOWN: Watermarks = Watermarks {
@@ -36,32 +35,6 @@ const LEADER_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// And where this node is about to lead, of which nothing tells.
 const ROLE_TAKEN: Duration = Duration::from_millis(2);
-
-/// Completes when the append is durable, or refused.
-pub struct Ticket {
-    waiting: Waiting,
-    /// Of an append of a chain.
-    under_way: Option<UnderWay>,
-}
-
-enum Waiting {
-    Here(forebay_disk::Ticket),
-    There(Remote),
-}
-
-impl Future for Ticket {
-    type Output = Result<Appended, AppendError>;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = match &mut self.waiting {
-            Waiting::Here(ticket) => Pin::new(ticket).poll(cx),
-            Waiting::There(remote) => Pin::new(remote).poll(cx),
-        };
-        if let (Poll::Ready(answer), Some(under_way)) = (&polled, self.under_way.take_if(|_| polled.is_ready())) {
-            under_way.answered(answer);
-        }
-        polled
-    }
-}
 
 /// The way to a partition's leader.
 enum Route {
@@ -250,18 +223,20 @@ impl Partition {
         };
         let under_way = chain.map(|chain| chain.begin(self.id, way)).transpose()?;
         let chain = chain.map(Chain::here);
-        let waiting = match route {
-            Route::Here(replica) => Waiting::Here(match chain {
-                Some(chain) => replica.submit_chained(chain, all, data).await?,
-                None if all => replica.submit(data).await?,
-                None => replica.submit_to_leader(data).await?,
-            }),
+        Ok(match route {
+            Route::Here(replica) => Ticket::here(
+                match chain {
+                    Some(chain) => replica.submit_chained(chain, all, data).await?,
+                    None if all => replica.submit(data).await?,
+                    None => replica.submit_to_leader(data).await?,
+                },
+                under_way,
+            ),
             Route::There(connected, epoch) => {
                 let append = Append { partition: self.id, epoch, all, chain: chain.map_or(0, forebay_disk::Chain::id) };
-                Waiting::There(connected.send(append, chain, data).await?)
+                Ticket::there(connected.send(append, chain, data).await?, under_way)
             }
-        };
-        Ok(Ticket { waiting, under_way })
+        })
     }
 
     /// Hands `data` to the partition's leader, waiting while too much is pending in the node (back-pressure), and for a few
@@ -300,7 +275,7 @@ impl Partition {
     /// As `submit`.
     pub async fn submit_in(&self, term: &Term, data: AppendData) -> Result<Ticket, AppendError> {
         let replica = self.chosen().ok_or(AppendError::NotLeader)?;
-        replica.submit_in(term, data).await.map(|ticket| Ticket { waiting: Waiting::Here(ticket), under_way: None })
+        replica.submit_in(term, data).await.map(|ticket| Ticket::here(ticket, None))
     }
 
     /// `submit`, and wait for the ticket.

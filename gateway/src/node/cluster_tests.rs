@@ -10,7 +10,7 @@ use forebay_log::cluster::controller::Reassign;
 use forebay_log::{NodeId, Offset};
 use kafka_protocol::ResponseError;
 
-use super::three::{self, Places};
+use super::three_tests::{self, Places};
 use super::{Node, open_data_dir};
 use crate::client::kafka::{Client, Refused};
 use crate::config::{Config, Sources};
@@ -39,7 +39,7 @@ impl World {
     }
 
     async fn kill(&mut self, id: i32) {
-        three::kill(self.nodes.remove(&id).unwrap()).await;
+        three_tests::kill(self.nodes.remove(&id).unwrap()).await;
     }
 
     async fn drain(self) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::message::{End, Part, PartBody, PartitionId, Pull, PullRefusal, Want};
 use crate::flaws::{self, Flaw};
-use crate::limits::{PULL_AGAIN_MS, PULL_COPYING_BYTES, PULL_CUT_AGAIN_MS};
+use crate::limits::{PULL_AGAIN_MS, PULL_COPYING_BYTES, PULL_CUT_AGAIN_MS, PULL_SOON_MS};
 use crate::partition::{Anew, LeaderMarks};
 use crate::record::BatchHeader;
 use crate::units::{Epoch, Millis, Offset};
@@ -56,6 +56,8 @@ struct Follow {
     phase: Phase,
     /// Copies that are being stored.
     copying: usize,
+    /// How long it rests when its leader does not know yet that it leads, in milliseconds.
+    rest_ms: i64,
 }
 
 /// One follower's session with one leader.
@@ -89,7 +91,7 @@ impl Puller {
 
     /// Follows a partition of this leader from where its log ends; nothing of before may be under way.
     pub fn follow(&mut self, now: Millis, partition: PartitionId, epoch: Epoch, tail: Tail, effects: &mut Vec<Effect>) {
-        let follow = Follow { epoch, tail, next: tail.end, phase: Phase::Wanted, copying: 0 };
+        let follow = Follow { epoch, tail, next: tail.end, phase: Phase::Wanted, copying: 0, rest_ms: PULL_SOON_MS };
         self.follows.insert(partition, follow);
         self.drops.retain(|dropped| *dropped != partition);
         self.next_pull(now, effects);
@@ -164,7 +166,12 @@ impl Puller {
                 effects.push(Effect::Anew { partition, epoch, at, anew });
             }
             PartBody::Refused(why) => {
-                let pause = if why == PullRefusal::UnknownEpoch { PULL_AGAIN_MS / 4 } else { PULL_AGAIN_MS };
+                // Nodes hear of a new leader within milliseconds of each other.
+                let soon = (follow.rest_ms * 2).min(PULL_AGAIN_MS / 4);
+                let pause = match why {
+                    PullRefusal::UnknownEpoch => std::mem::replace(&mut follow.rest_ms, soon),
+                    _ => PULL_AGAIN_MS,
+                };
                 follow.phase = Phase::Resting(now.after(pause));
             }
         }
