@@ -21,8 +21,6 @@ pub struct Metadata {
     pub image: Image,
     /// The last entry that made it.
     pub(crate) entry: u64,
-    /// Why it cannot go on: an entry of a release that this one is too old for, or a damaged one.
-    pub broken: Option<String>,
 }
 
 /// What a snapshot holds.
@@ -50,27 +48,18 @@ impl MetadataMachine {
 }
 
 impl Machine for MetadataMachine {
-    fn apply(&mut self, index: u64, entry: &[u8]) {
-        if self.current.broken.is_some() {
-            return;
+    fn apply(&mut self, index: u64, entry: &[u8]) -> Result<(), String> {
+        let Entry { base, records } = serde_json::from_slice(entry).map_err(|error| {
+            format!("entry {index} of the cluster's metadata: {error}; is this release older than the others?")
+        })?;
+        if base == self.current.entry {
+            records.iter().for_each(|record| self.current.image.apply(record));
+            self.current.entry = index;
+            self.publish();
+        } else {
+            tracing::info!(index, base, at = self.current.entry, "a decision on older metadata is left out");
         }
-        match serde_json::from_slice::<Entry>(entry) {
-            Ok(Entry { base, records }) if base == self.current.entry => {
-                records.iter().for_each(|record| self.current.image.apply(record));
-                self.current.entry = index;
-            }
-            Ok(Entry { base, .. }) => {
-                tracing::info!(index, base, at = self.current.entry, "a decision on older metadata is left out");
-                return;
-            }
-            Err(error) => {
-                let why =
-                    format!("entry {index} of the cluster's metadata: {error}; is this release older than the others?");
-                tracing::error!(why, "this node cannot follow the cluster's metadata any more");
-                self.current.broken = Some(why);
-            }
-        }
-        self.publish();
+        Ok(())
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -79,12 +68,20 @@ impl Machine for MetadataMachine {
         serde_json::to_vec(&snapshot).unwrap_or_default()
     }
 
+    fn check(&self, snapshot: &[u8]) -> Result<(), String> {
+        read(snapshot).map(drop)
+    }
+
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        let Snapshot { entry, image } = serde_json::from_slice(snapshot).map_err(|error| error.to_string())?;
-        self.current = Metadata { image, entry, broken: None };
+        let Snapshot { entry, image } = read(snapshot)?;
+        self.current = Metadata { image, entry };
         self.publish();
         Ok(())
     }
+}
+
+fn read(snapshot: &[u8]) -> Result<Snapshot, String> {
+    serde_json::from_slice(snapshot).map_err(|error| format!("{error}; is this release older than the others?"))
 }
 
 #[cfg(test)]
@@ -105,32 +102,31 @@ mod tests {
     #[test]
     fn a_decision_on_older_metadata_is_nothing() {
         let (mut machine, followed) = MetadataMachine::new();
-        machine.apply(3, &entry(0, vec![created()]));
+        machine.apply(3, &entry(0, vec![created()])).unwrap();
         let next = |next| vec![Record::ProducerIds { next }];
-        machine.apply(5, &entry(3, next(10)));
-        machine.apply(6, &entry(3, next(20)));
+        machine.apply(5, &entry(3, next(10))).unwrap();
+        machine.apply(6, &entry(3, next(20))).unwrap();
         assert_eq!(followed.borrow().image.next_producer_id(), 10);
-        machine.apply(7, &entry(5, next(30)));
+        machine.apply(7, &entry(5, next(30))).unwrap();
         assert_eq!((followed.borrow().image.next_producer_id(), followed.borrow().entry), (30, 7));
     }
 
     #[test]
     fn a_snapshot_goes_on_where_it_was_taken() {
         let (mut machine, _) = MetadataMachine::new();
-        machine.apply(3, &entry(0, vec![created()]));
+        machine.apply(3, &entry(0, vec![created()])).unwrap();
         let (mut other, followed) = MetadataMachine::new();
         other.restore(&machine.snapshot()).unwrap();
-        other.apply(9, &entry(3, vec![Record::ProducerIds { next: 5 }]));
+        other.apply(9, &entry(3, vec![Record::ProducerIds { next: 5 }])).unwrap();
         assert_eq!((followed.borrow().image.cluster(), followed.borrow().entry), (Some(Uuid::from_u128(1)), 9));
         assert!(other.restore(b"{").is_err());
     }
 
     #[test]
-    fn what_cannot_be_read_stops_the_metadata_here() {
+    fn what_cannot_be_read_is_told_and_changes_nothing() {
         let (mut machine, followed) = MetadataMachine::new();
-        machine.apply(1, b"{\"base\":0,\"records\":[{\"of_a_later_release\":{}}]}");
-        machine.apply(2, &entry(0, vec![created()]));
-        assert!(followed.borrow().broken.as_deref().is_some_and(|why| why.contains("entry 1")));
-        assert_eq!(followed.borrow().image.cluster(), None);
+        let error = machine.apply(1, b"{\"base\":0,\"records\":[{\"of_a_later_release\":{}}]}").unwrap_err();
+        assert!(error.contains("entry 1") && error.contains("is this release older"), "{error}");
+        assert_eq!((followed.borrow().image.cluster(), followed.borrow().entry), (None, 0));
     }
 }

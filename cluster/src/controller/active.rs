@@ -8,12 +8,13 @@ use forebay_log::cluster::controller::{Controller, Limits};
 use forebay_log::cluster::{Image, Record, Refusal, Reply, Request};
 use forebay_log::{Millis, NodeId};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::ask::Answer;
 use super::entries::entries;
-use super::limits::BATCH;
+use super::limits::{BATCH, LEAD_AGAIN};
 use crate::metadata::{Entry, Metadata};
 use crate::quorum::{Leadership, MemberError, Quorum};
 
@@ -56,13 +57,16 @@ impl Active {
             }
             // Everything that leaders before have committed is applied here on return.
             if self.quorum.confirm_leader().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(LEAD_AGAIN).await;
                 continue;
             }
             info!(term, "this node is the active controller");
             match self.lead(&mut leadership, term).await {
                 Ok(()) => return,
-                Err(Deposed) => info!(term, "this node is not the active controller any more"),
+                Err(Deposed) => {
+                    info!(term, "this node is not the active controller any more");
+                    tokio::time::sleep(LEAD_AGAIN).await;
+                }
             }
         }
     }
@@ -92,7 +96,7 @@ impl Active {
         let mut unfinished = Vec::new();
         controller.take_over(&mut unfinished);
         base = self.commit(base, vec![unfinished]).await?;
-        let mut batch = Vec::new();
+        let (mut batch, mut changing) = (Vec::new(), None);
         loop {
             let due = controller.next_deadline().0.saturating_sub(self.now().0).clamp(1, 60_000);
             let due = Duration::from_millis(due.unsigned_abs());
@@ -129,7 +133,7 @@ impl Active {
                 let _ = asked.send(answer(decided));
             }
             base = committed?;
-            self.follow_members(controller.image());
+            self.follow_members(controller.image(), &mut changing);
         }
     }
 
@@ -147,7 +151,10 @@ impl Active {
 
     async fn commit_entry(&self, base: u64, records: Vec<Record>) -> Result<u64, Deposed> {
         let count = records.len();
-        let entry = serde_json::to_vec(&Entry { base, records }).unwrap_or_default();
+        let entry = serde_json::to_vec(&Entry { base, records }).map_err(|error| {
+            tracing::error!(%error, records = count, "decisions of this controller cannot be written down");
+            Deposed
+        })?;
         let index = self.quorum.propose(Bytes::from(entry)).await.map_err(|error| {
             warn!(%error, records = count, "decisions of this controller are not known to be committed");
             Deposed
@@ -156,21 +163,27 @@ impl Active {
         if self.metadata.borrow().entry == index { Ok(index) } else { Err(Deposed) }
     }
 
-    /// Has every node of the cluster follow the quorum, and none that was removed.
-    fn follow_members(&self, image: &Image) {
+    /// Has every node of the cluster follow the quorum, and none that was removed. One change at a time: the quorum takes no other
+    /// meanwhile.
+    fn follow_members(&self, image: &Image, changing: &mut Option<JoinHandle<()>>) {
+        if changing.as_ref().is_some_and(|change| !change.is_finished()) {
+            return;
+        }
         let status = self.quorum.status();
         let members: BTreeSet<u64> = status.voters.keys().chain(status.learners.keys()).copied().collect();
         for (id, node) in image.nodes() {
             let Ok(raft_id) = u64::try_from(id.0) else { continue };
             if let Some(address) = node.address("cluster").filter(|_| !members.contains(&raft_id)) {
                 let (quorum, address) = (self.quorum.clone(), address.to_owned());
-                tokio::spawn(async move { told(id, quorum.add_learner(raft_id, address).await) });
+                *changing = Some(tokio::spawn(async move { told(id, quorum.add_learner(raft_id, address).await) }));
+                return;
             }
         }
         for raft_id in status.learners.into_keys() {
             let Some(id) = node_id(raft_id).filter(|id| image.node(*id).is_none()) else { continue };
             let quorum = self.quorum.clone();
-            tokio::spawn(async move { told(id, quorum.remove(raft_id).await) });
+            *changing = Some(tokio::spawn(async move { told(id, quorum.remove(raft_id).await) }));
+            return;
         }
     }
 }

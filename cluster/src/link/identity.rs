@@ -99,7 +99,7 @@ impl Peer {
 }
 
 /// Decides whether a node may have a link, beside its cluster id and the node that it meant, which are checked before.
-/// Asked on both sides, of the other one; must not block.
+/// Asked on both sides, of the other one, at the handshake and at each request; must not block.
 pub trait Admission: Send + Sync + 'static {
     /// # Errors
     /// Why not, and what to do about it.
@@ -123,6 +123,13 @@ pub(super) fn same_cluster(ours: &Identity, theirs: &Identity) -> Result<(), Ref
         ours.node, ours.cluster_id, theirs.node, theirs.cluster_id
     );
     Err(Refusal::new(RefusalCode::WrongCluster, text))
+}
+
+/// Whether a link that is up may go on. Asked at each request: which cluster a node belongs to, and which nodes belong to that, may
+/// have become known after the handshake.
+pub(super) fn still_fits(local: &Local, admission: &dyn Admission, peer: &Identity) -> Result<(), Refusal> {
+    same_cluster(&local.identity(), peer)?;
+    admission.admit(peer)
 }
 
 /// Whether the node that was meant is the one that was found.

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::body::Body;
 use super::dial::Dialler;
 use super::error::LinkError;
-use super::identity::{Admission, Lane, Local, NodeId};
+use super::identity::{Admission, Lane, Local, NodeId, still_fits};
 use super::limits::Options;
 use super::line::{Keeper, Line};
 use super::live::{Link, deadline};
@@ -106,7 +106,20 @@ impl Links {
     /// # Errors
     /// [`LinkError::NotSent`] when there is none in time.
     pub async fn link(&self, node: NodeId, lane: Lane, timeout: Duration) -> Result<Link, LinkError> {
-        self.line(node, lane)?.link(deadline(timeout)).await
+        self.fitting(&self.line(node, lane)?, deadline(timeout)).await
+    }
+
+    /// The link that is up, unless the node at its end has turned out to be none of the cluster's: then it is dialled again, and
+    /// refused.
+    async fn fitting(&self, line: &Line, deadline: Instant) -> Result<Link, LinkError> {
+        let Dialler { local, admission, .. } = self.dialler.as_ref();
+        loop {
+            let link = line.link(deadline).await?;
+            match still_fits(local, admission.as_ref(), &link.peer().identity) {
+                Ok(()) => return Ok(link),
+                Err(refusal) => link.end(&refusal.text, true),
+            }
+        }
     }
 
     /// Sends a request, waiting for a link if need be, and waits for the answer, `timeout` in all.
@@ -157,7 +170,7 @@ impl Links {
         timeout: Duration,
     ) -> Result<(), LinkError> {
         let deadline = deadline(timeout);
-        let link = self.line(node, lane)?.link(deadline).await?;
+        let link = self.fitting(&self.line(node, lane)?, deadline).await?;
         let version = link.common(kind)?;
         link.send_by(kind, version, encode(version), deadline).await
     }
@@ -172,7 +185,7 @@ impl Links {
     ) -> Result<(u16, Bytes), LinkError> {
         let (line, deadline) = (self.line(node, lane)?, deadline(timeout));
         loop {
-            let link = line.link(deadline).await?;
+            let link = self.fitting(&line, deadline).await?;
             let (version, body) = encode(&link)?;
             let answer = match link.submit_by(kind, version, body, deadline).await {
                 Ok(pending) => pending.answer().await,

@@ -230,7 +230,7 @@ impl Link {
     }
 
     /// Takes nothing more; with `lost`, nothing comes any more either.
-    fn end(&self, why: &str, lost: bool) {
+    pub(super) fn end(&self, why: &str, lost: bool) {
         let given_up = self.waiting(|waiting| {
             waiting.ended.get_or_insert_with(|| why.into());
             if lost { std::mem::take(&mut waiting.requests) } else { HashMap::new() }

@@ -16,7 +16,7 @@ use super::counters::{Connected, PeerCounters, add};
 use super::dial::{BoxRead, BoxWrite};
 use super::error::{LinkError, RefusalCode};
 use super::frame::{ErrorBody, ErrorClass, FrameType, Header, max_body};
-use super::identity::Peer;
+use super::identity::{Peer, still_fits};
 use super::limits::QUEUE_SLACK;
 use super::reading::{FrameReader, Loss, Pulse};
 use super::server::Server;
@@ -124,6 +124,14 @@ impl Serving {
         };
         if closing {
             reply.error(ErrorBody::new(ErrorClass::NotBegun, 0, "the node shuts down")).await;
+            return Ok(());
+        }
+        let Server { local, admission, .. } = self.server.as_ref();
+        if let Err(refusal) = still_fits(local, admission.as_ref(), &self.peer.identity) {
+            let refused = || ErrorBody::new(ErrorClass::NotBegun, refusal.code.to_wire(), refusal.text.clone());
+            reply.error(refused()).await;
+            // It dials again then, and is refused with a reason.
+            send(&link.queue, Header::bare(FrameType::Goodbye, 0), refused().encode().into(), None).await;
             return Ok(());
         }
         let Header { kind, version, .. } = header;

@@ -41,6 +41,8 @@ pub(super) struct Assigner {
     pub(super) applied: watch::Sender<u64>,
     /// `replica.lag.time.max.ms`
     max_lag_ms: i64,
+    /// The cluster that what is here belongs to. Another one knows nothing of it, so that all of it would have to go.
+    cluster: Option<Uuid>,
     assigned: BTreeMap<PartitionId, Assigned>,
     configs: BTreeMap<Uuid, BTreeMap<String, String>>,
     reports: Reports,
@@ -65,10 +67,16 @@ impl Assigner {
             fetchers,
             applied,
             max_lag_ms,
+            cluster: None,
             assigned: BTreeMap::new(),
             configs: BTreeMap::new(),
             reports: Reports::default(),
         }
+    }
+
+    /// The cluster that the node was in before, if it was in one.
+    pub(super) fn of_cluster(self, cluster: Option<Uuid>) -> Assigner {
+        Assigner { cluster, ..self }
     }
 
     /// Whether the metadata knows this start of the node: before, it may name roles of an earlier one, and this one was never told
@@ -97,6 +105,15 @@ impl Assigner {
 
     /// Returns whether all of it could be done.
     async fn assign(&mut self, image: &Image) -> bool {
+        let Some(cluster) = image.cluster() else { return false };
+        let ours = *self.cluster.get_or_insert(cluster);
+        if cluster != ours {
+            let what = "the partitions on this node belong to another cluster than the one it has come to: nothing is changed here";
+            if let Some(suppressed) = self.reports.admit(what) {
+                error!(%ours, %cluster, suppressed, "{what}");
+            }
+            return false;
+        }
         let mut whole = self.let_go(image).await;
         for topic in image.topics() {
             let done = self.topic(topic).await;

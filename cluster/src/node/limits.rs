@@ -8,5 +8,7 @@ pub(super) const BEHIND: usize = 1000;
 pub(super) const ASKED_AT_ONCE: usize = 256;
 /// How long a report of another node is waited for.
 pub(super) const REPORT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether a snapshot has been taken.
+pub(super) const REMEMBER_AGAIN: Duration = Duration::from_millis(200);
 /// Between two tries to change who votes.
 pub(super) const VOTER_AGAIN: Duration = Duration::from_millis(100);

@@ -1,5 +1,6 @@
 //! One node of a cluster: its part of the quorum and of the replication, over its links to the others.
 
+mod admission;
 mod assign;
 mod identity;
 mod in_sync;
@@ -29,9 +30,9 @@ use uuid::Uuid;
 use crate::controller::{Active, AskError, Client, limits::QUEUE};
 use crate::forward::{Forwarder, Receiver};
 use crate::kinds;
-use crate::link::{self, Admission, Counters, Identity, Links, Local, Refusal, RefusalCode, Server};
+use crate::link::{self, Counters, Identity, Links, Local, Server};
 use crate::metadata::{Metadata, MetadataMachine};
-use crate::quorum::{self, Quorum, QuorumError};
+use crate::quorum::{self, Disk, Quorum, QuorumError};
 use crate::replication::{Feeder, Fetchers, Replicas};
 use crate::topic_config;
 use assign::Assigner;
@@ -116,7 +117,7 @@ pub struct Cluster {
 pub(crate) struct Inner {
     node: NodeId,
     incarnation: Incarnation,
-    files: Arc<dyn Files>,
+    disk: Disk,
     log: Log,
     links: Arc<Links>,
     quorum: Quorum,
@@ -147,18 +148,20 @@ impl Cluster {
     /// What is stored of the quorum or of this node's identity cannot be read or written.
     pub async fn start(options: Options, files: Arc<dyn Files>, log: Log) -> Result<Cluster, StartError> {
         let Options { node, voters, addresses, rack, listener, server_tls, client_tls, .. } = options;
-        let own_files = Arc::clone(&files);
-        let begun = tokio::task::spawn_blocking(move || identity::begin(own_files.as_ref(), node)).await;
-        let identity = begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
-        let identity::Identity { directory, incarnation, .. } = identity;
+        let disk = Disk::of(&log, files);
+        let own_disk = disk.clone();
+        let begun = tokio::task::spawn_blocking(move || identity::begin(&own_disk, node)).await;
+        let mut identity = begun.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
+        let identity::Identity { directory, incarnation, cluster, .. } = identity;
         let had: Vec<_> = if identity.adopted { Vec::new() } else { log.topics().values().cloned().collect() };
         if !had.is_empty() && voters.len() > 1 {
             return Err(StartError::NotEmpty);
         }
         let (machine, metadata) = MetadataMachine::new();
-        let me = Identity { cluster_id: String::new(), node: node.0, incarnation: incarnation.0, directory };
+        let cluster_id = cluster.map(|id| id.to_string()).unwrap_or_default();
+        let me = Identity { cluster_id, node: node.0, incarnation: incarnation.0, directory };
         let local = Local::new(me, kinds::spoken());
-        let admission = admission(metadata.clone(), voters.keys().copied().collect());
+        let admission = admission::admission(metadata.clone(), voters.keys().copied().collect());
         let links = Links::new(Arc::clone(&local), client_tls, Arc::clone(&admission), options.links.clone());
         let links = Arc::new(links);
         for (id, address) in voters.iter().filter(|(id, _)| **id != node) {
@@ -168,7 +171,15 @@ impl Cluster {
         let service = Arc::new(NodeService::default());
         let mut tasks = Vec::new();
         let mut run = |task: AbortOnDropHandle<()>| tasks.push(task);
-        // Before the quorum: its other voters may wait for this one.
+        let raft_voters = if voters.contains_key(&node) { raft_ids(&voters) } else { BTreeMap::new() };
+        let quorum_options = quorum::Options {
+            timings: options.timings,
+            begun: identity.begun,
+            ..quorum::Options::new(raft_id(node), raft_voters)
+        };
+        let transport = Arc::new(QuorumLinks(Arc::clone(&links)));
+        let quorum = Quorum::open(quorum_options, disk.clone(), Box::new(machine), transport).await?;
+        // With what is stored of the metadata it knows whom to talk to. Who has come before waits in the listen queue.
         if let Some(listener) = listener {
             let server = Server {
                 local: Arc::clone(&local),
@@ -179,11 +190,6 @@ impl Cluster {
             };
             run(spawn(server.serve(listener, shutdown.clone())));
         }
-        let raft_voters = if voters.contains_key(&node) { raft_ids(&voters) } else { BTreeMap::new() };
-        let quorum_options =
-            quorum::Options { timings: options.timings, ..quorum::Options::new(raft_id(node), raft_voters) };
-        let transport = Arc::new(QuorumLinks(Arc::clone(&links)));
-        let quorum = Quorum::open(quorum_options, Arc::clone(&files), Box::new(machine), transport).await?;
 
         let (requests, asked) = mpsc::channel(QUEUE);
         let client = Client { node, quorum: quorum.clone(), requests, links: Arc::clone(&links) };
@@ -203,12 +209,13 @@ impl Cluster {
             fetchers,
             applied_to,
             max_lag,
-        );
+        )
+        .of_cluster(cluster);
         let proposals = log.isr_proposals();
         let inner = Arc::new(Inner {
             node,
             incarnation,
-            files: Arc::clone(&files),
+            disk: disk.clone(),
             log,
             links,
             quorum: quorum.clone(),
@@ -239,16 +246,21 @@ impl Cluster {
         let process = Uuid::new_v4();
         let register = Register { id: node, incarnation, process, directory, addresses, rack, levels, cluster: None };
         run(spawn(active.run()));
-        let own_files = inner.files.clone();
         if !identity.adopted {
             adopt(&inner, had).await.map_err(StartError::Adopt)?;
-            let noted = tokio::task::spawn_blocking(move || identity::adopted(own_files.as_ref(), &identity)).await;
+        }
+        // Only now: a start that ended before this takes them in again.
+        if !(identity.adopted && identity.begun) {
+            identity = identity::Identity { adopted: true, begun: true, ..identity };
+            let own_disk = disk.clone();
+            let noted = tokio::task::spawn_blocking(move || identity::save(&own_disk, &identity)).await;
             noted.unwrap_or_else(|error| Err(error.into())).map_err(StartError::Identity)?;
         }
         run(spawn(assigner.run(metadata.clone())));
         run(spawn(presence::run(Arc::clone(&inner), register, applied, stands)));
         run(spawn(presence::watch_peers(Arc::clone(&inner))));
-        run(spawn(name_cluster(local, metadata)));
+        run(spawn(admission::name_cluster(local, metadata.clone(), disk, identity)));
+        run(spawn(admission::remember_directories(inner.quorum.clone(), metadata)));
         if let Some(proposals) = proposals {
             run(spawn(in_sync::run(Arc::clone(&inner), proposals)));
         }
@@ -352,44 +364,6 @@ async fn adopt(inner: &Inner, had: Vec<Arc<Topic>>) -> Result<(), AskError> {
 
 fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(task))
-}
-
-/// Who may talk to this node: the nodes of its cluster, with the data directories that they registered with.
-fn admission(metadata: watch::Receiver<Metadata>, voters: Vec<NodeId>) -> Arc<dyn Admission> {
-    Arc::new(move |peer: &Identity| {
-        let id = NodeId(peer.node);
-        let known = metadata.borrow();
-        if known.image.cluster().is_none() {
-            return Ok(());
-        }
-        let Some(node) = known.image.node(id) else {
-            if voters.contains(&id) {
-                return Ok(());
-            }
-            let text = format!("node {id} is not in the cluster: admit it with `forebay cluster add {id}`");
-            return Err(Refusal::new(RefusalCode::NotAdmitted, text));
-        };
-        match &node.registration {
-            Some(registration) if registration.directory != peer.directory => {
-                let text = format!(
-                    "node {id} came with data directory {}, its replicas and votes are in {}: start it with that one; if \
-                     it is lost, take the node out of the cluster and add it again",
-                    peer.directory, registration.directory
-                );
-                Err(Refusal::new(RefusalCode::WrongDirectory, text))
-            }
-            _ => Ok(()),
-        }
-    })
-}
-
-/// Tells the links which cluster this is, as soon as that is known.
-async fn name_cluster(local: Arc<Local>, mut metadata: watch::Receiver<Metadata>) {
-    if let Ok(known) = metadata.wait_for(|metadata| metadata.image.cluster().is_some()).await
-        && let Some(id) = known.image.cluster()
-    {
-        local.set_cluster_id(&id.to_string());
-    }
 }
 
 fn raft_id(node: NodeId) -> u64 {

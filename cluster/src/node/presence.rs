@@ -19,6 +19,9 @@ const INTERVAL: Duration = Duration::from_millis(HEARTBEAT_INTERVAL_MS.unsigned_
 /// How long one heartbeat or registration looks for the controller.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The first pause of a node that is not active.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// What this node is to the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
@@ -38,6 +41,7 @@ pub(super) async fn run(
     standing: watch::Sender<Standing>,
 ) {
     let reports = Reports::default();
+    let (mut applied_news, mut pause) = (applied.clone(), AGAIN);
     loop {
         let now = *standing.borrow();
         let done = if now.registered {
@@ -60,7 +64,6 @@ pub(super) async fn run(
             Ok(()) => {}
             Err(AskError::Refused(Refusal::NotRegistered { .. })) => {
                 standing.send_modify(|standing| *standing = Standing::default());
-                continue;
             }
             Err(error) => {
                 if let Some(suppressed) = reports.admit(&error.to_string()) {
@@ -72,16 +75,22 @@ pub(super) async fn run(
                 }
             }
         }
-        // Once it is active, and until then as soon as it has caught up.
-        let pause = if standing.borrow().active { INTERVAL } else { Duration::from_millis(20) };
-        tokio::time::sleep(pause).await;
+        // A node that is not active yet tells at once that it has caught up further; without news it asks less and less often.
+        if standing.borrow().active {
+            tokio::time::sleep(INTERVAL).await;
+            pause = AGAIN;
+            continue;
+        }
+        tokio::time::sleep(AGAIN).await;
+        let news = tokio::time::timeout(pause.saturating_sub(AGAIN), applied_news.changed()).await;
+        pause = if matches!(news, Ok(Ok(()))) { AGAIN } else { (pause * 2).min(INTERVAL) };
     }
 }
 
 /// This process cannot take part; its next one can.
 async fn count_on(inner: &Inner, known: Incarnation) {
-    let files = Arc::clone(&inner.files);
-    let counted = tokio::task::spawn_blocking(move || identity::count_on(files.as_ref(), known)).await;
+    let disk = inner.disk.clone();
+    let counted = tokio::task::spawn_blocking(move || identity::count_on(&disk, known)).await;
     let text = "the cluster knows of a later process of this node than its data directory does: it was put back from a backup, or \
                 two nodes have this id. Make sure of one, then start it again";
     match counted.unwrap_or_else(|error| Err(error.into())) {

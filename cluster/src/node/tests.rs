@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Log, LogOptions, Partition, RealFiles};
+use forebay_disk::sim::{Faults, SimFiles};
+use forebay_disk::{AppendData, Files, Log, LogOptions, Partition, RealFiles};
 use forebay_log::cluster::controller::{Assignment, CreateTopic};
 use forebay_log::cluster::{PartitionState, Reply, Request};
 use forebay_log::record::{Batches, RecordChunk, RecordReader};
@@ -284,4 +285,33 @@ fn what_crosses_the_wire_is_read_again() {
     let request = Request::AddNode { id: NodeId(4) };
     let bytes = Bytes::from(serde_json::to_vec(&request).unwrap());
     assert_eq!(serde_json::from_slice::<Request>(&bytes).unwrap(), request);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_a_node_starts_and_deletes_topics_with_the_reserve() {
+    show_logs();
+    let files = SimFiles::new(1);
+    for life in 1..=2 {
+        let options = LogOptions { shards: 1, fsync: true, alone: false };
+        let opened: Arc<dyn Files> = Arc::new(files.clone());
+        let log = tokio::task::spawn_blocking(move || Log::open_as(1, opened, options)).await.unwrap().unwrap();
+        let cluster = Cluster::start(Options::alone(NodeId(1)), Arc::new(files.clone()), log.clone()).await.unwrap();
+        let mut standing = cluster.standing();
+        let active = standing.wait_for(|standing| standing.active);
+        tokio::time::timeout(PATIENCE, active).await.expect("active").unwrap();
+        if life == 1 {
+            let replicas = Assignment::Placed { partitions: 2, replication_factor: 1 };
+            let config = BTreeMap::new();
+            let topic = CreateTopic { id: TOPIC, name: "t".to_owned(), replicas, config, validate_only: false };
+            cluster.ask(Request::CreateTopic(topic), PATIENCE).await.unwrap();
+        } else {
+            cluster.ask(Request::DeleteTopic { topic: TOPIC }, PATIENCE).await.unwrap();
+            assert!(log.disk_full());
+        }
+        cluster.shutdown(Duration::from_secs(1)).await;
+        drop(cluster);
+        tokio::task::spawn_blocking(move || log.shutdown()).await.unwrap();
+        let used = files.contents().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        files.set_faults(Faults { capacity: Some(used), ..Faults::default() });
+    }
 }

@@ -102,7 +102,8 @@ fn between(from: Duration, to: Duration) -> Duration {
 impl Inner {
     /// Whether this node would vote for one whose log ends at `last`.
     pub(super) fn would_vote(&self, last: Option<LogId>) -> Would {
-        if last < self.log.memory().last() || self.leadership().leader == Some(self.options.node) {
+        if self.has_stopped() || last < self.log.memory().last() || self.leadership().leader == Some(self.options.node)
+        {
             return Would::No;
         }
         let lease = self.options.timings.lease;
@@ -142,7 +143,7 @@ impl Inner {
                 let pause = match self.ask().await {
                     Would::Yes => {
                         tracing::debug!("asking to be elected");
-                        let _ = self.raft.trigger().elect().await;
+                        let _ = self.raft().trigger().elect().await;
                         between(timings.lease / 2, timings.lease)
                     }
                     Would::Later(millis) => {
@@ -158,13 +159,17 @@ impl Inner {
 
     /// Whether this node is a voter that does not lead. A node of a quorum that has not begun begins it.
     async fn may_elect(&self) -> bool {
+        if self.has_stopped() {
+            return false;
+        }
         let (follows, voter) = {
-            let metrics = self.metrics.borrow();
+            let running = self.running.load();
+            let metrics = running.metrics.borrow();
             let voter = metrics.membership_config.voter_ids().any(|id| id == self.options.node);
             (metrics.state != ServerState::Leader, voter)
         };
         if !voter && self.options.voters.contains_key(&self.options.node) {
-            self.begin().await;
+            self.running.load_full().begin(&self.options).await;
         }
         follows && voter
     }
@@ -173,13 +178,14 @@ impl Inner {
     async fn ask(&self) -> Would {
         let last = self.log.memory().last();
         let Ok(request) = wire::request(Kind::PreVote, &PreVote { last }, &[]) else { return Would::No };
+        let running = self.running.load_full();
         let configs: Vec<BTreeSet<NodeId>> =
-            self.metrics.borrow().membership_config.membership().get_joint_config().clone();
+            running.metrics.borrow().membership_config.membership().get_joint_config().clone();
         let me = self.options.node;
         let mut asked = JoinSet::new();
         for id in configs.iter().flatten().copied().filter(|id| *id != me).collect::<BTreeSet<_>>() {
             let (transport, request, timeout) =
-                (Arc::clone(&self.peers.transport), request.clone(), self.options.timings.heartbeat * 2);
+                (Arc::clone(&running.peers.transport), request.clone(), self.options.timings.heartbeat * 2);
             asked.spawn(async move { (id, transport.call(id, request, timeout).await) });
         }
         let (mut yes, mut later, mut longest) = (BTreeSet::from([me]), BTreeSet::from([me]), 0);

@@ -46,6 +46,10 @@ pub const KEPT_ENTRIES: u64 = 1000;
 pub const LOG_FILE_BYTES: u64 = 4 << 20;
 /// How often a failed write is tried in all, and the pauses before the later tries.
 pub const WRITE_PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// The first pause before a quorum that the disk has stopped is tried again; doubled each time.
+pub const AGAIN_MIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+pub const AGAIN_MAX: Duration = Duration::from_secs(10);
 
 const _: () = assert!(HEARTBEAT.as_millis() * 2 < LEASE.as_millis(), "a lease outlives a lost heartbeat");
 const _: () = assert!(LEASE.as_millis() < ELECTION_MIN.as_millis(), "an election begins after the lease");

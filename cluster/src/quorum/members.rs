@@ -38,7 +38,7 @@ impl Quorum {
     /// # Errors
     /// See [`MemberError`].
     pub async fn remove(&self, node: NodeId) -> Result<(), MemberError> {
-        let votes = self.inner.metrics.borrow().membership_config.voter_ids().any(|id| id == node);
+        let votes = self.inner.running.load().metrics.borrow().membership_config.voter_ids().any(|id| id == node);
         let nodes = BTreeSet::from([node]);
         let change = if votes { ChangeMembers::RemoveVoters(nodes) } else { ChangeMembers::RemoveNodes(nodes) };
         self.change(change, false).await
@@ -48,7 +48,8 @@ impl Quorum {
         if self.inner.has_stopped() {
             return Err(MemberError::Closed);
         }
-        let changed = self.inner.raft.change_membership(change, retain);
+        let raft = self.inner.raft();
+        let changed = raft.change_membership(change, retain);
         match tokio::time::timeout(self.inner.options.timings.proposal, changed).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {

@@ -6,6 +6,7 @@
 //! openraft logs under the target `openraft`, much of it at `info` and each failed message at `error`: a program should
 //! keep that target off. What its user should know is logged here, and told by [`Quorum::failure`].
 
+mod disk;
 mod election;
 mod errors;
 mod frame;
@@ -16,6 +17,7 @@ mod network;
 mod open;
 mod options;
 mod raft;
+mod running;
 mod serve;
 mod state_machine;
 mod status;
@@ -28,11 +30,14 @@ mod wire;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use tokio::sync::watch::Receiver;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use disk::Disk;
 pub use errors::{ConfirmError, MemberError, ProposeError, QuorumError};
 pub use machine::Machine;
 pub use options::{Options, Timings};
@@ -50,23 +55,25 @@ pub struct Quorum {
 
 struct Inner {
     options: Options,
-    raft: raft::Raft,
-    metrics: Receiver<raft::Metrics>,
     log: store::LogStore,
-    peers: network::Peers,
+    machine: state_machine::StateMachine,
+    running: ArcSwap<running::Running>,
     election: election::Election,
+    /// No other run is begun.
+    closing: CancellationToken,
 }
 
 /// What runs beside openraft's own tasks. Ends them all when it goes.
 struct Tasks {
-    raft: raft::Raft,
+    inner: Arc<Inner>,
     _watch: AbortOnDropHandle<()>,
     _elections: AbortOnDropHandle<()>,
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        let raft = self.raft.clone();
+        self.inner.closing.cancel();
+        let raft = self.inner.raft();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { raft.shutdown().await });
         }
@@ -74,8 +81,12 @@ impl Drop for Tasks {
 }
 
 impl Inner {
+    fn raft(&self) -> raft::Raft {
+        self.running.load().raft.clone()
+    }
+
     fn has_stopped(&self) -> bool {
-        self.metrics.borrow().running_state.is_err()
+        self.closing.is_cancelled() || self.running.load().has_stopped()
     }
 }
 
@@ -92,7 +103,8 @@ impl Quorum {
         if self.inner.has_stopped() {
             return Err(ProposeError::Closed);
         }
-        let written = self.inner.raft.client_write(raft::Payload(entry));
+        let raft = self.inner.raft();
+        let written = raft.client_write(raft::Payload(entry));
         match tokio::time::timeout(self.inner.options.timings.proposal, written).await {
             Ok(Ok(written)) => Ok(written.log_id.index),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
@@ -109,7 +121,8 @@ impl Quorum {
         self.leadership.clone()
     }
 
-    /// Why the quorum has stopped on this node, once it has without having been told to.
+    /// Why the quorum has stopped on this node, without having been told to, while it has. After a fault of the disk it goes on
+    /// when the disk is well again; after an entry that this release cannot read it does not.
     #[must_use]
     pub fn failure(&self) -> Receiver<Option<QuorumError>> {
         self.failure.clone()
@@ -124,7 +137,8 @@ impl Quorum {
         if self.inner.has_stopped() {
             return Err(ConfirmError::Closed);
         }
-        let confirmed = self.inner.raft.ensure_linearizable();
+        let raft = self.inner.raft();
+        let confirmed = raft.ensure_linearizable();
         match tokio::time::timeout(self.inner.options.timings.proposal, confirmed).await {
             Ok(Ok(log_id)) => Ok(log_id.map_or(0, |log_id| log_id.index)),
             Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
@@ -143,6 +157,11 @@ impl Quorum {
         self.inner.election.leader_gone();
     }
 
+    /// Asks for a snapshot of what is applied, which is there at once after a restart. One that is being made may be of less.
+    pub async fn snapshot(&self) {
+        let _ = self.inner.raft().trigger().snapshot().await;
+    }
+
     /// What this node knows of the quorum.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -151,7 +170,8 @@ impl Quorum {
             let memory = self.inner.log.memory();
             (memory.last(), memory.committed)
         };
-        let metrics = self.inner.metrics.borrow().clone();
+        let running = self.inner.running.load_full();
+        let metrics = running.metrics.borrow().clone();
         let members = metrics.membership_config.membership();
         let mut status = Status {
             node: self.inner.options.node,
@@ -168,7 +188,7 @@ impl Quorum {
             let role = if votes { &mut status.voters } else { &mut status.learners };
             role.insert(id, node.addr.clone());
         }
-        let heard = self.inner.peers.heard();
+        let heard = running.peers.heard();
         let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
         status.followers = others
             .map(|(id, matched)| {
@@ -183,6 +203,7 @@ impl Quorum {
 
     /// Stops. What is being proposed may be committed or not.
     pub async fn shutdown(&self) {
-        let _ = self.inner.raft.shutdown().await;
+        self.inner.closing.cancel();
+        let _ = self.inner.raft().shutdown().await;
     }
 }

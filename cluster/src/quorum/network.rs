@@ -71,6 +71,11 @@ impl Peers {
         Peers { transport, log, heard, patience, leads, metrics }
     }
 
+    /// The same nodes, for another run.
+    pub(super) fn begin_run(&self) -> Peers {
+        Peers { leads: Arc::default(), metrics: Arc::default(), ..self.clone() }
+    }
+
     /// Whether this node, the leader of `term`, sends without being heard.
     fn is_deaf(&self, term: u64) -> bool {
         let since = {

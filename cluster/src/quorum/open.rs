@@ -1,28 +1,23 @@
-//! Opening a quorum: reads what is stored, starts openraft, and begins a new quorum where there is none.
+//! Opening a quorum: reads what is stored, and starts what runs on it.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use forebay_disk::Files;
-use openraft::{BasicNode, ServerState};
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::disk::Disk;
 use super::election::Election;
 use super::errors::QuorumError;
 use super::machine::Machine;
 use super::network::Peers;
 use super::options::Options;
-use super::raft::Raft;
+use super::running::Running;
 use super::state_machine::StateMachine;
-use super::store::{LogStore, SnapshotFile, damage};
+use super::store::{self, LogStore, SnapshotFile, damage};
 use super::transport::Transport;
 use super::{Inner, Quorum, Tasks};
-
-/// How long the only voter may take to have everything applied at its start.
-const ALONE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Quorum {
     /// Opens this node's part of the quorum: restores `machine`, which must be empty, from the last snapshot, and starts.
@@ -33,78 +28,34 @@ impl Quorum {
     /// When something stored is damaged or cannot be read, or the options contradict each other.
     pub async fn open(
         options: Options,
-        files: Arc<dyn Files>,
+        disk: Disk,
         machine: Box<dyn Machine>,
         transport: Arc<dyn Transport>,
     ) -> Result<Quorum, QuorumError> {
-        let config = Arc::new(options.raft()?);
-        let folder = options.folder.clone();
+        let (folder, begun) = (options.folder.clone(), options.begun);
         let read = move || {
-            let log = LogStore::open(Arc::clone(&files), &folder)?;
-            let machine = StateMachine::open(machine, SnapshotFile::new(files, &folder))?;
+            let snapshot = SnapshotFile::new(disk.clone(), &folder);
+            let log = LogStore::open(disk, &folder, begun, snapshot.covered())?;
+            let machine = StateMachine::open(machine, snapshot)?;
             if log.memory().purged > machine.last() {
                 return Err(damage(&folder.join("snapshot"), "it is missing, or older than what was purged for it"));
             }
             Ok((log, machine))
         };
-        let read: io::Result<_> = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.into()));
-        let (log, machine) = read.map_err(|error| QuorumError::Storage(error.to_string()))?;
+        let (log, machine) = store::blocking(read).await.map_err(|error| QuorumError::Storage(error.to_string()))?;
         let peers = Peers::new(transport, log.clone(), options.timings.election_max);
-        let raft = Raft::new(options.node, config, peers.clone(), log.clone(), machine).await;
-        let raft = raft.map_err(|error| QuorumError::Storage(error.to_string()))?;
-        let metrics = raft.metrics();
-        let _ = peers.metrics.set(metrics.clone());
-        let election = Election::default();
-        let inner = Arc::new(Inner { options, raft, metrics, log, peers, election });
-        inner.start().await?;
+        let running = Running::start(&options, log.clone(), machine.clone(), peers).await?;
+        let (running, closing) = (ArcSwap::from_pointee(running), CancellationToken::new());
+        let inner = Arc::new(Inner { options, log, machine, running, election: Election::default(), closing });
         let (leads, leadership) = watch::channel(inner.leadership());
         let (failed, failure) = watch::channel(None);
         let watch = tokio::spawn(Arc::clone(&inner).run_watch(leads, failed));
         let elections = tokio::spawn(Arc::clone(&inner).run_elections());
         let tasks = Tasks {
-            raft: inner.raft.clone(),
+            inner: Arc::clone(&inner),
             _watch: AbortOnDropHandle::new(watch),
             _elections: AbortOnDropHandle::new(elections),
         };
         Ok(Quorum { inner, leadership, failure, _tasks: Arc::new(tasks) })
-    }
-}
-
-impl Inner {
-    /// Begins a new quorum where this is the first of its voters; others wait for that one for a while. The only voter
-    /// needs no timeout to know that it leads.
-    async fn start(&self) -> Result<(), QuorumError> {
-        let stopped = |error: &dyn std::fmt::Display| QuorumError::Stopped(error.to_string());
-        let node = self.options.node;
-        let initialized = self.raft.is_initialized().await.map_err(|error| stopped(&error))?;
-        if !initialized && self.options.voters.keys().next() == Some(&node) {
-            self.begin().await;
-        }
-        let voters = self
-            .raft
-            .with_raft_state(|state| state.membership_state.effective().membership().voter_ids().collect::<Vec<_>>());
-        if voters.await.map_err(|error| stopped(&error))? != [node] {
-            return Ok(());
-        }
-        if initialized {
-            self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
-        }
-        let wait = self.raft.wait(Some(ALONE_TIMEOUT));
-        let leads = wait.metrics(
-            |metrics| {
-                let applied = metrics.last_applied.map(|id| id.index);
-                metrics.state == ServerState::Leader && applied.is_some() && applied == metrics.last_log_index
-            },
-            "the only voter leads",
-        );
-        leads.await.map(|_| ()).map_err(|error| stopped(&error))
-    }
-
-    /// Begins a new quorum of the configured voters. It changes nothing where one has begun already.
-    pub(super) async fn begin(&self) {
-        let nodes = self.options.voters.iter().map(|(id, address)| (*id, BasicNode::new(address)));
-        if let Err(error) = self.raft.initialize(nodes.collect::<BTreeMap<_, _>>()).await {
-            tracing::debug!(%error, "no new quorum is begun here");
-        }
     }
 }

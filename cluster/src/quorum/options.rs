@@ -18,6 +18,8 @@ pub struct Options {
     pub voters: BTreeMap<NodeId, String>,
     /// Where the quorum's files are, relative to the data directory.
     pub folder: PathBuf,
+    /// This node's part has begun before: its files must be there.
+    pub begun: bool,
     pub timings: Timings,
     /// A snapshot is taken after so many entries.
     pub snapshot_entries: u64,
@@ -35,6 +37,7 @@ impl Options {
             node,
             voters,
             folder: PathBuf::from("quorum"),
+            begun: false,
             timings: Timings::default(),
             snapshot_entries: limits::SNAPSHOT_ENTRIES,
             snapshot_bytes: limits::SNAPSHOT_BYTES,

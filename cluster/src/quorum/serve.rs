@@ -28,7 +28,7 @@ impl Quorum {
                 }
                 let entries = frame::take_entries(body)?;
                 let request = AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit };
-                let answer = self.inner.raft.append_entries(request).await;
+                let answer = self.inner.raft().append_entries(request).await;
                 if answer.as_ref().is_ok_and(|answer| !matches!(answer, AppendEntriesResponse::HigherVote(_))) {
                     self.inner.election.heard_from_leader(deaf);
                 }
@@ -36,7 +36,7 @@ impl Quorum {
             }
             Kind::Vote => {
                 let request: VoteRequest<NodeId> = parse(head)?;
-                Ok(wire::answer(&self.inner.raft.vote(request).await))
+                Ok(wire::answer(&self.inner.raft().vote(request).await))
             }
             Kind::Snapshot => {
                 let SnapshotHead { vote, meta, offset, done } = parse(head)?;
@@ -44,7 +44,7 @@ impl Quorum {
                     return Err(format!("a snapshot of more than {} bytes", limits::MAX_SNAPSHOT));
                 }
                 let request = InstallSnapshotRequest { vote, meta, offset, data: body.to_vec(), done };
-                let answer = self.inner.raft.install_snapshot(request).await;
+                let answer = self.inner.raft().install_snapshot(request).await;
                 if answer.as_ref().is_ok_and(|answer| answer.vote <= vote) {
                     self.inner.election.heard_from_leader(false);
                 }

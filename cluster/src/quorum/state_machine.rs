@@ -1,7 +1,7 @@
 //! openraft's state machine over the quorum's [`Machine`], with its snapshots.
 
 use std::io::{self, Cursor};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use openraft::storage::RaftStateMachine;
 use openraft::{
@@ -9,9 +9,10 @@ use openraft::{
     StorageIOError,
 };
 
+use super::limits::MAX_SNAPSHOT;
 use super::machine::Machine;
 use super::raft::{Entry, LogId, Payload, SnapshotMeta, StorageError, StoredMembership, Types};
-use super::store::SnapshotFile;
+use super::store::{SnapshotFile, blocking};
 use super::transport::NodeId;
 
 /// The machine and how far it is. Clones share it.
@@ -20,9 +21,13 @@ pub(super) struct StateMachine {
     /// Locked for as long as a snapshot takes to make, only on threads that may block.
     applied: Arc<Mutex<Applied>>,
     file: SnapshotFile,
+    refused: Arc<OnceLock<String>>,
+    /// Of openraft: tasks of an earlier one may still be at work.
+    run: u64,
 }
 
 struct Applied {
+    run: u64,
     machine: Box<dyn Machine>,
     last: Option<LogId>,
     membership: StoredMembership,
@@ -36,11 +41,33 @@ impl StateMachine {
     pub(super) fn open(mut machine: Box<dyn Machine>, file: SnapshotFile) -> io::Result<StateMachine> {
         let mut meta = SnapshotMeta::default();
         if let Some((stored, state)) = file.read()? {
+            let refused = |what: String| io::Error::new(io::ErrorKind::InvalidData, unreadable(&what));
             machine.restore(&state).map_err(refused)?;
             meta = stored;
         }
-        let applied = Applied { machine, last: meta.last_log_id, membership: meta.last_membership };
-        Ok(StateMachine { applied: Arc::new(Mutex::new(applied)), file })
+        let applied = Applied { run: 0, machine, last: meta.last_log_id, membership: meta.last_membership };
+        Ok(StateMachine { applied: Arc::new(Mutex::new(applied)), file, refused: Arc::default(), run: 0 })
+    }
+
+    /// The machine as it is, for another run of openraft; this one is given nothing more. Blocks.
+    pub(super) fn begin_run(&self) -> StateMachine {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.run += 1;
+        self.file.set_ended(false);
+        StateMachine { run: applied.run, ..self.clone() }
+    }
+
+    fn lock(&self) -> io::Result<MutexGuard<'_, Applied>> {
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        if applied.run == self.run { Ok(applied) } else { Err(io::Error::other("another run has begun")) }
+    }
+
+    /// Writes a snapshot of the machine as it is. Blocks.
+    ///
+    /// # Errors
+    /// IO errors.
+    pub(super) fn save(&self) -> io::Result<()> {
+        if self.last().is_some() { self.take_snapshot().map(drop) } else { Ok(()) }
     }
 
     /// The last entry that is applied.
@@ -56,29 +83,56 @@ impl StateMachine {
         act: impl FnOnce(&StateMachine) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
         let shared = self.clone();
-        let done = tokio::task::spawn_blocking(move || act(&shared)).await.unwrap_or_else(|error| Err(error.into()));
+        let done = blocking(move || act(&shared).inspect_err(|_| shared.end())).await;
         done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
     }
 
-    fn apply_all(&self, entries: Vec<Entry>) {
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+    /// openraft gives it nothing more after an error.
+    fn end(&self) {
+        if let Ok(_current) = self.lock() {
+            self.file.set_ended(true);
+        }
+    }
+
+    /// Applies up to the first entry that the machine refuses: that one and what follows count as not applied, so that no
+    /// snapshot covers them.
+    fn apply_all(&self, entries: Vec<Entry>) -> io::Result<()> {
+        let mut applied = self.lock()?;
         for entry in entries {
-            applied.last = Some(entry.log_id);
             match entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Normal(Payload(bytes)) => applied.machine.apply(entry.log_id.index, &bytes),
+                EntryPayload::Normal(Payload(bytes)) => {
+                    applied.machine.apply(entry.log_id.index, &bytes).map_err(|why| self.refuse(why))?;
+                }
                 EntryPayload::Membership(members) => {
                     applied.membership = StoredMembership::new(Some(entry.log_id), members);
                 }
             }
+            applied.last = Some(entry.log_id);
         }
+        Ok(())
+    }
+
+    fn refuse(&self, why: String) -> io::Error {
+        let _ = self.refused.set(why.clone());
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    }
+
+    /// Why the machine cannot go on in this process, once it has refused an entry or a snapshot.
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
     }
 
     fn take_snapshot(&self) -> io::Result<(SnapshotMeta, Vec<u8>)> {
         let (last_log_id, last_membership, state) = {
-            let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+            let applied = self.lock()?;
             (applied.last, applied.membership.clone(), applied.machine.snapshot())
         };
+        if state.len() as u64 > MAX_SNAPSHOT {
+            // Here it is as good as any; whoever needs it from this node will refuse it.
+            let (bytes, most) = (state.len(), MAX_SNAPSHOT);
+            tracing::error!(bytes, most, "the metadata is too large: nodes that were away for long cannot catch up");
+        }
         let snapshot_id = snapshot_id(last_log_id, &state);
         let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id };
         self.file.write(&meta, &state)?;
@@ -89,17 +143,19 @@ impl StateMachine {
         if meta.snapshot_id != snapshot_id(meta.last_log_id, state) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot was damaged on its way here"));
         }
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.machine.restore(state).map_err(refused)?;
+        let mut applied = self.lock()?;
+        // The machine changes when the snapshot is durable, and the snapshot on disk only to one that the machine takes.
+        applied.machine.check(state).map_err(|why| self.refuse(unreadable(&why)))?;
         self.file.write(meta, state)?;
+        applied.machine.restore(state).map_err(|why| self.refuse(unreadable(&why)))?;
         applied.last = meta.last_log_id;
         applied.membership = meta.last_membership.clone();
         Ok(())
     }
 }
 
-fn refused(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the state machine refused a snapshot: {what}"))
+fn unreadable(what: &str) -> String {
+    format!("the state machine refused a snapshot: {what}")
 }
 
 /// Names a snapshot by what it covers and its checksum, so that whoever receives it can check it.
@@ -133,10 +189,7 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let answers = vec![(); entries.len()];
-        let apply = move |shared: &StateMachine| {
-            shared.apply_all(entries);
-            Ok(())
-        };
+        let apply = move |shared: &StateMachine| shared.apply_all(entries);
         self.with(ErrorSubject::StateMachine, ErrorVerb::Write, apply).await?;
         Ok(answers)
     }

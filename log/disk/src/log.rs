@@ -274,6 +274,15 @@ impl Log {
         self.inner.space.is_full()
     }
 
+    /// Runs a write of metadata of the node that lies beside the log, which repeats as a whole: after an error it is tried again,
+    /// on a full disk with the room that is kept for metadata. Blocking.
+    ///
+    /// # Errors
+    /// Those of `write`, when that does not help.
+    pub fn reserved<T>(&self, write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.inner.space.reserved(write)
+    }
+
     /// Counters since the log was opened.
     pub fn stats(&self) -> LogStats {
         self.inner.stats.read()

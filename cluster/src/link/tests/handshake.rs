@@ -133,3 +133,23 @@ async fn a_later_release_is_understood_as_far_as_it_speaks_ours() {
     let (_, welcome) = raw::connect(server.address, &lane.encode()).await;
     assert_eq!(welcome.refusal.unwrap().code, RefusalCode::Protocol, "a lane that is not here");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_ends_when_either_side_learns_that_the_other_does_not_fit() {
+    let newborn = |node| Local::new(Identity { cluster_id: String::new(), ..identity(node) }, kinds());
+    let local = newborn(SERVER);
+    let server = Running::with(local.clone(), everybody(), quick(), None, "127.0.0.1:0").await;
+    let links = links_to(server.address, quick());
+    assert_eq!(echo(&links, Lane::Data, "who knows").await.unwrap(), "who knows");
+    local.set_cluster_id("elsewhere");
+    let failed = links.request(SERVER, Lane::Data, ECHO, 0, Body::default(), Duration::from_millis(500)).await;
+    assert!(matches!(&failed, Err(LinkError::NotSent(why)) if why.contains("elsewhere")), "{failed:?}");
+
+    let server = Running::start(quick()).await;
+    let local = newborn(CLIENT);
+    let links = links_of(local.clone(), quick(), None, server.address);
+    assert_eq!(echo(&links, Lane::Data, "who knows").await.unwrap(), "who knows");
+    local.set_cluster_id("elsewhere");
+    let failed = links.request(SERVER, Lane::Data, ECHO, 0, Body::default(), Duration::from_millis(500)).await;
+    assert!(matches!(&failed, Err(LinkError::NotSent(why)) if why.contains("elsewhere")), "{failed:?}");
+}

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use forebay_disk::{File, Files};
 
-use super::at;
 use super::format::{self, Kind, State};
+use super::{at, damage};
+use crate::quorum::disk::Disk;
 
 /// A file before the one that is written.
 pub(super) struct Older {
@@ -20,7 +20,7 @@ pub(super) struct Older {
 
 /// The journal's files. Every method blocks.
 pub(super) struct Journal {
-    pub(super) files: Arc<dyn Files>,
+    pub(super) disk: Disk,
     pub(super) folder: PathBuf,
     pub(super) older: VecDeque<Older>,
     pub(super) file: Arc<dyn File>,
@@ -32,8 +32,6 @@ pub(super) struct Journal {
     pub(super) broken: Option<String>,
     /// See [`limits::LOG_FILE_BYTES`].
     pub(super) file_bytes: u64,
-    /// See [`limits::WRITE_PAUSES`].
-    pub(super) pauses: &'static [Duration],
 }
 
 impl Journal {
@@ -47,17 +45,13 @@ impl Journal {
         if self.len >= self.file_bytes {
             self.roll(state)?;
         }
-        let mut pauses = self.pauses.iter();
-        loop {
-            let error = match self.try_write(kind, body) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            self.cut_back()?;
-            let Some(pause) = pauses.next() else { return Err(error) };
-            tracing::warn!(%error, "the quorum's log was not written; trying again");
-            std::thread::sleep(*pause);
-        }
+        let disk = self.disk.clone();
+        disk.write("the quorum's log", || {
+            self.try_write(kind, body).or_else(|error| {
+                self.cut_back()?;
+                Err(error)
+            })
+        })
     }
 
     fn try_write(&mut self, kind: Kind, body: &[u8]) -> io::Result<()> {
@@ -84,11 +78,33 @@ impl Journal {
         })
     }
 
+    /// What failed for good is tried again: no file behind the one that is written to, and that one as long as it is known to be
+    /// durable. What lies behind was never acknowledged, and may not be on the disk even if it can be read.
+    ///
+    /// # Errors
+    /// IO errors: nothing can be written yet.
+    pub(super) fn repair(&mut self) -> io::Result<()> {
+        let files = &self.disk.files;
+        let (path, next) = (format::path(&self.folder, self.number), format::path(&self.folder, self.number + 1));
+        match files.remove(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at("removing a half-made", &next)(error));
+            }
+            _ => files.sync_dir(&self.folder).map_err(at("syncing the folder of", &path))?,
+        }
+        let file = files.open(&path, false).map_err(at("opening", &path))?;
+        if file.len().map_err(at("reading", &path))? < self.len {
+            return Err(damage(&path, "it is shorter than what was written to it"));
+        }
+        (self.file, self.broken) = (file, None);
+        self.cut_back()
+    }
+
     /// Goes on in a new file.
     fn roll(&mut self, state: &State) -> io::Result<()> {
         self.check()?;
         let next = self.number + 1;
-        match create(self.files.as_ref(), &self.folder, next, state) {
+        match create(self.disk.files.as_ref(), &self.folder, next, state) {
             Ok((file, len)) => {
                 self.older.push_back(Older { number: self.number, highest: self.highest.take() });
                 (self.file, self.number, self.len) = (file, next, len);
@@ -97,9 +113,9 @@ impl Journal {
             Err(error) => {
                 // A half-made file must not be found behind one that is still written to.
                 let path = format::path(&self.folder, next);
-                let gone = match self.files.remove(&path) {
+                let gone = match self.disk.files.remove(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => self.files.sync_dir(&self.folder),
+                    _ => self.disk.files.sync_dir(&self.folder),
                 };
                 gone.map_err(at("removing a half-made", &path)).inspect_err(|error| {
                     self.broken = Some(error.to_string());
@@ -116,7 +132,8 @@ impl Journal {
         while let Some(oldest) = self.older.front().filter(|older| older.highest.is_none_or(|index| index <= upto)) {
             let path = format::path(&self.folder, oldest.number);
             // Synced one by one: a crash must not leave a hole in the row of files.
-            let removed = self.files.remove(&path).and_then(|()| self.files.sync_dir(&self.folder));
+            let files = &self.disk.files;
+            let removed = files.remove(&path).and_then(|()| files.sync_dir(&self.folder));
             match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(%error, path = %path.display(), "a purged file of the quorum's log was not removed");

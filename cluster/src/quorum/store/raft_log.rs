@@ -6,14 +6,15 @@ use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_disk::Files;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader, StorageIOError};
+use tokio::sync::watch;
 
 use super::format::{Kind, State};
 use super::journal::Journal;
 use super::memory::Memory;
-use super::recover;
+use super::{Covered, blocking, recover};
+use crate::quorum::disk::Disk;
 use crate::quorum::frame;
 use crate::quorum::limits;
 use crate::quorum::raft::{Entry, LogId, StorageError, Types, Vote};
@@ -25,6 +26,7 @@ pub(in crate::quorum) struct LogStore {
     pub(super) journal: Arc<Mutex<Journal>>,
     /// Locked for moments.
     memory: Arc<Mutex<Memory>>,
+    covered: watch::Receiver<Covered>,
 }
 
 fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
@@ -32,17 +34,42 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 }
 
 impl LogStore {
-    /// Opens the journal in `folder`. Blocks.
+    /// Opens the journal in `folder`; nothing is purged that is not `covered` by a snapshot. A journal that has
+    /// `begun` must be there. Blocks.
     ///
     /// # Errors
     /// IO errors; `InvalidData` for what is damaged, with file, position and what to do.
-    pub(in crate::quorum) fn open(files: Arc<dyn Files>, folder: &Path) -> io::Result<LogStore> {
-        let (journal, memory) = recover::open(files, folder.to_owned())?;
-        Ok(LogStore { journal: Arc::new(Mutex::new(journal)), memory: Arc::new(Mutex::new(memory)) })
+    pub(in crate::quorum) fn open(
+        disk: Disk,
+        folder: &Path,
+        begun: bool,
+        covered: watch::Receiver<Covered>,
+    ) -> io::Result<LogStore> {
+        let (journal, memory) = recover::open(disk, folder.to_owned(), begun)?;
+        Ok(LogStore { journal: Arc::new(Mutex::new(journal)), memory: Arc::new(Mutex::new(memory)), covered })
     }
 
     pub(in crate::quorum) fn memory(&self) -> MutexGuard<'_, Memory> {
         lock(&self.memory)
+    }
+
+    /// Makes the journal on disk what it is in memory, after a write that failed for good, and tries whether it can be written to
+    /// again. The vote counts as not elected, as after a restart. Blocks.
+    ///
+    /// # Errors
+    /// IO errors: it can not.
+    pub(in crate::quorum) fn repair(&self) -> io::Result<()> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.repair()?;
+        let state = {
+            let mut memory = self.memory();
+            memory.vote = memory.vote.map(|vote| Vote { committed: false, ..vote });
+            State { vote: memory.vote, purged: memory.purged }
+        };
+        match &state.vote {
+            Some(vote) => journal.write(Kind::Vote, &serde_json::to_vec(vote)?, &state),
+            None => Ok(()),
+        }
     }
 
     /// Writes one frame where blocking does no harm, then has memory follow.
@@ -66,8 +93,7 @@ impl LogStore {
             then(&mut journal, &store.memory);
             Ok(())
         };
-        let done: io::Result<()> = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into()));
-        done.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
+        blocking(write).await.map_err(|error| StorageIOError::new(subject, verb, AnyError::error(error)).into())
     }
 }
 
@@ -137,7 +163,16 @@ impl RaftLogStorage<Types> for LogStore {
         self.write(ErrorVerb::Delete, Kind::Truncate, Ok(body), then).await
     }
 
+    /// openraft asks for this as soon as it has given a snapshot away to be installed. Purged before that is durable, the entries
+    /// would be in neither after a crash.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let mut covered = self.covered.clone();
+        let reaches = |covered: &Covered| covered.last >= Some(log_id);
+        let told = covered.wait_for(|covered| covered.ended || reaches(covered)).await;
+        if !told.is_ok_and(|covered| reaches(&covered)) {
+            let error = AnyError::error("the snapshot that covers what is to be purged was not written");
+            return Err(StorageIOError::new(ErrorSubject::Snapshot(None), ErrorVerb::Write, error).into());
+        }
         let body = serde_json::to_vec(&log_id).map_err(|error| error.to_string());
         let then = move |journal: &mut Journal, memory: &Mutex<Memory>| {
             lock(memory).purge(log_id);

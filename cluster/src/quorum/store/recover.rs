@@ -10,17 +10,19 @@ use forebay_disk::{File, Files};
 use super::format::{self, Kind, State};
 use super::journal::{Journal, Older, create};
 use super::memory::Memory;
-use super::{at, damage};
+use super::{at, damage, newer};
+use crate::quorum::disk::Disk;
 use crate::quorum::frame;
 use crate::quorum::limits;
 use crate::quorum::raft::Vote;
 
-/// Opens the journal in `folder`, making it if there is none.
+/// Opens the journal in `folder`, making it if there is none and none has `begun`: a voter that forgot its votes could vote twice.
 ///
 /// # Errors
 /// IO errors; `InvalidData` for what is damaged, with file, position and what to do.
-pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> io::Result<(Journal, Memory)> {
-    make_folder(files.as_ref(), &folder)?;
+pub(super) fn open(disk: Disk, folder: PathBuf, begun: bool) -> io::Result<(Journal, Memory)> {
+    let files = &disk.files;
+    disk.write("the quorum's folder", || make_folder(files.as_ref(), &folder))?;
     let mut numbers: Vec<u64> = files.list(&folder)?.iter().filter_map(|name| format::number(name)).collect();
     numbers.sort_unstable();
     let mut memory = Memory::default();
@@ -40,9 +42,15 @@ pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> io::Result<(Journa
     }
     let (number, file, highest, len) = match current {
         Some(current) => current,
+        None if begun => return Err(damage(&folder, "the log that this node voted with is gone")),
         None => {
             let number = last.unwrap_or(1);
-            let (file, len) = create(files.as_ref(), &folder, number, &State::default())?;
+            let mut made = None;
+            disk.write("the quorum's log", || {
+                made = Some(create(files.as_ref(), &folder, number, &State::default())?);
+                Ok(())
+            })?;
+            let (file, len) = made.ok_or_else(|| io::Error::other("the quorum's log was not made"))?;
             (number, file, None, len)
         }
     };
@@ -53,8 +61,8 @@ pub(super) fn open(files: Arc<dyn Files>, folder: PathBuf) -> io::Result<(Journa
     // Restored as if it was not elected: a leader that was away has to be elected anew, and a follower has no leader
     // until it hears from one. What was voted stays.
     memory.vote = memory.vote.map(|vote| Vote { committed: false, ..vote });
-    let (file_bytes, pauses) = (limits::LOG_FILE_BYTES, &limits::WRITE_PAUSES);
-    let journal = Journal { files, folder, older, file, number, highest, len, broken: None, file_bytes, pauses };
+    let file_bytes = limits::LOG_FILE_BYTES;
+    let journal = Journal { disk, folder, older, file, number, highest, len, broken: None, file_bytes };
     Ok((journal, memory))
 }
 
@@ -75,7 +83,7 @@ struct Read {
 fn replay(files: &dyn Files, path: &Path, number: u64, last: bool, memory: &mut Memory) -> io::Result<Option<Read>> {
     let file = files.open(path, false).map_err(at("opening", path))?;
     let bytes = read_all(file.as_ref()).map_err(at("reading", path))?;
-    let whole = format::is_header(&bytes, number).map_err(|what| damage(path, &what))?;
+    let whole = format::is_header(&bytes, number).map_err(|what| newer(path, &what))?;
     let first = whole.then(|| format::frame_at(&bytes, number, format::HEADER)).flatten();
     if first.is_none_or(|(kind, ..)| kind != Kind::State as u8) {
         if !last || format::next_frame(&bytes, number, 0).is_some() {
@@ -89,9 +97,12 @@ fn replay(files: &dyn Files, path: &Path, number: u64, last: bool, memory: &mut 
     }
     let (mut position, mut highest) = (format::HEADER, None);
     while let Some((kind, body, end)) = format::frame_at(&bytes, number, position) {
-        let kind = Kind::of(kind).ok_or_else(|| format!("a frame of kind {kind}, which this release does not know,"));
-        let applied = kind.and_then(|kind| apply(kind, body, memory, &mut highest));
-        applied.map_err(|what| damage(path, &format!("{what} at position {position}")))?;
+        let Some(kind) = Kind::of(kind) else {
+            let what = format!("a frame of kind {kind} at position {position}, which this release does not know");
+            return Err(newer(path, &what));
+        };
+        apply(kind, body, memory, &mut highest)
+            .map_err(|what| damage(path, &format!("{what} at position {position}")))?;
         position = end;
     }
     if position < bytes.len() {

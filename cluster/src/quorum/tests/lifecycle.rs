@@ -1,9 +1,6 @@
 //! Starting, proposing, restarting, catching up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use forebay_disk::RealFiles;
-use forebay_disk::sim::{HookedFiles, Step};
 
 use super::*;
 use crate::quorum::wire;
@@ -17,16 +14,6 @@ fn endless() -> Timings {
         election_max: Duration::from_secs(700),
         proposal: Duration::from_secs(30),
     }
-}
-
-fn alone(timings: Timings) -> Options {
-    Options { timings, ..Options::new(1, BTreeMap::from([(1, "node-1:9094".to_owned())])) }
-}
-
-async fn open_alone(files: Arc<dyn Files>, timings: Timings) -> Result<(Quorum, Recorder), QuorumError> {
-    let machine = Recorder::default();
-    let wire = Arc::new(Wire { from: 1, net: Arc::default() });
-    Ok((Quorum::open(alone(timings), files, Box::new(machine.clone()), wire).await?, machine))
 }
 
 #[tokio::test]
@@ -138,31 +125,6 @@ async fn a_snapshot_is_taken_when_entries_have_many_bytes() {
         eventually("a snapshot", || Some(cluster.node(1).status()).filter(|status| status.snapshot.is_some())).await;
     assert!(status.snapshot < status.last_log);
     eventually("a small log", || (cluster.node(1).inner.log.memory().bytes() < 150_000).then_some(())).await;
-}
-
-#[tokio::test]
-async fn a_disk_that_fails_for_good_stops_the_quorum_and_is_told() {
-    let broken = Arc::new(AtomicBool::new(false));
-    let look = Arc::clone(&broken);
-    let disk = SimFiles::new(3);
-    let files = HookedFiles::new(Arc::new(disk.clone()), move |step, _| match step {
-        Step::Sync if look.load(Ordering::SeqCst) => Err(std::io::Error::other("the disk is gone")),
-        _ => Ok(()),
-    });
-    let (quorum, machine) = open_alone(Arc::new(files), quick()).await.unwrap();
-    quorum.propose(Bytes::from_static(b"kept")).await.unwrap();
-    broken.store(true, Ordering::SeqCst);
-    assert!(matches!(quorum.propose(Bytes::from_static(b"lost")).await, Err(ProposeError::Unknown(_))));
-    let mut failure = quorum.failure();
-    let failure = failure.wait_for(Option::is_some).await.unwrap().clone().unwrap().to_string();
-    assert!(failure.contains("quorum/0000000001.log") && failure.contains("the disk is gone"), "{failure}");
-    assert_eq!(quorum.propose(Bytes::from_static(b"later")).await, Err(ProposeError::Closed));
-    assert_eq!(quorum.leadership().borrow().leader, None);
-    assert_eq!(machine.0.lock().unwrap().len(), 1);
-    drop(quorum);
-    disk.crash();
-    let (_quorum, machine) = open_alone(Arc::new(disk), quick()).await.unwrap();
-    assert_eq!(machine.0.lock().unwrap()[0].1, b"kept");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Tests of the quorum: several of them in one process, over a transport that can be cut.
 
+mod disk;
 mod failover;
 mod lifecycle;
 mod members;
@@ -12,20 +13,32 @@ use bytes::Bytes;
 use forebay_disk::Files;
 use forebay_disk::sim::SimFiles;
 
-use super::{Answer, Machine, NodeId, Options, ProposeError, Quorum, QuorumError, Timings, Transport, TransportError};
+use super::{
+    Answer, Disk, Machine, NodeId, Options, ProposeError, Quorum, QuorumError, Timings, Transport, TransportError,
+};
 
 type Applied = Vec<(u64, Vec<u8>)>;
+
+/// What no [`Recorder`] takes.
+const REFUSED: &[u8] = b"of a later release";
 
 /// A machine that remembers what it was given. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Recorder(Arc<Mutex<Applied>>);
 
 impl Machine for Recorder {
-    fn apply(&mut self, index: u64, entry: &[u8]) {
+    fn apply(&mut self, index: u64, entry: &[u8]) -> Result<(), String> {
+        if entry == REFUSED {
+            return Err("refused on purpose".to_owned());
+        }
         self.0.lock().unwrap().push((index, entry.to_vec()));
+        Ok(())
     }
     fn snapshot(&self) -> Vec<u8> {
         serde_json::to_vec(&*self.0.lock().unwrap()).unwrap()
+    }
+    fn check(&self, snapshot: &[u8]) -> Result<(), String> {
+        serde_json::from_slice::<Applied>(snapshot).map(drop).map_err(|error| error.to_string())
     }
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
         *self.0.lock().unwrap() = serde_json::from_slice(snapshot).map_err(|error| error.to_string())?;
@@ -82,6 +95,17 @@ fn quick() -> Timings {
     }
 }
 
+fn alone(timings: Timings) -> Options {
+    Options { timings, ..Options::new(1, BTreeMap::from([(1, "node-1:9094".to_owned())])) }
+}
+
+async fn open_alone(files: Arc<dyn Files>, timings: Timings) -> Result<(Quorum, Recorder), QuorumError> {
+    let disk = Disk::new(files, |write| write());
+    let machine = Recorder::default();
+    let wire = Arc::new(Wire { from: 1, net: Arc::default() });
+    Ok((Quorum::open(alone(timings), disk, Box::new(machine.clone()), wire).await?, machine))
+}
+
 /// Nodes on simulated disks.
 struct Cluster {
     net: Arc<Net>,
@@ -107,11 +131,16 @@ impl Cluster {
 
     /// Opens a node on its disk, which is new the first time.
     async fn start(&mut self, id: NodeId) -> Result<(), QuorumError> {
-        let disk: Arc<dyn Files> = Arc::new(self.disks.entry(id).or_insert_with(|| SimFiles::new(id)).clone());
+        let disk = self.disks.entry(id).or_insert_with(|| SimFiles::new(id)).clone();
+        self.start_on(id, Arc::new(disk)).await
+    }
+
+    async fn start_on(&mut self, id: NodeId, disk: Arc<dyn Files>) -> Result<(), QuorumError> {
         let options = Options { node: id, ..self.options.clone() };
         let machine = Recorder::default();
         self.machines.insert(id, machine.clone());
         let wire = Arc::new(Wire { from: id, net: Arc::clone(&self.net) });
+        let disk = Disk::new(disk, |write| write());
         let quorum = Quorum::open(options, disk, Box::new(machine), wire).await?;
         self.net.nodes.lock().unwrap().insert(id, quorum);
         Ok(())

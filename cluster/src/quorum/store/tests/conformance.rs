@@ -8,6 +8,7 @@ use forebay_disk::{Files, RealFiles};
 use openraft::testing::{StoreBuilder, Suite};
 
 use super::LogStore;
+use crate::quorum::disk::Disk;
 use crate::quorum::raft::{StorageError, Types};
 use crate::quorum::state_machine::StateMachine;
 use crate::quorum::store::SnapshotFile;
@@ -15,7 +16,7 @@ use crate::quorum::tests::Recorder;
 
 fn build(files: Arc<dyn Files>) -> (LogStore, StateMachine) {
     let log = super::open(Arc::clone(&files)).unwrap();
-    let snapshot = SnapshotFile::new(files, Path::new("quorum"));
+    let snapshot = SnapshotFile::new(Disk::new(files, |write| write()), Path::new("quorum"));
     (log, StateMachine::open(Box::new(Recorder::default()), snapshot).unwrap())
 }
 

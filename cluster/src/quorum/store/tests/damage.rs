@@ -8,6 +8,7 @@ use forebay_disk::sim::SimFiles;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 
 use super::{entry, open};
+use crate::quorum::disk::Disk;
 use crate::quorum::raft::{SnapshotMeta, log_id};
 use crate::quorum::store::SnapshotFile;
 
@@ -98,7 +99,7 @@ async fn purged_files_are_removed() {
 #[test]
 fn a_snapshot_comes_back_and_any_flipped_byte_is_noticed() {
     let files = SimFiles::new(1);
-    let file = SnapshotFile::new(Arc::new(files.clone()), Path::new(""));
+    let file = SnapshotFile::new(Disk::new(Arc::new(files.clone()), |write| write()), Path::new(""));
     assert!(file.read().unwrap().is_none());
     let meta = SnapshotMeta { last_log_id: Some(log_id(3, 4)), ..SnapshotMeta::default() };
     file.write(&meta, b"state").unwrap();
@@ -109,5 +110,22 @@ fn a_snapshot_comes_back_and_any_flipped_byte_is_noticed() {
         files.flip(Path::new("snapshot"), position, 1).unwrap();
         assert!(file.read().unwrap_err().to_string().contains("snapshot: checksum mismatch"));
         files.flip(Path::new("snapshot"), position, 1).unwrap();
+    }
+}
+
+#[test]
+fn files_of_a_later_release_are_no_damage() {
+    let files = SimFiles::new(2);
+    let write = |path: &str, mut bytes: Vec<u8>| {
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        let file = files.open(Path::new(path), true).unwrap();
+        file.write_at(0, &[std::io::IoSlice::new(&bytes)]).unwrap();
+    };
+    files.create_dir_all(Path::new("quorum")).unwrap();
+    write("quorum/0000000001.log", [&b"FBQUORUM"[..], &2_u32.to_le_bytes(), &1_u64.to_le_bytes()].concat());
+    write("snapshot", [&b"FBQSNAP\0"[..], &2_u32.to_le_bytes(), &0_u32.to_le_bytes(), b"of its own kind"].concat());
+    let snapshot = SnapshotFile::new(Disk::new(Arc::new(files.clone()), |write| write()), Path::new(""));
+    for error in [refused(&files), snapshot.read().unwrap_err().to_string()] {
+        assert!(error.contains("version 2") && error.ends_with("start the release that wrote it"), "{error}");
     }
 }

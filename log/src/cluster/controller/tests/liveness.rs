@@ -163,7 +163,8 @@ fn a_new_controller_completes_a_decision_that_was_committed_in_part() {
         let mut records = Vec::new();
         next.take_over(&mut records);
         check_settled(next.image()).unwrap();
-        assert_eq!(records, if committed == 0 { &[] } else { &decided[committed..] });
+        let missing = if committed == 0 { &decided[..0] } else { &decided[committed..] };
+        assert_eq!(records, missing);
     }
     decided.iter().for_each(|record| image.apply(record));
     assert_eq!(&image, lab.controller.image());
