@@ -33,6 +33,8 @@ pub(super) struct Assigner {
     pub(super) applied: watch::Sender<u64>,
     /// `replica.lag.time.max.ms`
     pub(super) max_lag_ms: i64,
+    /// The cluster that what is here belongs to. Another one knows nothing of it, so that all of it would have to go.
+    cluster: Option<Uuid>,
     pub(super) assigned: BTreeMap<PartitionId, Assigned>,
     configs: BTreeMap<Uuid, BTreeMap<String, String>>,
     pub(super) reports: Reports,
@@ -57,10 +59,16 @@ impl Assigner {
             fetchers,
             applied,
             max_lag_ms,
+            cluster: None,
             assigned: BTreeMap::new(),
             configs: BTreeMap::new(),
             reports: Reports::default(),
         }
+    }
+
+    /// The cluster that the node was in before, if it was in one.
+    pub(super) fn of_cluster(self, cluster: Option<Uuid>) -> Assigner {
+        Assigner { cluster, ..self }
     }
 
     /// Whether the metadata knows this start of the node: before, it may name roles of an earlier one, and this one was never told
@@ -90,6 +98,15 @@ impl Assigner {
     }
 
     async fn assign(&mut self, image: &Image) -> Taken {
+        let Some(cluster) = image.cluster() else { return Taken::NotYet };
+        let ours = *self.cluster.get_or_insert(cluster);
+        if cluster != ours {
+            let what = "the partitions on this node belong to another cluster than the one it has come to: nothing is changed here";
+            if let Some(suppressed) = self.reports.admit(what) {
+                error!(%ours, %cluster, suppressed, "{what}");
+            }
+            return Taken::NotYet;
+        }
         let mut taken = if self.let_go(image).await { Taken::Whole } else { Taken::Part };
         for topic in image.topics() {
             if let Err(error) = self.topic(topic).await {

@@ -182,7 +182,7 @@ impl Cluster {
             ..quorum::Options::new(raft_id(node), raft_voters)
         };
         let transport = Arc::new(QuorumLinks(Arc::clone(&links)));
-        let quorum = Quorum::open(quorum_options, disk.clone(), Box::new(machine), transport).await?;
+        let quorum = Quorum::open(quorum_options, disk, Box::new(machine), transport).await?;
         // With what is stored of the metadata it knows whom to talk to. Who has come before waits in the listen queue.
         if let Some(listener) = listener {
             let server = Server {
@@ -213,7 +213,8 @@ impl Cluster {
             fetchers,
             applied_to,
             max_lag,
-        );
+        )
+        .of_cluster(cluster);
         let proposals = log.isr_proposals();
         let inner = Arc::new(Inner {
             node,

@@ -202,7 +202,8 @@ impl Session {
 impl State {
     /// Takes in what has come since.
     fn take_in(&mut self, session: &Session) {
-        for (number, pull) in std::mem::take(&mut lock(&session.arrived).pulls) {
+        let pulls = std::mem::take(&mut lock(&session.arrived).pulls);
+        for (number, pull) in pulls {
             if self.feed.pull(&pull).is_ok() {
                 (self.session, self.pulls) = (pull.session, number);
             } else {

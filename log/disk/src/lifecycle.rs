@@ -47,7 +47,8 @@ impl Inner {
             let key: PartitionKey = self.next_key.fetch_add(1, Ordering::Relaxed);
             let mailbox = shard_of(key, &self.mailboxes).ok_or(LogError::Closed)?;
             let point = known.get(&(id, index)).copied().unwrap_or_default();
-            let shared = Arc::new(Shared::new((&name, id), index, point, Arc::clone(&self.stats), self.outbox.clone()));
+            let shared =
+                Arc::new(Shared::new((name.as_str(), id), index, point, Arc::clone(&self.stats), self.outbox.clone()));
             let open = OpenPartition {
                 files: Arc::clone(&self.files),
                 space: Arc::clone(&self.space),

@@ -1,24 +1,30 @@
 //! Nodes that start again: alone, without their metadata, from a backup.
 
+use forebay_disk::Files;
 use tokio::sync::mpsc;
 
-use super::super::StartError;
+use super::super::{Kept, StartError};
 use super::*;
 use crate::controller::{AskError, Client};
+use crate::quorum::Disk;
 
-async fn start_alone(dir: &TempDir) -> Result<(Cluster, Log), StartError> {
+async fn begin_alone(dir: &TempDir) -> Result<(Cluster, Log), StartError> {
     show_logs();
     let files = RealFiles::open(dir.path()).unwrap();
     let options = LogOptions { shards: 1, fsync: true, alone: false };
     let opened = Arc::clone(&files);
     let log = tokio::task::spawn_blocking(move || Log::open_as(1, opened, options)).await.unwrap().unwrap();
-    let cluster = match Cluster::start(Options::alone(NodeId(1)), files, log.clone()).await {
-        Ok(cluster) => cluster,
+    match Cluster::start(Options::alone(NodeId(1)), files, log.clone()).await {
+        Ok(cluster) => Ok((cluster, log)),
         Err(error) => {
             tokio::task::spawn_blocking(move || log.shutdown()).await.unwrap();
-            return Err(error);
+            Err(error)
         }
-    };
+    }
+}
+
+async fn start_alone(dir: &TempDir) -> Result<(Cluster, Log), StartError> {
+    let (cluster, log) = begin_alone(dir).await?;
     let mut standing = cluster.standing();
     let active = standing.wait_for(|standing| standing.active);
     tokio::time::timeout(PATIENCE, active).await.unwrap().unwrap();
@@ -62,11 +68,37 @@ async fn a_cluster_of_one_that_has_lost_its_metadata_deletes_nothing() {
     std::fs::remove_dir_all(dir.path().join("quorum")).unwrap();
     for _ in 0..2 {
         let refused = start_alone(&dir).await.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(refused.contains("remove the file `node`"), "{refused:?}");
+        assert!(refused.contains("is gone"), "{refused:?}");
     }
     std::fs::remove_file(dir.path().join("node")).unwrap();
     let (cluster, log) = start_alone(&dir).await.unwrap();
     assert_eq!(read(led(&log).await.as_ref()), values(0, 3), "taken in as those of a node that ran alone");
+    stop_alone((cluster, log)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_belongs_to_another_cluster_is_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, log) = start_alone(&dir).await.unwrap();
+    create_alone(&cluster).await;
+    append(led(&log).await.as_ref(), &values(0, 3)).await.unwrap();
+    stop_alone((cluster, log)).await;
+
+    // As if the node was given to a cluster that knows nothing of what is on it.
+    std::fs::remove_dir_all(dir.path().join("quorum")).unwrap();
+    let files = RealFiles::open(dir.path()).unwrap();
+    let disk = Disk::new(files.clone(), |write| write());
+    Kept::begin(disk, NodeId(1)).unwrap().change(|own| own.begun = false).unwrap();
+    files.close();
+    let (cluster, log) = begin_alone(&dir).await.unwrap();
+    let mut metadata = cluster.metadata();
+    let incarnation = Some(cluster.incarnation());
+    let knows =
+        metadata.wait_for(|known| known.image.node(NodeId(1)).and_then(|node| node.incarnation()) == incarnation);
+    assert!(tokio::time::timeout(PATIENCE, knows).await.unwrap().unwrap().image.topic(TOPIC).is_none());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(log.topic("t").is_some());
+    assert!(!cluster.standing().borrow().active, "it takes no part");
     stop_alone((cluster, log)).await;
 }
 

@@ -140,7 +140,8 @@ fn records_keep_their_form() {
     let written: Vec<String> = lab.records.iter().map(|record| serde_json::to_string(record).unwrap()).collect();
     let registered = [
         r#"{"node_registered":{"id":1,"incarnation":1,"directory":"00000000-0000-0000-0000-000000000001","#,
-        r#""addresses":{"kafka":"10.0.0.1:9092"},"rack":null,"levels":{"least":1,"most":1}}}"#,
+        r#""addresses":{"kafka":"10.0.0.1:9092"},"rack":null,"levels":{"least":1,"most":1},"#,
+        r#""process":"00000000-0000-0000-0000-000000000001"}}"#,
     ];
     assert_eq!(
         written,
