@@ -58,6 +58,10 @@ class Roaming(threading.Thread):
             raise
 
     def connect(self):
+        # Otherwise paho forgets at a second attempt without CONNACK that a publish was released, and publishes it again.
+        for message in self.client._out_messages.values():
+            if message.state == paho.mqtt_ms_resend_pubrel:
+                message.state = paho.mqtt_ms_wait_for_pubcomp
         try:
             self.client.connect(self.place.host(self.at), self.place.port(self.at, "mqtt"), **self.session)
         except OSError:
