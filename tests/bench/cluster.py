@@ -46,8 +46,8 @@ def arguments(words):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", metavar="NAMES", default=",".join(PEERS), help="which peers, or none [default: %(default)s]")
     parser.add_argument("--parts", metavar="NAMES", default=",".join(PARTS), help="which parts [default: %(default)s]")
-    parser.add_argument("--kills", type=int, default=50, metavar="N", help="leaders of Forebay killed [default: 50]")
-    parser.add_argument("--kafka-kills", type=int, default=10, metavar="N", help="leaders of Kafka killed, half a minute each [default: 10]")
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help="leaders of Forebay killed, 0 to leave it out [default: 50]")
+    parser.add_argument("--kafka-kills", type=int, default=10, metavar="N", help="the same of Kafka, half a minute each [default: 10]")
     parser.add_argument("--moves", type=int, default=20, metavar="N", help="leaderships moved [default: 20]")
     parser.add_argument("--seconds", type=int, default=5, metavar="N", help="measured seconds of a run at full load [default: 5]")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of full load [default: 3]")
@@ -88,6 +88,8 @@ class Session(scenarios.Session):
             act, full = getattr(self, name), name == "produce"
             for round_ in self.rounds() if full else [1]:
                 for broker in [self.three, *self.kafka] if full else defaults:
+                    if name == "failover" and not self.kills(broker):
+                        continue
                     yield Step(name, round_, "", broker.name, broker, act)
 
     def plan_mqtt(self):
@@ -97,7 +99,10 @@ class Session(scenarios.Session):
 
     def failover(self, step):
         with step.broker.start() as run:
-            return cluster_parts.failover(run, self.options.kills if step.broker is self.three else self.options.kafka_kills)
+            return cluster_parts.failover(run, self.kills(step.broker))
+
+    def kills(self, broker):
+        return self.options.kills if broker is self.three else self.options.kafka_kills
 
     def moves(self, step):
         with step.broker.start() as run:
