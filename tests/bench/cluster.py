@@ -46,12 +46,12 @@ def arguments(words):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", metavar="NAMES", default=",".join(PEERS), help="which peers, or none [default: %(default)s]")
     parser.add_argument("--parts", metavar="NAMES", default=",".join(PARTS), help="which parts [default: %(default)s]")
-    parser.add_argument("--kills", type=int, default=50, metavar="N", help="leaders of Forebay killed [default: 50]")
-    parser.add_argument("--kafka-kills", type=int, default=10, metavar="N", help="leaders of Kafka killed, half a minute each [default: 10]")
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help="leaders of Forebay killed, 0 to leave it out [default: 50]")
+    parser.add_argument("--kafka-kills", type=int, default=10, metavar="N", help="the same of Kafka, half a minute each [default: 10]")
     parser.add_argument("--moves", type=int, default=20, metavar="N", help="leaderships moved [default: 20]")
     parser.add_argument("--seconds", type=int, default=5, metavar="N", help="measured seconds of a run at full load [default: 5]")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of full load [default: 3]")
-    parser.add_argument("--gigabytes", type=float, default=3, metavar="N", help="how far the follower is behind [default: 3]")
+    parser.add_argument("--gigabytes", type=float, default=2, metavar="N", help="how far the follower is behind [default: 2]")
     parser.add_argument("--partitions", type=int, default=1000, metavar="N", help="partitions at rest [default: 1000]")
     parser.add_argument("--quick", action="store_true", help="3 kills and moves, one round of 2 s, 1 GB, 100 partitions")
     parser.add_argument("--write", action="store_true", help="write the tables into BENCHMARKS.md instead of printing them")
@@ -75,6 +75,9 @@ def arguments(words):
 class Session(scenarios.Session):
     """The plan of this benchmark; how a step is done and kept is that of the side-by-side benchmark."""
 
+    # Three copies of what a follower has to catch up with, and the lake's.
+    needed_bytes = 8 << 30
+
     def __init__(self, options, peers):
         super().__init__(options, mqtt=[], kafka=peers)
         self.three = three.ForebayThree()
@@ -88,6 +91,8 @@ class Session(scenarios.Session):
             act, full = getattr(self, name), name == "produce"
             for round_ in self.rounds() if full else [1]:
                 for broker in [self.three, *self.kafka] if full else defaults:
+                    if name == "failover" and not self.kills(broker):
+                        continue
                     yield Step(name, round_, "", broker.name, broker, act)
 
     def plan_mqtt(self):
@@ -97,7 +102,10 @@ class Session(scenarios.Session):
 
     def failover(self, step):
         with step.broker.start() as run:
-            return cluster_parts.failover(run, self.options.kills if step.broker is self.three else self.options.kafka_kills)
+            return cluster_parts.failover(run, self.kills(step.broker))
+
+    def kills(self, broker):
+        return self.options.kills if broker is self.three else self.options.kafka_kills
 
     def moves(self, step):
         with step.broker.start() as run:

@@ -39,6 +39,8 @@ class Step:
 class Session:
     """A run of the benchmark: who takes part, how long, and the figures so far."""
 
+    needed_bytes = NEEDED_BYTES
+
     def __init__(self, options, mqtt, kafka):
         self.options, self.mqtt, self.kafka = options, mqtt, kafka
         self.forebay, self.forebay_log = forebay_module.Forebay(), forebay_module.ForebayLog()
@@ -224,8 +226,8 @@ class Session:
         result = {"scenario": step.scenario, "round": step.round, "pair": step.pair, "row": step.row}
         machine.settle()
         try:
-            if machine.free_bytes(install.cache_dir()) < NEEDED_BYTES:
-                raise Failed(f"less than {NEEDED_BYTES >> 30} GiB free on the disk of {install.cache_dir()}")
+            if machine.free_bytes(install.cache_dir()) < self.needed_bytes:
+                raise Failed(f"less than {self.needed_bytes >> 30} GiB free on the disk of {install.cache_dir()}")
             result.update(step.act(step))
         except (Failed, install.Missing, OSError) as error:
             result["error"] = str(error) or type(error).__name__
