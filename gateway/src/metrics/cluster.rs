@@ -14,6 +14,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::decides;
+
 /// How often the followers are asked how far they are behind.
 const LAG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -66,13 +68,14 @@ impl Collector for ClusterCollector {
         let Some(cluster) = self.log.cluster() else { return Ok(()) };
         let image = cluster.metadata().borrow().image.clone();
         let quorum = cluster.quorum();
-        let controls = quorum.leader == Some(quorum.node);
+        // Not one that takes itself for the leader and reaches nobody: what it knows stands still.
+        let controls = decides(&quorum);
         let here = cluster.node();
         let led = |state: &PartitionState| state.leader == Some(here);
         // As Kafka's, what is wrong with the whole cluster is told by its controller, so that a sum over all nodes is right.
         let at_controller = |count: usize| if controls { count } else { 0 };
         let fenced = image.nodes().filter(|(_, node)| node.liveness == Liveness::Fenced).count();
-        let gauges: [(&str, &str, usize); 9] = [
+        let gauges: [(&str, &str, usize); 10] = [
             (
                 "partitions",
                 "Partitions that have a replica on this node",
@@ -100,6 +103,11 @@ impl Collector for ClusterCollector {
                 at_controller(fenced),
             ),
             ("active_controller", "1 on the node that decides on the cluster's metadata", usize::from(controls)),
+            (
+                "quorum_stopped",
+                "1 when this node's part of the controller quorum has stopped: it has to be started again",
+                usize::from(cluster.failure().borrow().is_some()),
+            ),
             ("quorum_voters", "Nodes that vote in the controller quorum", quorum.voters.len()),
             (
                 "quorum_term",
@@ -116,16 +124,23 @@ impl Collector for ClusterCollector {
         lag.encode(encoder.encode_descriptor("replica_max_lag_records", help, None, MetricType::Gauge)?)?;
 
         let isr = cluster.isr_changes();
-        let counters: [(&str, &str, u64); 3] = [
+        let links = cluster.counters();
+        let counters: [(&str, &str, u64); 5] = [
             ("isr_shrinks", "Times that in-sync replicas of a partition led here became fewer", read(&isr.shrinks)),
             ("isr_expands", "Times that in-sync replicas of a partition led here became more", read(&isr.expands)),
             ("forwarded_appends", "Appends sent on to leaders on other nodes", cluster.forwarded_appends()),
+            (
+                "link_failed_handshakes",
+                "Connections that ended before a link between nodes was made of them: garbage, timeouts, TLS",
+                read(&links.failed_handshakes),
+            ),
+            ("link_refused", "Links refused, by this node or another one", read(&links.refused)),
         ];
         for (name, help, value) in counters {
             let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(counter)?;
         }
-        let peers = cluster.counters().peers();
+        let peers = links.peers();
         for (name, help, value) in PEER_COUNTERS {
             let mut counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (node, peer) in &peers {

@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
+use crate::cluster::{self, Controller};
 use crate::config::{Config, SaslMechanism, SecurityProtocol};
 use crate::http;
 use crate::ingest::Router;
@@ -65,6 +66,7 @@ pub struct Gateway {
     pub alerts: Arc<Alerts>,
     pub metrics: Arc<Metrics>,
     pub groups: Arc<Groups>,
+    pub(crate) controller: Controller,
     pub addresses: Addresses,
     pub started: Instant,
     /// Cancelled when the node begins to drain.
@@ -181,6 +183,7 @@ impl Node {
             alerts,
             metrics: metrics.clone(),
             groups: groups.clone(),
+            controller: Controller::follow(log.cluster(), cluster::LOOK, services.clone()),
             addresses: addresses.clone(),
             started,
             shutdown: doors_end.clone(),

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use super::three::Places;
 use crate::client::kafka::Client;
+use crate::cluster::Controller;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -169,5 +171,19 @@ async fn topics_are_placed_as_clients_ask_and_a_stopped_voter_is_taken_out() {
     assert_eq!(removed.0, 200, "{}", removed.1);
     let status = three.status(1).await;
     assert_eq!(status["quorum"]["voters"], json!([1, 2]), "{status:#}");
+
+    // One of two voters is left: nobody decides any more, and it says so.
+    let cluster = three.node(1).gateway.log.cluster();
+    let controller = Controller::follow(cluster, Duration::from_millis(50), CancellationToken::new());
+    three.nodes[1].take().unwrap().drain().await;
+    let deadline = Instant::now() + PATIENCE;
+    while controller.silent_for() < Duration::from_secs(3) {
+        assert!(Instant::now() < deadline, "it takes itself for a cluster");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let metrics = reqwest::get(three.url(1, "/metrics")).await.unwrap().text().await.unwrap();
+    for name in ["forebay_active_controller 0", "forebay_quorum_stopped 0", "forebay_link_failed_handshakes_total"] {
+        assert!(metrics.contains(name), "{name} is not in the metrics");
+    }
     three.end().await;
 }
