@@ -10,7 +10,7 @@ use forebay_log::cluster::controller::Reassign;
 use forebay_log::{NodeId, Offset};
 use kafka_protocol::ResponseError;
 
-use super::three::{self, Places};
+use super::three_for_tests::{self as three, Places};
 use super::{Node, open_data_dir};
 use crate::client::kafka::{Client, Refused};
 use crate::config::{Config, Sources};

@@ -14,7 +14,7 @@ mod ready;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod three;
+mod three_for_tests;
 pub mod tls;
 mod topics;
 #[cfg(test)]

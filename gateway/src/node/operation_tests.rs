@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
-use super::three::Places;
+use super::three_for_tests::Places;
 use crate::client::kafka::Client;
 use crate::cluster::Controller;
 

@@ -12,7 +12,7 @@ use forebay_tiering::table::{DeltaLake, Table};
 use object_store::path::Path;
 
 use super::Node;
-use super::three::Places;
+use super::three_for_tests::Places;
 use crate::alerts::JOURNAL_TOPIC;
 use crate::reader::Reader;
 
