@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use forebay_disk::{AppendData, Appended, Chain, Fetched};
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, NodeId, ReadError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::claimed::Claimed;
 use super::read::{self, Read};
+use super::receiver::Receiver;
 use super::wire;
 use crate::kinds;
-use crate::link::{Lane, Link, LinkError, Links};
+use crate::link::{Body, Lane, Link, LinkError, Links};
 
 /// How long an append waits for the connection to its leader.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -41,6 +42,8 @@ pub(crate) struct Append {
 /// The way to the leaders.
 pub(crate) struct Forwarder {
     links: Arc<Links>,
+    /// For appends of this node itself that a receiver has to decide on.
+    pub(crate) receiver: Arc<Receiver>,
     /// One permit a byte.
     admission: Arc<Semaphore>,
     sent: Arc<AtomicU64>,
@@ -51,6 +54,12 @@ pub(crate) struct Remote(Mutex<Waiting>);
 
 type Waiting = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
+impl Remote {
+    pub(crate) fn new(answer: impl Future<Output = Result<Appended, AppendError>> + Send + 'static) -> Remote {
+        Remote(Mutex::new(Box::pin(answer)))
+    }
+}
+
 impl Future for Remote {
     type Output = Result<Appended, AppendError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -59,8 +68,13 @@ impl Future for Remote {
 }
 
 impl Forwarder {
-    pub(crate) fn new(links: Arc<Links>) -> Forwarder {
-        Forwarder { links, admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)), sent: Arc::default() }
+    pub(crate) fn new(links: Arc<Links>, receiver: Arc<Receiver>) -> Forwarder {
+        Forwarder {
+            links,
+            receiver,
+            admission: Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES)),
+            sent: Arc::default(),
+        }
     }
 
     /// Appends that were sent to leaders on other nodes.
@@ -118,39 +132,63 @@ impl Connected {
         chain: Option<&Chain>,
         data: AppendData,
     ) -> Result<Remote, AppendError> {
-        let leader = self.leader;
-        let bytes = data.bytes().max(1);
-        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
-        let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
-        let permit = Arc::clone(&self.admission).acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)?;
+        let permit = self.admit(data.bytes()).await?;
         if let Some(chain) = chain {
             chain.check()?;
         }
-        let (head, payload, chunk) = match data {
-            AppendData::Chunk(chunk) => {
-                let (head, bodies) = chunk.into_parts();
-                (Bytes::from(head), Bytes::from(bodies), true)
-            }
-            AppendData::Batches(batches) => (Bytes::new(), batches, false),
-        };
+        let (head, payload, chunk) = wire::parts(data);
         let body = wire::write_append(&append, &head, &payload, chunk);
-        let pending = self.link.submit(kinds::APPEND, self.version, body, ANSWER).await;
-        let pending = pending.map_err(|error| unreachable(leader, &error))?;
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        let answer = self.submit(kinds::APPEND, self.version, body).await?;
         let chain = chain.cloned();
-        let answer = async move {
-            let answer = match pending.answer().await {
-                Ok(answer) => wire::read_answer(answer).unwrap_or_else(|problem| {
-                    Err(AppendError::Storage(format!("the answer of node {leader} cannot be read: {problem}")))
-                }),
-                Err(error) => Err(unreachable(leader, &error)),
-            };
+        Ok(Remote::new(async move {
+            let answer = answer.await;
             drop(permit);
             if let (Err(_), Some(chain)) = (&answer, chain) {
                 chain.break_off();
             }
             answer
-        };
-        Ok(Remote(Mutex::new(Box::pin(answer))))
+        }))
+    }
+
+    /// Sends what is claimed.
+    ///
+    /// # Errors
+    /// The connection has ended, or the leader is of a release that does not know of claims: nothing is kept.
+    pub(crate) async fn send_claimed(&self, claimed: Claimed) -> Result<Remote, AppendError> {
+        let permit = self.admit(claimed.bytes()).await?;
+        let version = self.link.common(kinds::CLAIMED).map_err(|error| unreachable(self.leader, &error))?;
+        let answer = self.submit(kinds::CLAIMED, version, claimed.encode()).await?;
+        Ok(Remote::new(async move {
+            let answer = answer.await;
+            drop(permit);
+            answer
+        }))
+    }
+
+    async fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
+        let bytes = bytes.max(1);
+        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
+        let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
+        Arc::clone(&self.admission).acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)
+    }
+
+    async fn submit(
+        &self,
+        kind: u16,
+        version: u16,
+        body: Body,
+    ) -> Result<impl Future<Output = Result<Appended, AppendError>> + Send + use<>, AppendError> {
+        let leader = self.leader;
+        let pending = self.link.submit(kind, version, body, ANSWER).await;
+        let pending = pending.map_err(|error| unreachable(leader, &error))?;
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Ok(async move {
+            match pending.answer().await {
+                Ok(answer) => wire::read_answer(answer).unwrap_or_else(|problem| {
+                    Err(AppendError::Storage(format!("the answer of node {leader} cannot be read: {problem}")))
+                }),
+                Err(error) => Err(unreachable(leader, &error)),
+            }
+        })
     }
 }

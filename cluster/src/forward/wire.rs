@@ -23,6 +23,11 @@ pub(super) fn write_append(append: &Append, head: &Bytes, payload: &Bytes, chunk
     let Append { partition, epoch, all, chain } = append;
     let mut writer = Writer::with_capacity(64 + head.len());
     writer.uuid(partition.topic).u32(partition.index).i32(epoch.0).bool(*all).u64(*chain);
+    write_data(writer, head, payload, chunk)
+}
+
+/// What was written so far, and the records behind it.
+pub(super) fn write_data(mut writer: Writer, head: &Bytes, payload: &Bytes, chunk: bool) -> Body {
     if chunk {
         writer.u8(CHUNK).bytes(head);
     } else {
@@ -35,7 +40,12 @@ pub(super) fn read_append(body: Bytes) -> Result<(Append, AppendData), Malformed
     let mut reader = Reader::new(body);
     let partition = PartitionId { topic: reader.uuid()?, index: reader.u32()? };
     let append = Append { partition, epoch: Epoch(reader.i32()?), all: reader.bool()?, chain: reader.u64()? };
-    let data = match reader.u8()? {
+    Ok((append, read_data(reader)?))
+}
+
+/// The records, which are all that is left.
+pub(super) fn read_data(mut reader: Reader) -> Result<AppendData, Malformed> {
+    Ok(match reader.u8()? {
         CHUNK => {
             let head = reader.bytes(MAX_HEAD_BYTES)?;
             let bodies = reader.rest().into();
@@ -44,8 +54,18 @@ pub(super) fn read_append(body: Bytes) -> Result<(Append, AppendData), Malformed
         }
         BATCHES => AppendData::Batches(reader.rest()),
         other => return Err(Malformed::BadValue { what: "kind of append", value: other.into() }),
-    };
-    Ok((append, data))
+    })
+}
+
+/// An append's records as they are sent: what comes first, the rest, and whether they are a chunk.
+pub(super) fn parts(data: AppendData) -> (Bytes, Bytes, bool) {
+    match data {
+        AppendData::Chunk(chunk) => {
+            let (head, bodies) = chunk.into_parts();
+            (Bytes::from(head), Bytes::from(bodies), true)
+        }
+        AppendData::Batches(batches) => (Bytes::new(), batches, false),
+    }
 }
 
 pub(super) fn write_answer(answer: &Result<Appended, AppendError>) -> Body {

@@ -2,6 +2,7 @@
 
 mod alone;
 mod authority;
+mod claimed;
 mod clustered;
 mod partition;
 mod placement;

@@ -36,9 +36,9 @@ const LEADER_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Completes when the append is durable, or refused.
-pub struct Ticket(Waiting);
+pub struct Ticket(pub(super) Waiting);
 
-enum Waiting {
+pub(super) enum Waiting {
     Here(forebay_disk::Ticket),
     There(Remote),
 }
@@ -54,7 +54,7 @@ impl Future for Ticket {
 }
 
 /// The way to a partition's leader.
-enum Route {
+pub(super) enum Route {
     /// This node leads: its replica.
     Here(Arc<Replica>),
     /// Another one does, and the connection to it is there.
@@ -192,7 +192,7 @@ impl Partition {
     }
 
     /// The way to the leader; waits for a while when there is none, or it cannot be reached.
-    async fn route(&self) -> Result<Route, AppendError> {
+    pub(super) async fn route(&self) -> Result<Route, AppendError> {
         // A node alone always leads, also before it says so: its replica tells why it takes nothing.
         if let Some(replica) = self.chosen().filter(|replica| self.forwarder.is_none() || replica.leads()) {
             return Ok(Route::Here(replica));
