@@ -173,3 +173,44 @@ fn begin(held: &mut [OwnedMutexGuard<Last>], term: Epoch, claim: &Claim) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_next_waits_for_what_was_let_through_before() {
+        let (_image, metadata) = watch::channel(Metadata::default());
+        let fences = Fences::new(NodeId(1), metadata, Arc::default());
+        let [to, source] = [1, 2].map(|id| PartitionId { topic: Uuid::from_u128(id), index: 0 });
+        let under_way = fences.last((to, 7, source)).lock_owned().await;
+        let claim = Claim::new(7, source.topic, BTreeMap::from([(0, Epoch(3))]));
+        let mut next = std::pin::pin!(fences.append(to, Epoch(1), &claim, None));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut next).await.is_err());
+        drop(under_way);
+        assert_eq!(next.await.err(), Some(AppendError::NotLeader), "of an image without the partition");
+    }
+
+    #[tokio::test]
+    async fn of_one_leadership_the_last_beginning_counts() {
+        let (_image, metadata) = watch::channel(Metadata::default());
+        let fences = Fences::new(NodeId(1), metadata, Arc::default());
+        let to = PartitionId { topic: Uuid::from_u128(1), index: 0 };
+        let first = Claim::new(7, Uuid::from_u128(2), BTreeMap::from([(0, Epoch(3))]));
+        let mut second = first.clone();
+        second.renew();
+        let begun = async |term, claim: &Claim| {
+            let source = PartitionId { topic: claim.topic, index: 0 };
+            let mut held = [fences.last((to, 7, source)).lock_owned().await];
+            begin(&mut held, Epoch(term), claim).is_ok()
+        };
+        assert!(begun(1, &first).await && begun(1, &first).await && begun(1, &second).await);
+        assert!(!begun(1, &first).await);
+        // The next leader of the state has heard of none; what was meant for the one before does not come to it.
+        assert!(begun(2, &first).await);
+        let later = Claim { leads: BTreeMap::from([(0, Epoch(4))]), ..first };
+        assert!(begun(2, &later).await && !begun(2, &second).await);
+    }
+}
