@@ -14,6 +14,8 @@ pub const ENDS: u16 = 4;
 pub const APPEND: u16 = 5;
 /// A read of a partition that the receiver leads.
 pub const READ: u16 = 6;
+/// An append in the name of leaders of other partitions, or the question where all earlier ones have ended.
+pub const CLAIMED: u16 = 7;
 
 /// A node is asked what it knows of itself: its quorum, and the followers that are behind.
 pub const REPORT: u16 = 16;
@@ -30,6 +32,7 @@ pub fn spoken() -> Kinds {
         (ENDS, 1, 1),
         (APPEND, 1, 1),
         (READ, 1, 1),
+        (CLAIMED, 1, 1),
         (REPORT, 1, 1),
         (VOTER, 1, 1),
     ])

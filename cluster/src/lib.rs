@@ -3,6 +3,7 @@
 
 pub mod codec;
 mod controller;
+mod fence;
 mod forward;
 pub mod kinds;
 pub mod link;
@@ -15,6 +16,7 @@ mod throttle;
 mod topic_config;
 
 pub use controller::AskError;
+pub use fence::Claim;
 pub use forebay_disk::{
     AppendData, Appended, Fetched, Files, LogError, LogOptions, LogStats, NewTopic, RealFiles, Term, Watermarks,
 };

@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_disk::{AppendData, Appended};
@@ -13,13 +12,11 @@ use forebay_log::{AppendError, NodeId};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
-use super::sender::{Append, unreachable};
+use super::sender::{ANSWER, Append, unreachable};
 use super::wire::{self, MAX_APPENDS};
 use crate::kinds;
 use crate::link::{Link, LinkError, Pending};
 
-/// How long an append waits for its answer: as long as a disk may hang.
-const ANSWER: Duration = Duration::from_secs(60);
 /// Messages under way for a partition. While one is synced, the next is taken; with more, each would carry less.
 const UNDER_WAY: usize = 2;
 /// Bytes at which a message takes no more appends.

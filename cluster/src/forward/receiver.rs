@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use forebay_disk::{AppendData, Appended, Chain};
 use forebay_log::{AppendError, Incarnation, NodeId};
+use tokio::sync::watch;
 
 use super::sender::Append;
 use super::wire;
 use crate::codec::Malformed;
+use crate::fence::Fences;
 use crate::link::Rest;
+use crate::metadata::Metadata;
 use crate::replication::Replicas;
 
 /// Broken chains that are remembered; more are forgotten, the oldest numbers first: their sources have gone.
@@ -19,16 +22,18 @@ const MAX_CHAINS: usize = 100_000;
 /// A chain of one start of another node.
 type ChainId = (NodeId, Incarnation, u64);
 
-/// Takes forwarded appends.
+/// Takes forwarded appends, and those that are made in the name of leaders of other partitions.
 pub(crate) struct Receiver {
     replicas: Arc<Replicas>,
+    pub(crate) fences: Fences,
     /// Chains that have appends under way, and those that are broken.
     chains: Mutex<HashMap<ChainId, (Chain, usize)>>,
 }
 
 impl Receiver {
-    pub(crate) fn new(replicas: Arc<Replicas>) -> Arc<Receiver> {
-        Arc::new(Receiver { replicas, chains: Mutex::default() })
+    pub(crate) fn new(here: NodeId, metadata: watch::Receiver<Metadata>, replicas: Arc<Replicas>) -> Arc<Receiver> {
+        let fences = Fences::new(here, metadata, Arc::clone(&replicas));
+        Arc::new(Receiver { replicas, fences, chains: Mutex::default() })
     }
 
     /// # Errors

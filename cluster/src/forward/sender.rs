@@ -10,13 +10,18 @@ use forebay_disk::{AppendData, Appended, Chain, Fetched};
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, NodeId, ReadError};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::claimed::Claimed;
 use super::outbox::{Outboxes, Outgoing};
 use super::read::{self, Read};
+use super::receiver::Receiver;
+use super::wire;
 use crate::kinds;
 use crate::link::{Lane, Link, LinkError, Links};
 
+/// How long an append waits for its answer: as long as a disk may hang.
+pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// How long an append waits for the connection to its leader.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a read waits for its answer, beyond what it may wait for records.
@@ -36,6 +41,8 @@ pub(crate) struct Append {
 /// The way to the leaders.
 pub(crate) struct Forwarder {
     links: Arc<Links>,
+    /// For appends of this node itself that a receiver has to decide on.
+    pub(crate) receiver: Arc<Receiver>,
     /// One permit a byte.
     admission: Arc<Semaphore>,
     outboxes: Arc<Outboxes>,
@@ -47,6 +54,20 @@ pub(crate) struct Remote {
     answer: oneshot::Receiver<Result<Appended, AppendError>>,
 }
 
+impl Remote {
+    /// Of a task that goes on whether somebody waits for it or not.
+    pub(crate) fn of(
+        leader: NodeId,
+        decided: impl Future<Output = Result<Appended, AppendError>> + Send + 'static,
+    ) -> Remote {
+        let (answered, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let _ = answered.send(decided.await);
+        });
+        Remote { leader, answer }
+    }
+}
+
 impl Future for Remote {
     type Output = Result<Appended, AppendError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -56,9 +77,9 @@ impl Future for Remote {
 }
 
 impl Forwarder {
-    pub(crate) fn new(links: Arc<Links>) -> Forwarder {
+    pub(crate) fn new(links: Arc<Links>, receiver: Arc<Receiver>) -> Forwarder {
         let admission = Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES));
-        Forwarder { links, admission, outboxes: Arc::default() }
+        Forwarder { links, receiver, admission, outboxes: Arc::default() }
     }
 
     /// Appends that were sent to leaders on other nodes.
@@ -125,10 +146,7 @@ impl Connected {
         chain: Option<&Chain>,
         data: AppendData,
     ) -> Result<Remote, AppendError> {
-        let bytes = data.bytes().max(1);
-        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
-        let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
-        let permit = Arc::clone(&self.admission).acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)?;
+        let permit = self.admit(data.bytes()).await?;
         if let Some(chain) = chain {
             chain.check()?;
         }
@@ -136,5 +154,32 @@ impl Connected {
         let (answered, answer) = oneshot::channel();
         self.outboxes.send(Outgoing { append, data, leader, link, version, answered, _permit: permit });
         Ok(Remote { leader, answer })
+    }
+
+    /// Sends what is claimed.
+    ///
+    /// # Errors
+    /// The connection has ended, or the leader is of a release that does not know of claims: nothing is kept.
+    pub(crate) async fn send_claimed(&self, claimed: Claimed) -> Result<Remote, AppendError> {
+        let leader = self.leader;
+        let permit = self.admit(claimed.bytes()).await?;
+        let version = self.link.common(kinds::CLAIMED).map_err(|error| unreachable(leader, &error))?;
+        let pending = self.link.submit(kinds::CLAIMED, version, claimed.encode(), ANSWER).await;
+        let pending = pending.map_err(|error| unreachable(leader, &error))?;
+        Ok(Remote::of(leader, async move {
+            let answers = pending.answer().await.map_err(|error| unreachable(leader, &error));
+            drop(permit);
+            wire::read_answers(answers?, 1)
+                .ok()
+                .and_then(|mut answers| answers.pop())
+                .unwrap_or_else(|| Err(AppendError::Storage(format!("the answer of node {leader} cannot be read"))))
+        }))
+    }
+
+    async fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
+        let bytes = bytes.max(1);
+        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_PENDING_APPEND_BYTES);
+        let permits = permits.ok_or(AppendError::TooLarge { bytes, limit: MAX_PENDING_APPEND_BYTES })?;
+        Arc::clone(&self.admission).acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)
     }
 }

@@ -29,17 +29,8 @@ pub(super) fn write_appends(appends: Vec<(Append, AppendData)>) -> Body {
     let mut payloads = Vec::with_capacity(appends.len());
     for (Append { partition, epoch, all, chain }, data) in appends {
         writer.uuid(partition.topic).u32(partition.index).i32(epoch.0).bool(all).u64(chain);
-        let payload = match data {
-            AppendData::Chunk(chunk) => {
-                let (head, bodies) = chunk.into_parts();
-                writer.u8(CHUNK).bytes(&head);
-                Bytes::from(bodies)
-            }
-            AppendData::Batches(batches) => {
-                writer.u8(BATCHES);
-                batches
-            }
-        };
+        let (head, payload) = parts(data);
+        write_head(&mut writer, head.as_deref());
         writer.u64(payload.len() as u64);
         payloads.push(payload);
     }
@@ -53,11 +44,7 @@ pub(super) fn read_appends(body: Bytes) -> Result<Vec<(Append, AppendData)>, Mal
     for _ in 0..count {
         let partition = PartitionId { topic: reader.uuid()?, index: reader.u32()? };
         let append = Append { partition, epoch: Epoch(reader.i32()?), all: reader.bool()?, chain: reader.u64()? };
-        let head = match reader.u8()? {
-            CHUNK => Some(reader.bytes(MAX_HEAD_BYTES)?),
-            BATCHES => None,
-            other => return Err(Malformed::BadValue { what: "kind of append", value: other.into() }),
-        };
+        let head = read_head(&mut reader)?;
         heads.push((append, head, reader.u64()?));
     }
     let mut payloads = reader.rest();
@@ -65,20 +52,57 @@ pub(super) fn read_appends(body: Bytes) -> Result<Vec<(Append, AppendData)>, Mal
     for (append, head, length) in heads {
         let bad = || Malformed::BadValue { what: "length of records", value: length };
         let length = usize::try_from(length).ok().filter(|length| *length <= payloads.len()).ok_or_else(bad)?;
-        let payload = payloads.split_to(length);
-        let data = match head {
-            Some(head) => {
-                let bad = Malformed::BadValue { what: "chunk of records", value: head.len() as u64 };
-                AppendData::Chunk(RecordChunk::from_parts(&head, payload.into()).ok_or(bad)?)
-            }
-            None => AppendData::Batches(payload),
-        };
-        appends.push((append, data));
+        appends.push((append, data(head, payloads.split_to(length))?));
     }
     match payloads.len() {
         0 => Ok(appends),
         left => Err(Malformed::BadValue { what: "bytes behind the appends", value: left as u64 }),
     }
+}
+
+/// What was written so far, and the records of one append behind it.
+pub(super) fn write_data(mut writer: Writer, data: AppendData) -> Body {
+    let (head, payload) = parts(data);
+    write_head(&mut writer, head.as_deref());
+    Body::new(writer.finish(), vec![payload])
+}
+
+/// The records, which are all that is left.
+pub(super) fn read_data(mut reader: Reader) -> Result<AppendData, Malformed> {
+    let head = read_head(&mut reader)?;
+    data(head, reader.rest())
+}
+
+/// An append's records as they are sent: what comes first if they are a chunk, and the rest.
+fn parts(data: AppendData) -> (Option<Vec<u8>>, Bytes) {
+    match data {
+        AppendData::Chunk(chunk) => {
+            let (head, bodies) = chunk.into_parts();
+            (Some(head), Bytes::from(bodies))
+        }
+        AppendData::Batches(batches) => (None, batches),
+    }
+}
+
+fn write_head(writer: &mut Writer, head: Option<&[u8]>) {
+    match head {
+        Some(head) => writer.u8(CHUNK).bytes(head),
+        None => writer.u8(BATCHES),
+    };
+}
+
+fn read_head(reader: &mut Reader) -> Result<Option<Bytes>, Malformed> {
+    match reader.u8()? {
+        CHUNK => Ok(Some(reader.bytes(MAX_HEAD_BYTES)?)),
+        BATCHES => Ok(None),
+        other => Err(Malformed::BadValue { what: "kind of append", value: other.into() }),
+    }
+}
+
+fn data(head: Option<Bytes>, payload: Bytes) -> Result<AppendData, Malformed> {
+    let Some(head) = head else { return Ok(AppendData::Batches(payload)) };
+    let bad = Malformed::BadValue { what: "chunk of records", value: head.len() as u64 };
+    RecordChunk::from_parts(&head, payload.into()).map(AppendData::Chunk).ok_or(bad)
 }
 
 pub(super) fn write_answers(answers: &[Result<Appended, AppendError>]) -> Body {

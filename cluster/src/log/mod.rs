@@ -3,6 +3,7 @@
 mod alone;
 mod authority;
 mod chain;
+mod claimed;
 mod clustered;
 mod partition;
 mod placement;

@@ -37,7 +37,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const ROLE_TAKEN: Duration = Duration::from_millis(2);
 
 /// The way to a partition's leader.
-enum Route {
+pub(super) enum Route {
     /// This node leads: its replica.
     Here(Arc<Replica>),
     /// Another one does, and the connection to it is there.
@@ -182,7 +182,7 @@ impl Partition {
     }
 
     /// The way to the leader; waits for a while when there is none, or it cannot be reached.
-    async fn route(&self) -> Result<Route, AppendError> {
+    pub(super) async fn route(&self) -> Result<Route, AppendError> {
         // A node alone always leads, also before it says so: its replica tells why it takes nothing.
         if let Some(replica) = self.chosen().filter(|replica| self.forwarder.is_none() || replica.leads()) {
             return Ok(Route::Here(replica));

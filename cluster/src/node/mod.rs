@@ -203,8 +203,8 @@ impl Cluster {
         let (applied_to, applied) = watch::channel(0);
         let (stands, standing) = watch::channel(Standing::default());
         let max_lag = options.replica_lag_time_max_ms;
-        let receiver = Receiver::new(Arc::clone(&replicas));
-        let forwarder = Arc::new(Forwarder::new(Arc::clone(&links)));
+        let receiver = Receiver::new(node, metadata.clone(), Arc::clone(&replicas));
+        let forwarder = Arc::new(Forwarder::new(Arc::clone(&links), Arc::clone(&receiver)));
         let assigner = Assigner::new(
             (node, incarnation),
             log.clone(),

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_log::cluster::controller::{HeartbeatReply, Register};
 use forebay_log::cluster::{Refusal, Reply, Request};
-use forebay_log::limits::HEARTBEAT_INTERVAL_MS;
+use forebay_log::limits::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS};
 use forebay_log::{Incarnation, MetadataVersion, NodeId};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -16,6 +16,8 @@ use super::identity::Identity;
 use crate::controller::AskError;
 use crate::link::{PeerState, Reports};
 
+/// How long the controller waits for a node that says nothing.
+const SESSION: Duration = Duration::from_millis(SESSION_TIMEOUT_MS.unsigned_abs());
 const INTERVAL: Duration = Duration::from_millis(HEARTBEAT_INTERVAL_MS.unsigned_abs());
 /// How long one heartbeat or registration looks for the controller.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,6 +34,9 @@ pub struct Standing {
     pub active: bool,
     /// It wanted to end, and may.
     pub may_shut_down: bool,
+    /// Until when the controller gives what this node leads to nobody else without having told it. Moved on without a word to
+    /// those who watch.
+    pub lease: Option<Instant>,
 }
 
 /// Registers, then says that this node is there, until it ends. Also ends when the cluster knows of a later process of this node.
@@ -109,17 +114,31 @@ async fn beat(
     let (id, incarnation) = (inner.node, inner.incarnation);
     let applied = MetadataVersion(*applied.borrow());
     let wants_shutdown = *inner.stopping.borrow();
+    if wants_shutdown {
+        // Whatever the answer is, or if it is lost.
+        quietly(standing, |standing| standing.lease = None);
+    }
+    let asked = Instant::now();
     let request = Request::Heartbeat { id, incarnation, applied, wants_shutdown };
     let reply = inner.ask(request, PATIENCE).await?;
     if let Reply::Heartbeat(HeartbeatReply { fenced, stopping, may_shut_down }) = reply {
+        let active = !fenced && !stopping;
+        quietly(standing, |standing| standing.lease = active.then_some(asked + SESSION));
         standing.send_if_modified(|standing| {
-            let now = Standing { registered: true, active: !fenced && !stopping, may_shut_down };
+            let now = Standing { registered: true, active, may_shut_down, lease: standing.lease };
             let changed = *standing != now;
             *standing = now;
             changed
         });
     }
     Ok(())
+}
+
+fn quietly(standing: &watch::Sender<Standing>, change: impl FnOnce(&mut Standing)) {
+    standing.send_if_modified(|standing| {
+        change(standing);
+        false
+    });
 }
 
 /// Follows the nodes of the cluster: dials them, and tells the controller at once when one's process is gone.

@@ -10,7 +10,7 @@ use forebay_log::{Incarnation, NodeId};
 use super::{Inner, report, voters};
 use crate::codec::Malformed;
 use crate::controller::ask_here;
-use crate::forward::{Read, Receiver};
+use crate::forward::{Claimed, Read, Receiver};
 use crate::kinds;
 use crate::link::{Begun, Body, Lane, LinkError, Links, Peer, Request, Rest, Service, ServiceError};
 use crate::quorum::{self, Transport, TransportError};
@@ -48,6 +48,13 @@ impl Service for NodeService {
                 Ok(appends) => {
                     let receiver = Arc::clone(&inner.receiver);
                     Begun::in_order(receiver.begin((from, incarnation), appends))
+                }
+                Err(problem) => refuse(problem),
+            },
+            kinds::CLAIMED => match Claimed::decode(body) {
+                Ok(claimed) => {
+                    let receiver = Arc::clone(&inner.receiver);
+                    Begun::beside(async move { Ok(claimed.answer(&receiver).await) })
                 }
                 Err(problem) => refuse(problem),
             },

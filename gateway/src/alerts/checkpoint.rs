@@ -16,13 +16,14 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_cluster::Topic;
+use forebay_cluster::{Claim, Topic};
 use forebay_log::{AppendError, Epoch, Offset};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::entry::{decode, encode};
 use super::limits::CHECKPOINT_PART_BYTES;
-use crate::state::StateTopic;
+use crate::state::{Change, StateTopic};
 
 /// What says which parts are the checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub(super) enum NotSaved {
     Superseded,
 }
 
+/// The followers' checkpoints, to who keeps `_alert_state`.
+const CHECKPOINTS: u8 = 1;
 /// Of heads from before there were leaders.
 const NO_EPOCH: Epoch = Epoch(-1);
 
@@ -58,6 +61,10 @@ pub(super) struct Checkpoints {
     prefix: String,
     epoch: Epoch,
     generation: u64,
+    /// In whose name it is written: refused where there is a later leader.
+    claim: Option<Claim>,
+    /// Something was written of which it is not known what became.
+    in_doubt: bool,
 }
 
 impl Checkpoints {
@@ -69,15 +76,45 @@ impl Checkpoints {
         epoch: Epoch,
     ) -> Checkpoints {
         let prefix = format!("check/{topic}/{id}/{partition}/");
-        let mut checkpoints = Checkpoints { state, prefix, epoch, generation: 0 };
+        let mut checkpoints = Checkpoints { state, prefix, epoch, generation: 0, claim: None, in_doubt: false };
         checkpoints.generation = checkpoints.heads().values().map(|head| head.generation).max().unwrap_or(0);
         checkpoints
     }
 
-    /// From now on this leader evaluates the partition. On return everything is seen here that an older one has saved and may
-    /// have gone on from.
+    /// The same, written in the name of the partition's leader.
+    pub(super) fn led(mut self, topic: Uuid) -> Checkpoints {
+        let partition = self.prefix.trim_end_matches('/').rsplit('/').next().and_then(|index| index.parse().ok());
+        self.claim = partition.map(|index| Claim::new(CHECKPOINTS, topic, [(index, self.epoch)].into()));
+        self
+    }
+
+    /// Claims, and loads what there was before.
+    pub(super) async fn take_over(&mut self) -> Result<Option<Checkpoint>, NotSaved> {
+        self.claim().await?;
+        let loaded = self.load();
+        // A later leader claims before it saves: then nothing of it was loaded.
+        self.check()?;
+        Ok(loaded)
+    }
+
+    async fn put(&self, changes: Vec<Change>) -> Result<(), NotSaved> {
+        let put = match &self.claim {
+            Some(claim) => self.state.put_as(claim, changes).await,
+            None => self.state.put_all(changes).await,
+        };
+        put.map_err(|error| match error {
+            AppendError::ProducerFenced => NotSaved::Superseded,
+            error => NotSaved::Append(error),
+        })
+    }
+
+    /// From now on this leader evaluates the partition. On return everything is seen here that an older one has saved, and it can
+    /// save no more.
     pub(super) async fn claim(&mut self) -> Result<(), NotSaved> {
-        self.state.put(format!("{}claim/{:010}", self.prefix, self.epoch.0), Some(encode(&()))).await?;
+        self.claim.iter_mut().for_each(Claim::renew);
+        let key = Bytes::from(format!("{}claim/{:010}", self.prefix, self.epoch.0));
+        self.put(vec![(key, Some(encode(&())))]).await?;
+        self.in_doubt = false;
         self.generation = self.heads().values().map(|head| head.generation).max().unwrap_or(0);
         self.check()
     }
@@ -130,6 +167,11 @@ impl Checkpoints {
 
     /// Replaces the checkpoint; durable on return.
     pub(super) async fn save(&mut self, snapshot: &[u8], journal: Offset) -> Result<(), NotSaved> {
+        if std::mem::replace(&mut self.in_doubt, true) {
+            // What was written then is there by now, or never comes.
+            self.claim().await?;
+            self.in_doubt = true;
+        }
         let generation = self.generation + 1;
         let parts: Vec<&[u8]> = snapshot.chunks(CHECKPOINT_PART_BYTES).collect();
         let head = Head { generation, parts: parts.len(), journal: journal.0 };
@@ -140,7 +182,7 @@ impl Checkpoints {
             if parts.len() == 1 {
                 last.push(change);
             } else {
-                self.state.put_all(vec![change]).await?;
+                self.put(vec![change]).await?;
             }
         }
         last.push((Bytes::from(self.head_key(self.epoch)), Some(encode(&head))));
@@ -157,8 +199,8 @@ impl Checkpoints {
             }
         }
         self.check()?;
-        self.state.put_all(last).await?;
-        self.generation = generation;
+        self.put(last).await?;
+        (self.generation, self.in_doubt) = (generation, false);
         self.check()
     }
 
@@ -191,8 +233,8 @@ impl Starts {
         decode(&key, &state.get(&key)?)
     }
 
-    pub(super) async fn save(&self, state: &StateTopic, topic: &Topic) -> Result<(), AppendError> {
-        state.put(Starts::key(&topic.name, topic.id), Some(encode(self))).await
+    pub(super) async fn save(&self, state: &StateTopic, keeper: &Claim, topic: &Topic) -> Result<(), AppendError> {
+        state.put_as(keeper, vec![(Starts::key(&topic.name, topic.id), Some(encode(self)))]).await
     }
 
     pub(super) async fn remove(state: &StateTopic, topic: &str, id: impl Display) -> Result<(), AppendError> {
@@ -231,8 +273,8 @@ pub(super) fn known_sources(state: &StateTopic) -> Vec<KnownSource> {
 }
 
 /// Notes that a topic is to be read from its beginning as soon as it exists.
-pub(super) async fn await_topic(state: &StateTopic, topic: &str) -> Result<(), AppendError> {
-    state.put(format!("await/{topic}"), Some(encode(&()))).await
+pub(super) async fn await_topic(state: &StateTopic, keeper: &Claim, topic: &str) -> Result<(), AppendError> {
+    state.put_as(keeper, vec![(Bytes::from(format!("await/{topic}")), Some(encode(&())))]).await
 }
 
 /// The topics that are awaited.
@@ -247,8 +289,8 @@ pub(super) fn is_awaited(state: &StateTopic, topic: &str) -> bool {
 }
 
 /// The topic exists now, or no rule reads it any more.
-pub(super) async fn stop_awaiting(state: &StateTopic, topic: &str) -> Result<(), AppendError> {
-    state.put(format!("await/{topic}"), None).await
+pub(super) async fn stop_awaiting(state: &StateTopic, keeper: &Claim, topic: &str) -> Result<(), AppendError> {
+    state.put_as(keeper, vec![(Bytes::from(format!("await/{topic}")), None)]).await
 }
 
 async fn remove_all(state: &StateTopic, prefix: &str) -> Result<(), AppendError> {

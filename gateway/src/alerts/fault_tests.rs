@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use forebay_cluster::AppendData;
 use forebay_log::record::RecordChunk;
-use forebay_log::{Millis, TopicConfig};
+use forebay_log::{Epoch, Millis, TopicConfig};
 use forebay_sinks::{State, Transition};
 
+use super::recorder::Recorder;
 use super::tests::{RULES, Rig, eventually, folder, reading, states, webhook};
 
 /// Flips the last byte of a partition's only segment.
@@ -64,7 +65,8 @@ async fn a_restart_over_damaged_transitions_leaves_out_those_that_are_whole() {
     let rig = Rig::start(folder.path()).await;
     let stop = rig.shutdown.child_token();
     let beginning = forebay_log::Offset(0);
-    let found = super::follower::emitted_since(&rig.alerts.service, beginning, &id, &stop);
+    let recorder = Recorder::new(rig.alerts.service.clone(), id, Epoch(0));
+    let found = recorder.emitted_since(beginning, &stop);
     let found =
         tokio::time::timeout(std::time::Duration::from_secs(20), found).await.expect("it does not try for ever");
     assert_eq!(found.expect("not told to stop"), [first[0].id.clone()].into());
@@ -134,7 +136,9 @@ async fn transitions_of_which_a_part_was_refused_at_first_are_recorded_once_and_
     let narrow = TopicConfig { max_message_bytes: 1 << 20, ..roomy.clone() };
     rig.log.alter_topic("_alerts", narrow).await.expect("altered");
     let (service, stop) = (rig.alerts.service.clone(), rig.shutdown.child_token());
-    let recording = tokio::spawn(async move { service.record(&transitions, &stop).await });
+    let source = (String::from("readings"), rig.log.topic("readings").expect("the topic").id, 0);
+    let mut recorder = Recorder::new(service, source, Epoch(0));
+    let recording = tokio::spawn(async move { recorder.record(&transitions, &stop).await });
     let end = || rig.log.topic("_alerts").map(|topic| topic.partitions[0].watermarks().high_watermark.0);
     eventually("the first chunk", async || (end() >= Some(4)).then_some(())).await;
     // At least one more attempt.

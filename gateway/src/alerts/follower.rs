@@ -20,6 +20,7 @@ use super::board::SourceId;
 use super::checkpoint::{Checkpoint, Checkpoints, NotSaved, Starts};
 use super::journal::{behind_damage, visit};
 use super::limits::{CHECKPOINT_INTERVAL, CHECKPOINT_INTERVAL_MAX, CHECKPOINT_STRETCH_BYTES, READ_BYTES};
+use super::recorder::Recorder;
 use super::service::{Service, now, pause};
 use crate::leadership::Term;
 use crate::log_limit::{FaultLog, LogLimit};
@@ -35,6 +36,7 @@ pub(super) struct Follower {
     /// Ids of transitions that are in `_alerts` but not in the state.
     emitted: HashSet<String>,
     checkpoints: Checkpoints,
+    recorder: Recorder,
     saved: i64,
     save_at: Instant,
     rules: watch::Receiver<Arc<RuleSet>>,
@@ -62,13 +64,17 @@ impl Follower {
     ) -> Option<Follower> {
         let index = partition.index();
         let id: SourceId = (topic.name.clone(), topic.id, index);
-        let mut checkpoints = Checkpoints::new(service.state.clone(), &topic.name, topic.id, index, term.epoch());
-        claim(&mut checkpoints, &stop).await?;
+        let checkpoints = Checkpoints::new(service.state.clone(), &topic.name, topic.id, index, term.epoch());
+        let mut checkpoints = checkpoints.led(topic.id);
+        let loaded = take_over(&mut checkpoints, &stop).await?;
+        // From here on nothing more comes of a leader before, neither a checkpoint nor a transition.
+        let mut recorder = Recorder::new(service.clone(), id.clone(), term.epoch());
+        recorder.begin(&stop).await?;
         let mut rules = service.rules.subscribe();
         let current = rules.borrow_and_update().clone();
         let mut resolved = Vec::new();
         let mut saved = -1;
-        let (engine, journal) = match checkpoints.load() {
+        let (engine, journal) = match loaded {
             Some(Checkpoint { snapshot, journal }) => {
                 if !checkpoints.is_own() {
                     adopt(&mut checkpoints, &snapshot, journal, &stop).await?;
@@ -89,17 +95,25 @@ impl Follower {
                 (Engine::new(&current, &topic.name, index, begin), Offset(starts.journal))
             }
         };
-        service.journal.caught_up().await;
         let behind = Offset(engine.next_offset()) < partition.watermarks().log_end;
-        let emitted = if behind || !resolved.is_empty() {
-            emitted_since(&service, journal, &id, &stop).await?
-        } else {
-            HashSet::new()
-        };
+        let emitted =
+            if behind || !resolved.is_empty() { recorder.emitted_since(journal, &stop).await? } else { HashSet::new() };
         service.board.replace(&id, &engine);
         let save_at = Instant::now() + CHECKPOINT_INTERVAL;
-        let mut follower =
-            Follower { service, partition, term, id, engine, emitted, checkpoints, saved, save_at, rules, stop };
+        let mut follower = Follower {
+            service,
+            partition,
+            term,
+            id,
+            engine,
+            emitted,
+            checkpoints,
+            recorder,
+            saved,
+            save_at,
+            rules,
+            stop,
+        };
         follower.record(resolved).await.then_some(follower)
     }
 
@@ -219,7 +233,7 @@ impl Follower {
         if !self.emitted.is_empty() {
             transitions.retain(|transition| !self.emitted.remove(&transition.id));
         }
-        if !transitions.is_empty() && (!self.term.lasts() || !self.service.record(&transitions, &self.stop).await) {
+        if !transitions.is_empty() && (!self.term.lasts() || !self.recorder.record(&transitions, &self.stop).await) {
             return false;
         }
         let errors = self.service.board.update(&self.id, &self.engine, &shown);
@@ -310,13 +324,13 @@ impl Follower {
     }
 }
 
-/// Notes that this leader evaluates the partition from now on, trying again while that cannot be written. `None`: told to stop
-/// before, or another one does.
-async fn claim(checkpoints: &mut Checkpoints, stop: &CancellationToken) -> Option<()> {
+/// Notes that this leader evaluates the partition from now on, trying again while that cannot be written, and takes up the last
+/// checkpoint before. `None`: told to stop before, or another one does.
+async fn take_over(checkpoints: &mut Checkpoints, stop: &CancellationToken) -> Option<Option<Checkpoint>> {
     static FAULTS: FaultLog = FaultLog::new();
     loop {
-        match checkpoints.claim().await {
-            Ok(()) => return Some(()),
+        match checkpoints.take_over().await {
+            Ok(loaded) => return Some(loaded),
             Err(NotSaved::Superseded) => {}
             Err(error) => {
                 if let Some(suppressed) = FAULTS.admit(&error) {
@@ -354,31 +368,6 @@ async fn settled_starts(service: &Service, topic: &Topic, stop: &CancellationTok
     loop {
         if let Some(starts) = Starts::load(&service.state, topic) {
             return Some(starts);
-        }
-        if pause(stop).await {
-            return None;
-        }
-    }
-}
-
-/// Ids of a partition's transitions in `_alerts` from `from` on, trying again while it cannot be read. `None`: told to stop before.
-pub(super) async fn emitted_since(
-    service: &Service,
-    from: Offset,
-    id: &SourceId,
-    stop: &CancellationToken,
-) -> Option<HashSet<String>> {
-    static FAULTS: FaultLog = FaultLog::new();
-    loop {
-        let (journal, topic, partition) = (service.journal.clone(), id.0.clone(), id.2);
-        let read = tokio::task::spawn_blocking(move || journal.emitted_since(from, &topic, partition));
-        let error = match read.await {
-            Ok(Ok(emitted)) => return Some(emitted),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        if let Some(suppressed) = FAULTS.admit(&error) {
-            tracing::error!(error, suppressed, "_alerts cannot be read back; trying again");
         }
         if pause(stop).await {
             return None;

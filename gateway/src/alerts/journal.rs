@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_cluster::{AppendData, Log, LogError, Partition};
+use forebay_cluster::{AppendData, Claim, Log, LogError, Partition};
 use forebay_log::record::{BatchProblem, Batches, Record, RecordChunk, RecordReader};
 use forebay_log::{AppendError, Millis, Offset, ReadError, TopicConfig};
 use forebay_sinks::Transition;
+use uuid::Uuid;
 
 use super::limits::{CATCH_UP, JOURNAL_CHUNK_BYTES, READ_BYTES};
 use crate::state::require_open;
@@ -27,6 +28,7 @@ pub(crate) fn config() -> TopicConfig {
 #[derive(Clone)]
 pub(super) struct Journal {
     pub(super) partition: Arc<Partition>,
+    pub(super) topic_id: Uuid,
 }
 
 impl Journal {
@@ -55,7 +57,7 @@ impl Journal {
         if partition.is_here() {
             require_open(&partition)?;
         }
-        Ok(Journal { partition })
+        Ok(Journal { partition, topic_id: topic.id })
     }
 
     /// Where the next transition will stand.
@@ -67,7 +69,12 @@ impl Journal {
     ///
     /// # Errors
     /// How many of them are durable, from the first on, and why the next ones are not: none behind a refused one is.
-    pub(super) async fn append(&self, now: Millis, transitions: &[Transition]) -> Result<(), (usize, AppendError)> {
+    pub(super) async fn append(
+        &self,
+        now: Millis,
+        claim: &Claim,
+        transitions: &[Transition],
+    ) -> Result<(), (usize, AppendError)> {
         let mut chunk = RecordChunk::new();
         let mut durable = 0;
         for (index, transition) in transitions.iter().enumerate() {
@@ -77,7 +84,11 @@ impl Journal {
             let same_record = more.is_some_and(|next| next.source.offset == transition.source.offset);
             if more.is_none() || (chunk.bytes() >= JOURNAL_CHUNK_BYTES && !same_record) {
                 // One after the other: what is refused must not be overtaken.
-                let appended = self.partition.append(AppendData::Chunk(std::mem::take(&mut chunk))).await;
+                let data = AppendData::Chunk(std::mem::take(&mut chunk));
+                let appended = match self.partition.submit_as(claim, data).await {
+                    Ok(ticket) => ticket.await,
+                    Err(error) => Err(error),
+                };
                 appended.map_err(|error| (durable, error))?;
                 durable = index + 1;
             }
@@ -85,13 +96,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Waits until all is readable here that a leader before has recorded: the replica here has it, but may not know yet that it is
-    /// committed.
-    pub(super) async fn caught_up(&self) {
-        let end = self.partition.watermarks().log_end;
+    /// Waits until all below `end` is committed and can be read here.
+    ///
+    /// # Errors
+    /// That does not come about in time: it was lost with the leader who had it, or the replica here is behind.
+    pub(super) async fn reaches(&self, end: Offset) -> Result<(), AppendError> {
         let mut marks = self.partition.watch();
-        // What comes later than that is told apart by those who read.
-        let _ = tokio::time::timeout(CATCH_UP, marks.wait_for(|marks| marks.high_watermark >= end)).await;
+        let reached = marks.wait_for(|marks| marks.high_watermark >= end);
+        match tokio::time::timeout(CATCH_UP, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(AppendError::Offline(format!("{TOPIC} up to offset {end} is not here in time"))),
+        }
     }
 
     /// The ids of the transitions from `from` on that records of a source partition caused. Blocking.

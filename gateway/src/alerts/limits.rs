@@ -28,6 +28,8 @@ pub(super) const TOLD_FAILURES: u32 = 8;
 pub(super) const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a new leader waits for what the one before it has recorded to be readable.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(5);
+/// Pause before `_alerts` is asked again that has not heard of a leadership yet.
+pub(super) const HEAR_AGAIN: Duration = Duration::from_millis(20);
 /// Transitions by whose ids a receiver's task knows that it has seen one before.
 pub(super) const RECENT_TRANSITIONS: usize = 4096;
 /// Pause after a failed read or append before the next attempt.

@@ -19,6 +19,7 @@ mod keeper;
 mod limits;
 mod receiver;
 mod recent;
+mod recorder;
 mod service;
 mod standing;
 mod supervisor;

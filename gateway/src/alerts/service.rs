@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use forebay_cluster::{Log, LogError};
 use forebay_log::Millis;
-use forebay_sinks::{RuleSet, Transition};
+use forebay_sinks::RuleSet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,6 @@ use super::journal::Journal;
 use super::limits::RETRY_PAUSE;
 use super::standing::{Opening, Standing};
 use crate::config::Config;
-use crate::log_limit::FaultLog;
 use crate::metrics::Metrics;
 use crate::mqtt::Broker;
 use crate::reader::Reader;
@@ -68,32 +67,6 @@ impl Service {
 
     pub(super) fn set_receivers(&self, receivers: Vec<Arc<Standing>>) {
         *self.receivers.lock().unwrap_or_else(PoisonError::into_inner) = receivers;
-    }
-
-    /// Makes transitions durable in `_alerts`, trying again while the log refuses them (a full disk). `false`: told to stop
-    /// before that succeeded.
-    pub(super) async fn record(&self, transitions: &[Transition], stop: &CancellationToken) -> bool {
-        static FAULTS: FaultLog = FaultLog::new();
-        let mut rest = transitions;
-        while let Err((durable, error)) = self.journal.append(now(), rest).await {
-            rest = &rest[durable..];
-            if let Some(suppressed) = FAULTS.admit(&error) {
-                tracing::error!(%error, suppressed, "alert transitions cannot be recorded; trying again");
-            }
-            if pause(stop).await {
-                return false;
-            }
-        }
-        for transition in transitions {
-            self.metrics.alerts.changed(transition.state);
-            tracing::debug!(
-                alert = transition.alert,
-                state = transition.state.name(),
-                labels = ?transition.labels,
-                "alert changed"
-            );
-        }
-        true
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_cluster::Topic;
+use forebay_cluster::{Claim, Topic};
 use forebay_log::{AppendError, Epoch};
 use forebay_sinks::{Engine, RuleSet};
 use tokio::sync::watch;
@@ -18,8 +18,9 @@ use super::checkpoint::{
     Checkpoint, Checkpoints, KnownSource, Starts, await_topic, awaited, is_awaited, known_sources, stop_awaiting,
 };
 use super::entry::encode;
-use super::follower::{Follower, emitted_since};
+use super::follower::Follower;
 use super::limits::FOLLOWER_CHECK;
+use super::recorder::Recorder;
 use super::service::{Service, pause};
 use super::standing::OpeningGuard;
 use crate::leadership::Term;
@@ -33,8 +34,11 @@ pub(super) struct Supervisor {
     /// Until the followers of the present sources are started.
     starting: Option<OpeningGuard>,
     /// The term at `_alerts` in which this node has seen all that was settled before.
-    keeps: Option<Epoch>,
+    keeps: Option<(Epoch, Claim)>,
 }
+
+/// What settles sources, to who keeps `_alert_state`.
+const SOURCES: u8 = 2;
 
 /// What a new leader of `_alerts` writes: behind it, it sees all that the one before has settled.
 const KEEPER: Bytes = Bytes::from_static(b"keeper");
@@ -106,20 +110,25 @@ impl Supervisor {
             self.keeps = None;
             return Ok(());
         };
-        if self.keeps != Some(term.epoch()) {
-            state.put(KEEPER, Some(encode(&term.epoch().0))).await?;
-            self.keeps = Some(term.epoch());
-        }
+        let present = self.keeps.take().filter(|(epoch, _)| *epoch == term.epoch());
+        let keeper = match present {
+            Some((_, keeper)) => keeper,
+            None => {
+                let keeper = Claim::new(SOURCES, self.service.journal.topic_id, [(0, term.epoch())].into());
+                state.put_as(&keeper, vec![(KEEPER, Some(encode(&term.epoch().0)))]).await?;
+                keeper
+            }
+        };
         let rules = self.service.rules.borrow().clone();
         for topic in awaited(state) {
             if !rules.sources().contains(&topic.as_str()) {
-                stop_awaiting(state, &topic).await?;
+                stop_awaiting(state, &keeper, &topic).await?;
             }
         }
         for source in rules.sources() {
             let Some(topic) = self.service.log.topic(source) else {
                 if !is_awaited(state, source) {
-                    await_topic(state, source).await?;
+                    await_topic(state, &keeper, source).await?;
                 }
                 continue;
             };
@@ -131,12 +140,14 @@ impl Supervisor {
                     let ends = topic.partitions.iter().map(|p| (p.index(), p.watermarks().high_watermark.0));
                     starts.from = ends.collect();
                 }
-                starts.save(state, &topic).await?;
+                starts.save(state, &keeper, &topic).await?;
             }
             if is_awaited(state, source) {
-                stop_awaiting(state, source).await?;
+                stop_awaiting(state, &keeper, source).await?;
             }
         }
+        // After an error it claims anew.
+        self.keeps = Some((term.epoch(), keeper));
         Ok(())
     }
 
@@ -214,7 +225,7 @@ impl Supervisor {
             }
             self.service.board.remove(&id);
         }
-        let Some(keeper) = self.keeps else { return };
+        let Some((keeper, _)) = self.keeps else { return };
         for partition in known_partitions(&self.service, source) {
             let state = self.service.state.clone();
             let mut checkpoints = Checkpoints::new(state, &source.topic, &source.id, partition, keeper);
@@ -223,11 +234,15 @@ impl Supervisor {
                 let none = RuleSet::default();
                 let _ = Engine::restore(&none, &source.topic, partition, &snapshot, &mut resolved);
                 let id = (source.topic.clone(), Uuid::nil(), partition);
-                let Some(emitted) = emitted_since(&self.service, journal, &id, &self.stop).await else { return };
+                let mut recorder = Recorder::of_keeper(self.service.clone(), id, keeper);
+                if recorder.begin(&self.stop).await.is_none() {
+                    return;
+                }
+                let Some(emitted) = recorder.emitted_since(journal, &self.stop).await else { return };
                 resolved.retain(|transition| !emitted.contains(&transition.id));
-            }
-            if !self.service.record(&resolved, &self.stop).await {
-                return;
+                if !recorder.record(&resolved, &self.stop).await {
+                    return;
+                }
             }
             if let Err(error) = checkpoints.remove().await {
                 tracing::warn!(%error, topic = source.topic, "the state of alerts of a deleted topic stays behind");

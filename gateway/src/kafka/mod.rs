@@ -42,7 +42,7 @@ mod fetch_response;
 mod fetch_session;
 mod fetch_targets;
 mod find_coordinator;
-mod groups;
+pub(crate) mod groups;
 mod guard;
 mod heartbeat;
 mod incremental_alter_configs;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_cluster::{Log, Topic};
+use forebay_cluster::{Claim, Log, Topic};
 use forebay_log::Offset;
 use forebay_tiering::manifest::{self, Entry, FormatError, Leads, Scan, State, TopicEntry, View, Write};
 use forebay_tiering::offload::{Change, ManifestStore};
@@ -19,6 +19,9 @@ use crate::leadership;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::state::StateTopic;
+
+/// The offload, to who keeps the manifest.
+const OFFLOAD: u8 = 1;
 
 /// What is known of one topic, as of the records that it was read from.
 #[derive(Default)]
@@ -215,8 +218,9 @@ impl Manifest {
 
     /// The manifest as the offload of one topic uses it.
     pub(super) fn of(&self, topic: &Topic) -> TopicManifest {
+        let claim = Mutex::new(Claim::new(OFFLOAD, topic.id, Leads::new()));
         let topic = TopicEntry { topic_id: topic.id, name: topic.name.clone(), removal: None };
-        TopicManifest { manifest: self.clone(), topic }
+        TopicManifest { manifest: self.clone(), topic, claim }
     }
 
     fn finished(&self, topic: &str, entry: &Entry) {
@@ -234,18 +238,24 @@ impl Manifest {
 pub(super) struct TopicManifest {
     manifest: Manifest,
     topic: TopicEntry,
+    /// In whose name it is written: refused where there is a later leader.
+    claim: Mutex<Claim>,
 }
 
 impl TopicManifest {
     /// Makes writes durable, the topic's name with the first ones; on return this node sees them, and all that came before.
-    async fn write(&self, writes: Vec<Write>) -> Result<(), String> {
+    async fn write(&self, claim: &Claim, writes: Vec<Write>) -> Result<(), String> {
         if writes.is_empty() {
             return Ok(());
         }
         let named = self.manifest.topic(self.topic.topic_id).is_some();
         let name = (manifest::topic_key(self.topic.topic_id), Some(manifest::encode_topic(&self.topic)));
         let all = Some(name).filter(|_| !named).into_iter().chain(writes).collect();
-        self.manifest.state()?.put_all(all).await.map_err(|error| error.to_string())
+        self.manifest.state()?.put_as(claim, all).await.map_err(|error| error.to_string())
+    }
+
+    fn claimed(&self) -> Claim {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn check(&self, topic_id: Uuid, leads: &Leads) -> Result<(), String> {
@@ -261,15 +271,20 @@ impl ManifestStore for TopicManifest {
     async fn claim(&self, topic_id: Uuid, leads: &Leads) -> Result<(), String> {
         self.check(topic_id, leads)?;
         let state = self.manifest.state()?;
-        self.write(manifest::claim(topic_id, leads, &**state)).await?;
+        // What this node wrote before and has no answer to is there by then, or never.
+        let claim = Claim::new(OFFLOAD, topic_id, leads.clone());
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&claim);
+        self.write(&claim, manifest::claim(topic_id, leads, &**state)).await?;
         self.check(topic_id, leads)?;
-        self.write(manifest::adopt(topic_id, leads, &**state).map_err(|error| error.to_string())?).await?;
+        self.write(&claim, manifest::adopt(topic_id, leads, &**state).map_err(|error| error.to_string())?).await?;
         self.check(topic_id, leads)
     }
 
     fn load(&self, topic_id: Uuid, leads: &Leads) -> Result<(Vec<Entry>, Shape), String> {
         let state = self.manifest.state()?;
         let entries = manifest::loaded(topic_id, leads, &**state).map_err(|error| error.to_string())?;
+        // What a later leader has written would be taken for an earlier one's, its copy in progress for rubbish. It claims before.
+        self.check(topic_id, leads)?;
         Ok((entries, self.widened(topic_id, &Shape::default())?))
     }
 
@@ -280,7 +295,11 @@ impl ManifestStore for TopicManifest {
     async fn persist(&self, topic_id: Uuid, leads: &Leads, changes: &[Change]) -> Result<(), String> {
         let state = self.manifest.state()?;
         let writes = manifest::changed(topic_id, leads, changes, &**state).map_err(|error| error.to_string())?;
-        self.write(writes).await?;
+        let partition = |change: &Change| match change {
+            Change::Put(entry) | Change::Forget(entry) => Some(entry.partition),
+            Change::Shape(_) => None,
+        };
+        self.write(&self.claimed().only(changes.iter().filter_map(partition)), writes).await?;
         self.check(topic_id, leads)?;
         for change in changes {
             if let Change::Put(entry) = change

@@ -203,7 +203,7 @@ impl Broker {
             self.let_go(live, parked).await;
             return Err(elsewhere());
         }
-        let former = scoped(client.as_str(), taken.state);
+        let former = self.stored_under(client, taken.state);
         let found = match parked {
             Some(mut parked) if taken.was_here => {
                 self.look_for_unsettled(&mut parked).await;
@@ -243,6 +243,24 @@ impl Broker {
         }
     }
 
+    /// The name under which a client's session lies. A claim says what its claimant knew before the claim got its place in the
+    /// log, which may be long ago: then the session lies under another name, the only one.
+    fn stored_under(&self, client: &Text, told: Option<Owner>) -> Text {
+        let told = scoped(client.as_str(), told);
+        if self.sessions.get(&session_key(told.as_str())).is_some() {
+            return told;
+        }
+        self.names_of(client.as_str()).into_iter().next().unwrap_or(told)
+    }
+
+    /// The names under which sessions of this client are stored.
+    fn names_of(&self, client: &str) -> Vec<Text> {
+        let scoped = self.sessions.scan(&session_key(&format!("{client}\0"))).into_iter().map(|(key, _)| key);
+        let plain = Some(session_key(client)).filter(|key| self.sessions.get(key).is_some());
+        let name = |key: Bytes| std::str::from_utf8(key.get(2..)?).ok().map(Text::from);
+        scoped.chain(plain).filter_map(name).collect()
+    }
+
     async fn load_one(&self, name: &Text) -> Option<Box<Parked>> {
         let entry = self.sessions.get(&session_key(name.as_str()))?;
         let receipts = self.receipts_of(name).await;
@@ -278,6 +296,9 @@ impl Broker {
         let present = !wanted.clean_start && found.as_ref().is_some_and(|found| self.clock.now() < found.expires_at);
         let is_stored = wanted.expiry > 0;
         let mut changes = self.removals(former.as_str());
+        // What losers have left: nobody may take it for the session when this one has ended.
+        let left = self.names_of(client).into_iter().filter(|name| name != former);
+        changes.extend(left.flat_map(|name| self.removals(name.as_str())));
         if is_stored {
             let none = Kept::default();
             let kept = found.as_ref().filter(|_| present).map_or(&none, |found| &found.kept);

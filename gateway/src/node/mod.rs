@@ -18,7 +18,7 @@ mod three_tests;
 pub mod tls;
 mod topics;
 #[cfg(test)]
-mod trio_tests;
+pub(crate) mod trio_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

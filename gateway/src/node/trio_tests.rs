@@ -4,18 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use forebay_cluster::{AppendData, Log};
+use forebay_log::cluster::Request;
+use forebay_log::cluster::controller::{Assignment, CreateTopic, ElectionType, Reassign};
 use forebay_log::record::{Batches, Record, RecordChunk, RecordReader};
-use forebay_log::{Millis, NodeId, Offset, TopicConfig};
+use forebay_log::{Epoch, Millis, NodeId, Offset, TopicConfig};
 use forebay_sinks::{Engine, Reading};
 use forebay_tiering::parquet::ColdReader;
 use forebay_tiering::table::{DeltaLake, Table};
+use kafka_protocol::ResponseError;
 use object_store::path::Path;
 
 use super::Node;
 use super::three_tests::Places;
 use crate::alerts::JOURNAL_TOPIC;
+use crate::kafka::groups::{Ask, Committed, Membership, TopicPartition};
 use crate::reader::Reader;
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const RULES: &str = "
 groups:
 - name: voltage
@@ -29,15 +34,15 @@ groups:
     for: 2m
 ";
 
-struct Trio {
+pub(crate) struct Trio {
     places: Places,
     /// Of the rules.
     folder: tempfile::TempDir,
-    nodes: BTreeMap<i32, Node>,
+    pub(crate) nodes: BTreeMap<i32, Node>,
 }
 
-async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = check().await {
             return found;
@@ -48,7 +53,7 @@ async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) ->
 }
 
 impl Trio {
-    async fn start() -> Trio {
+    pub(crate) async fn start() -> Trio {
         let (places, folder) = (Places::new(), tempfile::tempdir().unwrap());
         let rules = folder.path().join("rules.yaml");
         std::fs::write(&rules, RULES).unwrap();
@@ -66,7 +71,7 @@ impl Trio {
         trio
     }
 
-    fn log(&self, id: i32) -> &Log {
+    pub(crate) fn log(&self, id: i32) -> &Log {
         &self.nodes[&id].gateway.log
     }
 
@@ -98,6 +103,53 @@ impl Trio {
         }
     }
 
+    /// A topic `quiet` that no service looks at, its leader, and the node that is to follow it; the leader leads none of these.
+    pub(crate) async fn quiet(&self, states: &[&str]) -> (i32, i32) {
+        let keepers: Vec<i32> = states.iter().map(|state| self.leader(1, state, 0)).collect();
+        let old = (1..=3).find(|id| !keepers.contains(id)).unwrap();
+        let new = (1..=3).find(|id| *id != old).unwrap();
+        let replicas = [old, new, 6 - old - new].map(NodeId).to_vec();
+        let config = BTreeMap::from([("remote.storage.enable".to_owned(), "false".to_owned())]);
+        let (id, replicas) = (uuid::Uuid::new_v4(), Assignment::Explicit { replicas: vec![replicas] });
+        let topic = CreateTopic { id, name: "quiet".to_owned(), replicas, config, validate_only: false };
+        self.log(1).cluster().unwrap().ask(Request::CreateTopic(topic), PATIENCE).await.unwrap();
+        self.until_led(old).await;
+        (old, new)
+    }
+
+    async fn until_led(&self, leader: i32) {
+        eventually("the leader of quiet", async || {
+            let leads = |id: &i32| {
+                let topic = self.log(*id).topic("quiet")?;
+                (topic.partitions[0].leader() == Some(NodeId(leader))).then_some(topic)
+            };
+            let all = self.nodes.keys().all(|id| leads(id).is_some());
+            (all && leads(&leader)?.partitions[0].leads()).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.log(1).topic("quiet").unwrap().partitions[0].placement().leader_epoch
+    }
+
+    /// Another node leads `quiet` from now on.
+    pub(crate) async fn hand_over(&self, new: i32) {
+        let (cluster, topic) = (self.log(1).cluster().unwrap(), self.log(1).topic("quiet").unwrap());
+        let mut target: Vec<NodeId> = topic.partitions[0].placement().replicas.clone();
+        target.sort_by_key(|id| id.0 != new);
+        let partitions = vec![Reassign { topic: topic.id, index: 0, target: Some(target) }];
+        cluster.ask(Request::AlterReassignments { partitions }, PATIENCE).await.unwrap();
+        eventually("the election", async || {
+            let partitions = Some(vec![(topic.id, 0)]);
+            let election = ElectionType::Preferred;
+            let _ = cluster.ask(Request::ElectLeaders { election, partitions }, PATIENCE).await;
+            (self.leader(1, "quiet", 0) == new).then_some(())
+        })
+        .await;
+        self.until_led(new).await;
+    }
+
     /// All committed records of a partition, hot and cold, as a node reads them.
     async fn read(&self, id: i32, topic: &str, partition: usize) -> Vec<Record> {
         let reader = Reader::new(self.nodes[&id].gateway.lake.clone());
@@ -110,7 +162,7 @@ impl Trio {
         found
     }
 
-    async fn drain(self, cut_off: i32) {
+    pub(crate) async fn drain(self, cut_off: i32) {
         for (id, node) in self.nodes {
             if id != cut_off {
                 node.drain().await;
@@ -233,4 +285,34 @@ async fn a_leader_that_is_cut_off_is_followed_in_offload_and_alerts_without_loss
     .await;
     drop((rest, topic));
     trio.drain(gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_coordinator_that_is_cut_off_tells_no_old_offsets_when_others_have_given_it_up() {
+    let trio = Trio::start().await;
+    let of = TopicPartition { topic: "readings".into(), partition: 0 };
+    let commit = async |id: i32, offset: i64| {
+        let nobody = Membership { generation: -1, id: "".into(), instance: None };
+        let committed = Committed { offset, leader_epoch: -1, metadata: String::new() };
+        let offsets = vec![(of.clone(), committed)];
+        let (groups, log) = (&trio.nodes[&id].gateway.groups, trio.log(id));
+        groups.answer(log, "g", |reply| Ask::Commit(nobody, offsets, Millis(1), reply)).await.ok()
+    };
+    let told = async |id: i32| {
+        let found = trio.nodes[&id].gateway.groups.offset(trio.log(id), "g", of.clone()).await;
+        found.map(|committed| committed.map(|committed| committed.offset)).map_err(|refusal| refusal.code)
+    };
+    let coordinator =
+        async |seen: i32| trio.nodes[&seen].gateway.groups.coordinator(trio.log(seen), "g").await.map(|id| id.0);
+    let old = eventually("a coordinator", async || coordinator(1).await).await;
+    eventually("a commit", async || commit(old, 5).await).await;
+    assert_eq!(told(old).await, Ok(Some(5)));
+    trio.cut_off(old).await;
+    let here = (1..=3).find(|id| *id != old).unwrap();
+    let new = eventually("another coordinator", async || coordinator(here).await.filter(|id| *id != old)).await;
+    eventually("a later commit", async || commit(new, 9).await).await;
+    assert_eq!(told(new).await, Ok(Some(9)));
+    let refused = Err(ResponseError::NotCoordinator.code());
+    eventually("the end of its lease", async || (told(old).await == refused).then_some(())).await;
+    trio.drain(old).await;
 }

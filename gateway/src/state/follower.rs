@@ -22,6 +22,8 @@ pub(super) const MAX_IN_FLIGHT: usize = 4096;
 const GRACE: Duration = Duration::from_millis(2);
 /// How long durable changes of this node wait for the replica here to have what comes before them; then the leader is asked.
 const BEFORE_LEADER: Duration = Duration::from_millis(25);
+/// How long a change that was refused and is in the log all the same may take to be seen here.
+const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the partition to advance before it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Pause after a failed read.
@@ -41,6 +43,14 @@ struct Durable {
     done: oneshot::Sender<Result<(), AppendError>>,
 }
 
+/// In the log below `end`, though it was refused.
+struct Kept {
+    end: Offset,
+    until: Instant,
+    error: AppendError,
+    done: oneshot::Sender<Result<(), AppendError>>,
+}
+
 type Settled = (Result<Appended, AppendError>, Vec<Change>, oneshot::Sender<Result<(), AppendError>>);
 
 /// Owns the order in which a view takes its records.
@@ -51,6 +61,7 @@ pub(super) struct Follower {
     in_flight: FuturesUnordered<BoxFuture<'static, Settled>>,
     /// By their first offsets.
     durable: BTreeMap<Offset, Durable>,
+    kept: Vec<Kept>,
     damage: Damage,
     /// Since when the view is not where it could be, and where it was then.
     behind: Option<(Offset, Instant)>,
@@ -70,6 +81,7 @@ impl Follower {
             own,
             in_flight: FuturesUnordered::new(),
             durable: BTreeMap::new(),
+            kept: Vec::new(),
             damage,
             behind: None,
             rest_until: None,
@@ -82,7 +94,7 @@ impl Follower {
         loop {
             self.settle();
             let read_at = self.read_at();
-            let room = self.in_flight.len() + self.durable.len() < MAX_IN_FLIGHT;
+            let room = self.in_flight.len() + self.durable.len() + self.kept.len() < MAX_IN_FLIGHT;
             tokio::select! {
                 biased;
                 Some(settled) = self.in_flight.next() => self.settled(settled),
@@ -113,6 +125,11 @@ impl Follower {
             Ok(Appended { base_offset, last_offset, .. }) => {
                 self.durable.insert(base_offset, Durable { last: last_offset, changes, done });
             }
+            // In the log all the same: whoever is told so finds it here.
+            Err(error @ AppendError::NotEnoughReplicasAfterAppend) => {
+                let (end, until) = (self.partition.watermarks().high_watermark, Instant::now() + KEPT_PATIENCE);
+                self.kept.push(Kept { end, until, error, done });
+            }
             // Whoever asked may be gone; then nobody is to be told. Should the records be in the log all the same, which a lost
             // connection leaves open, they are read.
             Err(error) => drop(done.send(Err(error))),
@@ -121,6 +138,14 @@ impl Follower {
 
     /// Applies what is durable and next in the log.
     fn settle(&mut self) {
+        self.settle_durable();
+        let next = self.shared.view().next();
+        for kept in self.kept.extract_if(.., |kept| kept.end <= next || kept.until <= Instant::now()) {
+            let _ = kept.done.send(Err(kept.error));
+        }
+    }
+
+    fn settle_durable(&mut self) {
         while let Some(first) = self.durable.first_entry() {
             let taken = self.shared.view().take_own(*first.key(), first.get().last, &first.get().changes);
             if taken == Taken::Early {

@@ -4,6 +4,7 @@
 //! a view of the topic in memory: the records in the order of the log, its own and those of other nodes, the last one of a key
 //! wins. The log's cleaner keeps the topic short.
 
+mod claimed;
 mod follower;
 mod lead;
 mod mending;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_cluster::{AppendData, Log, LogError, Partition, Term, Topic};
+use forebay_cluster::{AppendData, Claim, Log, LogError, Partition, Term, Topic};
 use forebay_log::record::RecordChunk;
 use forebay_log::{AppendError, Millis, ReadError, TopicConfig};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -190,6 +191,14 @@ impl StateTopic {
     }
 
     async fn submit_now(&self, changes: Vec<Change>) -> oneshot::Receiver<Result<(), AppendError>> {
+        self.submit_for(None, changes).await
+    }
+
+    async fn submit_for(
+        &self,
+        claim: Option<&Claim>,
+        changes: Vec<Change>,
+    ) -> oneshot::Receiver<Result<(), AppendError>> {
         let (done, result) = oneshot::channel();
         let now = Millis::from_system(SystemTime::now());
         let mut chunk = RecordChunk::new();
@@ -197,9 +206,10 @@ impl StateTopic {
             chunk.push(now, Some(key), value.as_deref(), &[]);
         }
         let data = AppendData::Chunk(chunk);
-        let submitted = match &self.term {
-            Some(term) => self.partition.submit_in(term, data).await,
-            None => self.partition.submit(data).await,
+        let submitted = match (&self.term, claim) {
+            (Some(term), _) => self.partition.submit_in(term, data).await,
+            (None, Some(claim)) => self.partition.submit_as(claim, data).await,
+            (None, None) => self.partition.submit(data).await,
         };
         match submitted {
             // Without a follower the receiver fails at once.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forebay_cluster::{AppendData, Log, LogError, LogOptions, RealFiles};
+use forebay_cluster::{AppendData, LocalLog, Log, LogError, LogOptions, RealFiles};
+use forebay_log::partition::Leadership;
 use forebay_log::record::RecordChunk;
-use forebay_log::{Millis, Offset, TopicConfig};
+use forebay_log::{AppendError, Millis, NodeId, Offset, TopicConfig};
 use tempfile::TempDir;
 
 use super::StateTopic;
@@ -197,6 +198,41 @@ async fn changes_of_several_megabytes_are_made_together() {
     let state = open(&log).await;
     assert_eq!(state.scan(b"").len(), 3);
     assert!(state.scan(b"") == kept);
+    close(log, state).await;
+}
+
+#[tokio::test]
+async fn a_change_that_was_replicated_too_seldom_is_seen_by_whoever_is_told_so() {
+    let dir = dir();
+    let options = LogOptions { shards: 1, fsync: false, alone: true };
+    let files = RealFiles::open(dir.path()).unwrap_or_else(|error| panic!("{error}"));
+    let local = LocalLog::open(files, options).unwrap_or_else(|error| panic!("{error}"));
+    let log = Log::alone(NodeId(1), local.clone());
+    let config = TopicConfig { min_insync_replicas: 2, ..TopicConfig::internal() };
+    assert!(log.create_topic(TOPIC, 1, config).await.is_ok());
+    let replica = local.topic(TOPIC).and_then(|topic| topic.partition(0).cloned()).unwrap();
+    let epoch = replica.leader_epoch().next();
+    let lead = async |partition_epoch, in_sync| {
+        let partition_epoch = forebay_log::PartitionEpoch(partition_epoch);
+        let word = Leadership { epoch, partition_epoch, followers: vec![NodeId(2)], in_sync, max_lag_ms: 60_000 };
+        assert!(replica.lead(word).await.is_ok());
+    };
+    let state = open(&log).await;
+    for turn in 0..20 {
+        lead(turn * 2 + 1, vec![NodeId(2)]).await;
+        let end = replica.watermarks().log_end;
+        let putting = state.clone();
+        let value = Bytes::from(turn.to_string());
+        let put = tokio::spawn(async move { putting.put("a", Some(value)).await });
+        while replica.watermarks().log_end == end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Without the other replica it is committed.
+        lead(turn * 2 + 2, Vec::new()).await;
+        assert!(matches!(put.await, Ok(Err(AppendError::NotEnoughReplicasAfterAppend))));
+        assert_eq!(state.get(b"a"), Some(Bytes::from(turn.to_string())));
+    }
+    drop(replica);
     close(log, state).await;
 }
 

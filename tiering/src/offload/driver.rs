@@ -173,8 +173,8 @@ impl Driver {
                 };
                 Some(Event::Copied { partition, id, result })
             }
-            Effect::Commit { adds, removes, shape, at } => {
-                let result = self.table.commit(&adds, &removes, &shape, at).await;
+            Effect::Commit { adds, removes, shape, held, at } => {
+                let result = self.table.commit(&adds, &removes, &shape, &held, at).await;
                 let result = result.map_err(|error| match error {
                     TableError::Settled(settled) => {
                         tracing::warn!(why = settled.why, "columns were settled by another partition's leader first");

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::manifest::Entry;
 use crate::parquet::Written;
 use crate::shape::Shape;
-use crate::table::Settled;
+use crate::table::{Ends, Settled};
 
 /// A closed segment of the local log, wholly below the high watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub enum Effect {
     /// Write the object of this range, starting from this shape.
     Copy { entry: Box<Entry>, shape: Arc<Shape> },
     /// Bring ranges into the table and let others go, in one version; ranges already there are passed over.
-    Commit { adds: Vec<Entry>, removes: Vec<Entry>, shape: Arc<Shape>, at: Millis },
+    Commit { adds: Vec<Entry>, removes: Vec<Entry>, shape: Arc<Shape>, held: Ends, at: Millis },
     DeleteObject {
         partition: u32,
         id: Uuid,

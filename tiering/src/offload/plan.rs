@@ -1,12 +1,15 @@
 //! What the offload begins next: copies, commits, and what goes.
 
-use forebay_log::Millis;
+use std::collections::BTreeMap;
+
+use forebay_log::{Millis, Offset};
 use uuid::Uuid;
 
 use super::event::{Change, Effect, Segment, Then};
 use super::lane::{Lane, is_over};
 use super::{DELETE_GRACE, MAX_COMMIT_FILES, Offload};
 use crate::manifest::{Entry, NO_EPOCH, State, object_path};
+use crate::table::Ends;
 
 impl Offload {
     pub(super) fn plan_removal(&mut self, now: Millis, effects: &mut Vec<Effect>) {
@@ -87,6 +90,19 @@ impl Offload {
         effects.push(Effect::Persist { changes, then: Then::CopyStarted { partition } });
     }
 
+    /// What the table holds of the partitions of `adds`, up to the first range of each.
+    fn held_before(&self, adds: &[Entry]) -> Ends {
+        let mut firsts: BTreeMap<u32, Offset> = BTreeMap::new();
+        for entry in adds {
+            firsts.entry(entry.partition).or_insert(entry.base);
+        }
+        let held = firsts.into_iter().filter_map(|(partition, base)| {
+            let (_, before) = self.lanes.get(&partition)?.ranges.range(..base).next_back()?;
+            (before.state == State::Committed).then_some((partition, before.end))
+        });
+        held.collect()
+    }
+
     pub(super) fn plan_commit(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         if !self.policy.table {
             self.commit_error = None;
@@ -112,7 +128,8 @@ impl Offload {
             || (self.flushing && !more_to_copy);
         if now_or_never && self.commit_retry.ready(now) {
             self.committing = Some((adds.clone(), removes.clone()));
-            effects.push(Effect::Commit { adds, removes, shape: self.shape.clone(), at: now });
+            let held = self.held_before(&adds);
+            effects.push(Effect::Commit { adds, removes, shape: self.shape.clone(), held, at: now });
         }
     }
 }

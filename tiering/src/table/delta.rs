@@ -26,7 +26,7 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-use super::{Settled, Table, TableContents, TableError, TableFile, schema};
+use super::{Ends, Settled, Table, TableContents, TableError, TableFile, schema};
 use crate::manifest::{Entry, date_text};
 use crate::shape::Shape;
 
@@ -94,6 +94,7 @@ impl DeltaLake {
         adds: &[Entry],
         removes: &[Entry],
         shape: &Shape,
+        held: &Ends,
         at: Millis,
     ) -> Result<(), TableError> {
         let mut actions = Vec::new();
@@ -107,6 +108,12 @@ impl DeltaLake {
                     }
                     None => None,
                 };
+                if let Some((table_end, held)) = known.zip(held.get(&entry.partition).copied())
+                    && table_end < held.0
+                {
+                    let (partition, base, end) = (entry.partition, entry.base.0, entry.end.0);
+                    return Err(TableError::Gap { partition, table_end, held, base, end });
+                }
                 slot.insert(known.unwrap_or(0));
             }
             let table_end = ends.get(&entry.partition).copied().unwrap_or(0);
@@ -234,11 +241,18 @@ fn is_conflict(error: &TableError) -> bool {
 
 #[async_trait]
 impl Table for DeltaLake {
-    async fn commit(&mut self, adds: &[Entry], removes: &[Entry], shape: &Shape, at: Millis) -> Result<(), TableError> {
+    async fn commit(
+        &mut self,
+        adds: &[Entry],
+        removes: &[Entry],
+        shape: &Shape,
+        held: &Ends,
+        at: Millis,
+    ) -> Result<(), TableError> {
         let mut tries = 0;
         loop {
             let state = self.latest().await?;
-            match self.try_commit(state, adds, removes, shape, at).await {
+            match self.try_commit(state, adds, removes, shape, held, at).await {
                 Err(error) if is_conflict(&error) && tries < CONFLICT_RETRIES => tries += 1,
                 result => return result,
             }

@@ -3,10 +3,11 @@
 mod delta;
 mod schema;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use forebay_log::Millis;
+use forebay_log::{Millis, Offset};
 use uuid::Uuid;
 
 pub use delta::DeltaLake;
@@ -32,6 +33,12 @@ pub enum TableError {
     Settled(Box<Settled>),
     #[error("partition {partition}: the table ends at offset {table_end}, inside the range {base}..{end}")]
     Overlap { partition: u32, table_end: i64, base: i64, end: i64 },
+    /// An older version was restored, or the manifest is wrong.
+    #[error(
+        "partition {partition}: the table ends at offset {table_end}, but ranges up to {held} were brought in before {base}..{end}: \
+         restore the table, or move it away to begin a new one here"
+    )]
+    Gap { partition: u32, table_end: i64, held: Offset, base: i64, end: i64 },
     #[error("{0}")]
     Metadata(#[from] serde_json::Error),
 }
@@ -71,15 +78,27 @@ pub struct TableContents {
     pub files: Vec<TableFile>,
 }
 
+/// How far the manifest says that partitions are in the table.
+pub type Ends = BTreeMap<u32, Offset>;
+
 /// A table of one topic.
 #[async_trait]
 pub trait Table: Send + Sync {
     /// Brings `adds` in and lets `removes` go in one version. Ranges that the table has already, and files that it has no
-    /// more, are passed over: a commit repeated after a lost answer or a crash changes nothing.
+    /// more, are passed over: a commit repeated after a lost answer or a crash changes nothing. Where the table
+    /// ends before what it must hold already, the next range would leave a gap, and is refused. A table without a range of the
+    /// partition takes any, and ranges that the log itself did not have any more when its next ones were noted are no gap.
     ///
     /// # Errors
     /// The table may or may not have changed: repeat.
-    async fn commit(&mut self, adds: &[Entry], removes: &[Entry], shape: &Shape, at: Millis) -> Result<(), TableError>;
+    async fn commit(
+        &mut self,
+        adds: &[Entry],
+        removes: &[Entry],
+        shape: &Shape,
+        held: &Ends,
+        at: Millis,
+    ) -> Result<(), TableError>;
 
     /// The end offset of the partition's last range in the table.
     ///

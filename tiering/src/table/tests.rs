@@ -54,13 +54,19 @@ async fn a_hundred_commits_make_a_checkpoint_and_lose_nothing() {
     let store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::new(folder.path()).expect("a path"));
     let mut table = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
     for n in 0..105 {
-        table.commit(&[entry(0, n * 10, n * 10 + 10)], &[], &shape("{\"a\":1}"), Millis(n)).await.expect("committed");
+        table
+            .commit(&[entry(0, n * 10, n * 10 + 10)], &[], &shape("{\"a\":1}"), &Ends::new(), Millis(n))
+            .await
+            .expect("committed");
     }
     assert!(folder.path().join("readings/_delta_log/_last_checkpoint").exists());
     let mut fresh = DeltaLake::new(store, "readings", TOPIC_ID);
     assert_eq!(fresh.committed_end(0).await.expect("readable"), Some(1050));
     assert_eq!((rows(&mut fresh).await, fresh.version()), (1050, Some(104)));
-    fresh.commit(&[entry(0, 1050, 1060)], &[entry(0, 0, 10)], &shape("{\"a\":1}"), Millis(1)).await.expect("committed");
+    fresh
+        .commit(&[entry(0, 1050, 1060)], &[entry(0, 0, 10)], &shape("{\"a\":1}"), &Ends::new(), Millis(1))
+        .await
+        .expect("committed");
     assert_eq!(rows(&mut table).await, 1050);
 }
 
@@ -70,26 +76,48 @@ async fn a_commit_repeated_adds_nothing_and_one_that_overlaps_is_refused() {
     let mut table = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
     let adds = [entry(0, 0, 10), entry(0, 10, 20), entry(3, 0, 5)];
     for _ in 0..2 {
-        table.commit(&adds, &[], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+        table.commit(&adds, &[], &shape("{\"a\":1}"), &Ends::new(), Millis(0)).await.expect("committed");
         // As after a crash: what is known of the table is read anew.
         table = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
     }
     assert_eq!((rows(&mut table).await, table.version()), (25, Some(0)));
-    let error = table.commit(&[entry(0, 15, 30)], &[], &shape("{\"a\":1}"), Millis(0)).await.expect_err("overlaps");
+    let error = table
+        .commit(&[entry(0, 15, 30)], &[], &shape("{\"a\":1}"), &Ends::new(), Millis(0))
+        .await
+        .expect_err("overlaps");
     assert_eq!(error.to_string(), "partition 0: the table ends at offset 20, inside the range 15..30");
+}
+
+#[tokio::test]
+async fn a_range_behind_what_the_table_should_hold_and_does_not_is_refused_and_one_behind_what_retention_took_is_not() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut table = DeltaLake::new(store, "readings", TOPIC_ID);
+    let held = |end| Ends::from([(0, Offset(end))]);
+    table.commit(&[entry(0, 0, 10)], &[], &shape("{\"a\":1}"), &Ends::new(), Millis(0)).await.expect("committed");
+    let behind = [entry(0, 20, 30), entry(1, 5, 9)];
+    let error = table.commit(&behind, &[], &shape("{\"a\":1}"), &held(20), Millis(0)).await.expect_err("a gap");
+    let error = error.to_string();
+    assert!(error.starts_with("partition 0: the table ends at offset 10, but ranges up to 20 "), "{error}");
+    assert_eq!(rows(&mut table).await, 10);
+    // The log had nothing any more between 10 and 20 when 20..30 was noted.
+    table.commit(&behind, &[], &shape("{\"a\":1}"), &held(10), Millis(0)).await.expect("committed");
+    assert_eq!(rows(&mut table).await, 24);
 }
 
 /// Two writers have seen the same table; the first commits, then the second on its stale view, and again after the conflict.
 async fn race(first: (&[Entry], &str), second: (&[Entry], &str)) -> (u64, Vec<String>) {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let mut one = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
-    one.commit(&[entry(0, 0, 10)], &[], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+    one.commit(&[entry(0, 0, 10)], &[], &shape("{\"a\":1}"), &Ends::new(), Millis(0)).await.expect("committed");
     let mut two = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
     let stale = two.latest().await.expect("readable");
-    one.commit(first.0, &[], &shape(first.1), Millis(0)).await.expect("committed");
-    let error = two.try_commit(stale, second.0, &[], &shape(second.1), Millis(0)).await.expect_err("its view is stale");
+    one.commit(first.0, &[], &shape(first.1), &Ends::new(), Millis(0)).await.expect("committed");
+    let error = two
+        .try_commit(stale, second.0, &[], &shape(second.1), &Ends::new(), Millis(0))
+        .await
+        .expect_err("its view is stale");
     assert!(is_conflict(&error), "{error}");
-    two.commit(second.0, &[], &shape(second.1), Millis(0)).await.expect("committed");
+    two.commit(second.0, &[], &shape(second.1), &Ends::new(), Millis(0)).await.expect("committed");
     let state = one.latest().await.expect("readable").expect("a table");
     let schema = state.schema();
     let names = schema.fields().map(|field| field.name().clone()).filter(|name| !name.starts_with('_'));
@@ -110,7 +138,10 @@ async fn two_writers_with_stale_views_both_get_their_ranges_in_once() {
 async fn files_that_another_writer_has_compacted_away_are_passed_over_when_they_retire() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let mut table = DeltaLake::new(store, "readings", TOPIC_ID);
-    table.commit(&[entry(0, 0, 10), entry(0, 10, 20)], &[], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+    table
+        .commit(&[entry(0, 0, 10), entry(0, 10, 20)], &[], &shape("{\"a\":1}"), &Ends::new(), Millis(0))
+        .await
+        .expect("committed");
     let state = table.latest().await.expect("readable").expect("a table");
     let data = state.log_data();
     let mut actions: Vec<_> = data.iter().map(|file| Action::Remove(file.remove_action(false))).collect();
@@ -121,7 +152,10 @@ async fn files_that_another_writer_has_compacted_away_are_passed_over_when_they_
     let others = CommitBuilder::default().with_actions(actions);
     others.build(Some(&state), table.log_store.clone(), operation).await.expect("committed");
     assert_eq!(rows(&mut table).await, 20);
-    table.commit(&[entry(0, 20, 30)], &[entry(0, 0, 10)], &shape("{\"a\":1}"), Millis(0)).await.expect("committed");
+    table
+        .commit(&[entry(0, 20, 30)], &[entry(0, 0, 10)], &shape("{\"a\":1}"), &Ends::new(), Millis(0))
+        .await
+        .expect("committed");
     assert_eq!(rows(&mut table).await, 30, "only the other writer's file can be rewritten to let the rows go");
 }
 
@@ -141,7 +175,7 @@ async fn leaders_of_different_partitions_make_one_table_together() {
             for n in 0..5 {
                 let field = format!("{{\"a\":1,\"p{partition}n{}\":true}}", n / 2);
                 let range = [entry(partition, n * 10, n * 10 + 10)];
-                while let Err(error) = table.commit(&range, &[], &shape(&field), Millis(0)).await {
+                while let Err(error) = table.commit(&range, &[], &shape(&field), &Ends::new(), Millis(0)).await {
                     assert!(is_conflict(&error), "{error}");
                 }
             }
@@ -161,12 +195,12 @@ async fn leaders_of_different_partitions_make_one_table_together() {
 async fn who_comes_second_with_another_type_is_told_what_fits() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let mut one = DeltaLake::new(store.clone(), "readings", TOPIC_ID);
-    one.commit(&[entry(0, 0, 10)], &[], &shape("{\"v\":1}"), Millis(0)).await.expect("committed");
+    one.commit(&[entry(0, 0, 10)], &[], &shape("{\"v\":1}"), &Ends::new(), Millis(0)).await.expect("committed");
     let mut two = DeltaLake::new(store, "readings", TOPIC_ID);
     let adds = [entry(0, 0, 10), entry(1, 0, 7)];
-    let error = two.commit(&adds, &[], &shape("{\"v\":1.5}"), Millis(0)).await.expect_err("another type");
+    let error = two.commit(&adds, &[], &shape("{\"v\":1.5}"), &Ends::new(), Millis(0)).await.expect_err("another type");
     let TableError::Settled(settled) = error else { panic!("{error}") };
     assert_eq!((settled.shape.clone(), &settled.misfits), (shape("{\"v\":1}"), &vec![adds[1].id]));
-    two.commit(&adds, &[], &settled.shape, Millis(0)).await.expect("committed");
+    two.commit(&adds, &[], &settled.shape, &Ends::new(), Millis(0)).await.expect("committed");
     assert_eq!(rows(&mut two).await, 17);
 }

@@ -266,15 +266,17 @@ impl Coordinator {
     async fn stored(&mut self, kept: Kept, result: Result<(), AppendError>) {
         match kept {
             Kept::Group(name, then) => {
+                // What was replicated too seldom is in the log all the same.
+                let is_kept = matches!(result, Ok(()) | Err(AppendError::NotEnoughReplicasAfterAppend));
                 if let Err(error) = &result {
-                    tracing::warn!(group = %name, %error, "a consumer group's state could not be stored");
+                    tracing::warn!(group = %name, %error, is_kept, "a consumer group's state could not be stored");
                 }
                 let now = self.now();
                 let Some(entry) = self.groups.get_mut(&name) else { return };
                 let Group::Classic(group) = &mut entry.group else { return };
-                entry.fresh &= result.is_err();
+                entry.fresh &= !is_kept;
                 let mut effects = Vec::new();
-                group.stored(now, then, result.is_ok(), &mut effects);
+                group.stored(now, then, is_kept, &mut effects);
                 self.perform(&name, effects).await;
             }
             Kept::Beats(name, number) => self.beats_stored(&name, number, result).await,

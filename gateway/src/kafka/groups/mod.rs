@@ -306,12 +306,16 @@ impl Groups {
         group: &str,
         of: TopicPartition,
     ) -> Result<Option<Committed>, Refusal> {
-        Ok(offsets::get(&self.of(log, group).await?.state, group, of))
+        let found = offsets::get(&self.of(log, group).await?.state, group, of);
+        may_answer(log)?;
+        Ok(found)
     }
 
     /// Every offset of a group.
     pub(crate) async fn offsets(&self, log: &Log, group: &str) -> Result<Vec<(TopicPartition, Committed)>, Refusal> {
-        Ok(offsets::all(&self.of(log, group).await?.state, group))
+        let found = offsets::all(&self.of(log, group).await?.state, group);
+        may_answer(log)?;
+        Ok(found)
     }
 
     /// Looks for groups to forget as if it were `now`.
@@ -324,6 +328,14 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Whether what was found before is not older than what another coordinator may have told by now: one that the controller has not
+/// heard of for as long as a session lasts may have been followed without knowing it. Clients then look for the coordinator again.
+fn may_answer(log: &Log) -> Result<(), Refusal> {
+    let lease = log.cluster().and_then(|cluster| cluster.standing().borrow().lease);
+    let is_over = lease.is_none_or(|until| std::time::Instant::now() >= until);
+    if is_over && has_others(log) { Err(ResponseError::NotCoordinator.into()) } else { Ok(()) }
 }
 
 /// Whether there are other nodes in the cluster.

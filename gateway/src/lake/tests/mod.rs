@@ -4,6 +4,7 @@ mod damage;
 mod deletion;
 mod outage;
 pub(crate) mod store;
+mod zombie;
 
 use std::path::Path as FsPath;
 use std::time::{Duration, Instant};

@@ -246,6 +246,7 @@ impl ManifestStore for FakeManifest {
 
     fn load(&self, topic_id: Uuid, leads: &Leads) -> std::result::Result<(Vec<Entry>, Shape), String> {
         let entries = manifest::loaded(topic_id, leads, self).map_err(|error| error.to_string())?;
+        self.check(topic_id, leads)?;
         Ok((entries, self.widened(topic_id, &Shape::default())?))
     }
 

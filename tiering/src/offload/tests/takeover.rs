@@ -1,6 +1,7 @@
 //! Leaders that follow one another, and old ones that do not know it yet: whatever they do, each offset is in the table once.
 
 use super::*;
+use crate::table::Ends;
 
 /// Two nodes with the same records, whose segments end at different offsets.
 fn replicas(world: &World) -> (Arc<FakeLog>, Arc<FakeLog>) {
@@ -95,8 +96,11 @@ async fn settled_otherwise(world: &World) {
         epoch: Epoch(1),
     };
     let mut table = DeltaLake::new(world.store.inner.clone(), "readings", TOPIC_ID);
-    table.commit(std::slice::from_ref(&others), &[], &inference.finish(), Millis(0)).await.expect("a table");
-    table.commit(&[], &[others], &Shape::default(), Millis(0)).await.expect("gone");
+    table
+        .commit(std::slice::from_ref(&others), &[], &inference.finish(), &Ends::new(), Millis(0))
+        .await
+        .expect("a table");
+    table.commit(&[], &[others], &Shape::default(), &Ends::new(), Millis(0)).await.expect("gone");
 }
 
 #[tokio::test]
