@@ -4,7 +4,7 @@
 
 A seed decides which faults hit the leaders of which partitions for how long; the processes' own timing is not replayed.
 FOREBAY_CHAOS_ONLY="killed" takes the kinds of faults with that in their name, FOREBAY_CHAOS_KEEP=1 keeps logs and data, and
-FOREBAY_CHAOS_FLAW=leader-acks has producers content with the leader's ack, to see that it is noticed.
+FOREBAY_CHAOS_FLAW=leader-acks has meters and producers content with the leader's ack, to see that it is noticed.
 """
 
 import os
