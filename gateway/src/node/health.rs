@@ -90,7 +90,9 @@ impl Part {
 
     fn not_ready(&self) -> Option<String> {
         if let Some(why) = &self.stopped {
-            return Some(format!("the controller quorum has stopped on this node until what is wrong is mended: {why}"));
+            return Some(format!(
+                "the controller quorum has stopped on this node until what is wrong is mended: {why}"
+            ));
         }
         if self.silent > SILENT {
             let secs = self.silent.as_secs();
@@ -126,7 +128,10 @@ mod tests {
             let told = part.not_ready().into_iter().chain(part.leaderless()).collect::<Vec<_>>();
             assert!(told.len() == 1 && told[0].contains(what), "{told:?}");
         };
-        says(Part { stopped: Some("journal: os error 5".to_owned()), ..well() }, "until what is wrong is mended: journal: os error 5");
+        says(
+            Part { stopped: Some("journal: os error 5".to_owned()), ..well() },
+            "until what is wrong is mended: journal: os error 5",
+        );
         says(Part { silent: Duration::from_secs(31), ..well() }, "no controller for 31 s");
         says(Part { standing: Standing::default(), ..well() }, "fenced");
         says(Part { leaderless: 1, ..well() }, "1 partition of the cluster has no leader");
