@@ -41,7 +41,7 @@ PARTS = {
     "moves": (
         "The leadership is moved",
         "The longest time of an ack within a second of the move, less the median of the second before.",
-        [("moves", values("moves")), *quantiles("producer", "producer", "median", "max"),
+        [("moves", lambda results, row: str(sum(tables.values(results, row, "moves")))), *quantiles("producer", "producer", "median", "max"),
          *quantiles("MQTT, any node", "survivors", "median", "max")]),
     "mqtt": (
         "MQTT at full load, three replicas",
