@@ -226,3 +226,5 @@ mod alertmanager_tests;
 mod fault_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod zombie_tests;
