@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::{Hub, Published};
 use super::held::Held;
 use super::limits::{MAX_PARKED_BYTES, REFUSED_AT_A_TIME, SWEEP_AT_ONCE, SWEEP_BATCH, SWEEP_INTERVAL};
-use super::ownership::Owners;
+use super::orphans::Orphans;
+use super::ownership::{Members, Owners};
 use super::packet::{Message, MessageProperties, Qos, Text, Version, Will};
 use super::record;
 use super::registry::{Due, Live, Parked, Registry};
 use super::retained::Retained;
 use super::session::{Kept, Limits};
-use super::taking::Orphans;
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, MqttConfig};
 use crate::ingest::{Gather, Router};
@@ -105,6 +105,19 @@ impl Broker {
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Broker>> {
+        let members = log.cluster().map(|cluster| Box::new(cluster.clone()) as Box<dyn Members>);
+        Broker::start_among(members, log, reader, router, config, metrics, shutdown).await
+    }
+
+    pub(super) async fn start_among(
+        members: Option<Box<dyn Members>>,
+        log: Log,
+        reader: Reader,
+        router: Arc<Router>,
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Arc<Broker>> {
         for name in router.topics() {
             if log.topic(name).is_none() {
                 let settings = config.topics.get(name).unwrap_or(&config.topic_defaults);
@@ -121,7 +134,6 @@ impl Broker {
         sessions.go_on_damaged();
         stored_retained.go_on_damaged();
         let clock = Arc::new(Clock::start());
-        let owners = Owners::new(log.cluster().cloned());
         let hub =
             Hub::start(log.clone(), reader.clone(), router.clone(), metrics.clone(), clock.clone(), shutdown.clone());
         let mqtt = config.mqtt.clone();
@@ -129,7 +141,7 @@ impl Broker {
         let broker = Arc::new(Broker {
             log,
             reader,
-            owners,
+            owners: Owners::new(members),
             router,
             limits: Limits::of(&mqtt),
             retained: Retained::load(stored_retained, &mqtt, metrics.clone(), &clock),
@@ -146,7 +158,7 @@ impl Broker {
             parked_bytes: AtomicUsize::new(0),
         });
         broker.follow_owners();
-        broker.load_sessions().await?;
+        broker.load_sessions().await;
         let sweeper = broker.clone();
         tokio::spawn(async move { shutdown.run_until_cancelled(sweeper.sweep()).await });
         Ok(broker)
@@ -176,14 +188,13 @@ impl Broker {
         match due {
             Due::Will(client_id, will) => self.publish_will(&client_id, *will).await,
             Due::Expired(live, parked) => {
-                let Parked { kept, will, scope, owner, .. } = *parked;
+                let Parked { kept, will, scope, .. } = *parked;
                 if let Some((_, will)) = will {
                     self.publish_will(&live.client_id, *will).await;
                 }
                 self.unpark(&kept);
-                self.forget_session(&live.client_id, &scope, owner).await;
-                self.registry.release(&live, None);
-                self.metrics.mqtt.sessions.set(self.registry.sessions() as i64);
+                self.forget_session(&live.client_id, &scope).await;
+                self.let_go(&live, None).await;
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_cluster::Log;
 use forebay_log::record::{Batches, RecordReader};
-use forebay_log::{AppendError, Offset, ReadError};
+use forebay_log::{Offset, ReadError};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -22,10 +22,13 @@ use crate::state::StateTopic;
 
 /// Bytes of the log read at once in the search.
 const SEARCH_BYTES: usize = 1 << 20;
-/// How long the search waits for what the leader has to be committed.
+/// How long the searches wait for partitions to have a leader, and for what it has to be committed.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Pause before a partition without a leader is tried again.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
 /// The stored value of a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,24 +78,24 @@ pub(crate) type Receipt = (u64, u16);
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
     pub(crate) received: Vec<Receipt>,
-    /// The log could not be searched for them. Their marks stay, so that the next start looks again.
+    /// The log could not be searched for them. Their marks stay: when the client connects again, or at the next start, they are
+    /// looked for again.
     pub(crate) unsettled: Vec<Receipt>,
 }
 
 /// A mark whose record is looked for: client, stream and packet id.
 type Wanted = (String, u64, u16);
 
-/// Resolves the stored marks of the sessions whose name begins with `prefix` and is wanted: the receipts of each name.
-///
-/// # Errors
-/// When what was found could not be stored.
+/// Resolves the stored marks of the sessions whose name begins with `prefix` and is wanted: the receipts of each name. Should what
+/// is found not be stored, the marks are resolved again another time.
 pub(crate) async fn resolve(
     sessions: &StateTopic,
     log: &Log,
     reader: &Reader,
     prefix: &str,
     is_wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, Receipts>, AppendError> {
+) -> BTreeMap<String, Receipts> {
+    let deadline = Instant::now() + COMMIT_PATIENCE;
     let mut receipts: BTreeMap<String, Receipts> = BTreeMap::new();
     let mut open: BTreeMap<(String, u32), (Offset, HashSet<Wanted>)> = BTreeMap::new();
     let mut changes = Vec::new();
@@ -117,23 +120,26 @@ pub(crate) async fn resolve(
         }
     }
     for ((topic, partition), (from, wanted)) in open {
-        let (found, failed) = search(log, reader, &topic, partition, from, &wanted).await;
+        let (found, failed) = search(log, reader, (&topic, partition), from, &wanted, deadline).await;
+        let client = wanted.iter().next().map(|(name, _, _)| client_of(name)).unwrap_or_default();
         info!(
             topic,
             partition,
             from = from.0,
+            client,
             marks = wanted.len(),
             found = found.len(),
-            "looked for exactly-once publishes that a stop interrupted"
+            "looked for exactly-once publishes that were on their way when their connection or node went"
         );
         if let Some(error) = &failed {
             error!(
                 topic,
                 partition,
                 %error,
+                client,
                 unsettled = wanted.len() - found.len(),
-                "cannot read the log to look for exactly-once publishes that a stop interrupted: their clients are \
-                 disconnected when they send them again; mend what cannot be read, then restart the node"
+                "cannot read the log to look for exactly-once publishes that were on their way: a client that sends one \
+                 again is disconnected, and it is looked for again whenever the client connects"
             );
         }
         for mark in wanted {
@@ -150,8 +156,10 @@ pub(crate) async fn resolve(
             }
         }
     }
-    sessions.put_all(changes).await?;
-    Ok(receipts)
+    if let Err(error) = sessions.put_all(changes).await {
+        warn!(%error, "what became of exactly-once publishes is not stored: it will be looked for again");
+    }
+    receipts
 }
 
 /// Which of `wanted` are in the partition from `from` on, and what kept it from being read to its end. Ends as soon as all
@@ -159,10 +167,10 @@ pub(crate) async fn resolve(
 async fn search(
     log: &Log,
     reader: &Reader,
-    topic: &str,
-    partition: u32,
+    (topic, partition): (&str, u32),
     from: Offset,
     wanted: &HashSet<Wanted>,
+    deadline: Instant,
 ) -> (HashSet<Wanted>, Option<ReadError>) {
     let mut found = HashSet::new();
     // A topic that was deleted has taken its records along.
@@ -170,7 +178,7 @@ async fn search(
     let Some(partition) = topic.partitions.get(partition as usize) else { return (found, None) };
     let mut next = from.max(partition.watermarks().log_start);
     // What the leader had at the beginning is looked through when it is committed.
-    let (mut end, deadline) = (None, Instant::now() + COMMIT_PATIENCE);
+    let mut end = None;
     while found.len() < wanted.len() {
         let batches = match reader.read_at_leader(partition, next, SEARCH_BYTES).await {
             Ok(fetched) => {
@@ -190,6 +198,11 @@ async fn search(
             // Retention has moved the log start meanwhile.
             Err(ReadError::OutOfRange { start, .. }) if start > next => {
                 next = start;
+                continue;
+            }
+            // Without a leader for a while; what is wrong with a replica that leads here does not pass.
+            Err(ReadError::Offline(_)) if !partition.leads() && Instant::now() < deadline => {
+                tokio::time::sleep(LEADER_PAUSE).await;
                 continue;
             }
             Err(error) => return (found, Some(error)),

@@ -9,6 +9,7 @@ mod intents;
 mod keeping;
 mod limits;
 mod listener;
+mod orphans;
 mod ownership;
 pub mod packet;
 mod reason;

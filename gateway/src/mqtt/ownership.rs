@@ -3,8 +3,13 @@
 //! A connection that wants a session writes a claim. When the claim has its place in the log, the owner before it has lost: its node
 //! closes that connection, settles what it was appending, and writes a release; then the claimant takes the state, and stores it
 //! under keys of its own, so that nothing the loser may still write is ever looked at.
+//!
+//! The latest record of a claim says whose the session is, and each claim waits for the one right before it alone. So a node owes one
+//! release whenever a claim of another node follows a record of its own, whatever it has of the session just then: a connection, one
+//! that only opens or already parts, a parked session, or nothing. It pays when all of that is settled; one that is only opening
+//! first waits for the release that it is owed itself. Once in the log, a claim cannot be let go without that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,7 +35,7 @@ pub(crate) struct Owner {
     pub(crate) node: NodeId,
     /// Of the node's start.
     pub(crate) incarnation: u64,
-    number: u64,
+    pub(crate) number: u64,
 }
 
 /// Whose the session is.
@@ -66,6 +71,19 @@ pub(crate) fn scoped(client: &str, state: Option<Owner>) -> Text {
             Text::from(format!("{client}\0{}.{incarnation}.{number}", node.0).as_str())
         }
     }
+}
+
+/// Whose keys have this scoped name.
+#[must_use]
+pub(crate) fn state_of(scoped: &str) -> Option<Owner> {
+    let mut parts = scoped.split_once('\0')?.1.splitn(3, '.');
+    let mut next = || parts.next();
+    let (node, incarnation, number) = (next()?, next()?, next()?);
+    Some(Owner {
+        node: NodeId(node.parse().ok()?),
+        incarnation: incarnation.parse().ok()?,
+        number: number.parse().ok()?,
+    })
 }
 
 /// The client of a scoped name.
@@ -144,12 +162,13 @@ pub(crate) struct Taken {
     pub(crate) was_here: bool,
 }
 
-/// Why a claim has brought nothing.
-#[derive(Debug)]
-pub(crate) enum NotTaken {
-    Refused(AppendError),
-    /// Another connection claimed the session meanwhile: it is owed a release.
-    Lost(Owner),
+/// A claim that has its place in the log.
+pub(crate) struct Claimed<'a> {
+    opening: Guard<'a>,
+    taken: Taken,
+    /// The claim right before it.
+    former: Option<Claim>,
+    release: oneshot::Receiver<()>,
 }
 
 /// A claim that is under way.
@@ -160,11 +179,41 @@ struct Opening {
     released: Option<oneshot::Sender<()>>,
 }
 
+/// The nodes that have clients.
+pub(crate) trait Members: Send + Sync {
+    /// This node and its start.
+    fn here(&self) -> (NodeId, u64);
+
+    fn has_others(&self) -> bool;
+
+    /// Whether that start of a node is up, as far as is known here.
+    fn is_up(&self, owner: Owner) -> bool;
+}
+
+impl Members for Cluster {
+    fn here(&self) -> (NodeId, u64) {
+        (self.node(), self.incarnation().0)
+    }
+
+    fn has_others(&self) -> bool {
+        self.metadata().borrow().image.nodes().len() > 1
+    }
+
+    fn is_up(&self, owner: Owner) -> bool {
+        let metadata = self.metadata();
+        let image = &metadata.borrow().image;
+        let incarnation = image.node(owner.node).and_then(|node| node.incarnation());
+        image.is_active(owner.node) && incarnation.is_some_and(|now| now.0 == owner.incarnation)
+    }
+}
+
 /// This node among the owners of sessions.
 pub(crate) struct Owners {
-    cluster: Option<Cluster>,
+    members: Option<Box<dyn Members>>,
     next: AtomicU64,
     opening: Mutex<HashMap<Text, Opening>>,
+    /// The clients whose latest record is of this node.
+    ours: Mutex<HashSet<Text>>,
 }
 
 /// Ends an opening.
@@ -177,43 +226,53 @@ impl Drop for Guard<'_> {
 }
 
 impl Owners {
-    pub(crate) fn new(cluster: Option<Cluster>) -> Owners {
-        Owners { cluster, next: AtomicU64::new(1), opening: Mutex::default() }
+    /// Without members there is one node, for ever.
+    pub(crate) fn new(members: Option<Box<dyn Members>>) -> Owners {
+        Owners { members, next: AtomicU64::new(1), opening: Mutex::default(), ours: Mutex::default() }
     }
 
     fn opening(&self) -> MutexGuard<'_, HashMap<Text, Opening>> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ours(&self) -> MutexGuard<'_, HashSet<Text>> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether other nodes have clients, too.
     pub(crate) fn has_others(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.metadata().borrow().image.nodes().len() > 1)
+        self.members.as_ref().is_some_and(|members| members.has_others())
     }
 
     /// Whether a session is to be claimed. A node that is alone decides for itself, until others have come.
     pub(crate) fn must_claim(&self, sessions: &StateTopic, client: &str) -> bool {
-        self.cluster.is_some() && (self.has_others() || sessions.get(&claim_key(client)).is_some())
+        self.members.is_some() && (self.has_others() || sessions.get(&claim_key(client)).is_some())
     }
 
     pub(crate) fn is_here(&self, node: NodeId) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.node() == node)
+        self.members.as_ref().is_some_and(|members| members.here().0 == node)
     }
 
     /// Whether that start of a node is up, as far as is known here.
     pub(crate) fn is_up(&self, owner: Owner) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| {
-            let metadata = cluster.metadata();
-            let image = &metadata.borrow().image;
-            let incarnation = image.node(owner.node).and_then(|node| node.incarnation());
-            image.is_active(owner.node) && incarnation.is_some_and(|now| now.0 == owner.incarnation)
-        })
+        self.members.as_ref().is_some_and(|members| members.is_up(owner))
     }
 
-    /// A change of a claim or a release was applied. Called in the order of the log.
-    pub(crate) fn applied(&self, client: &Text, claim: &Claim) {
+    /// A claim was applied: whether this node owes it a release. Called in the order of the log.
+    pub(crate) fn applied(&self, client: &Text, claim: &Claim) -> bool {
         if let Some(opening) = self.opening().get_mut(client) {
             opening.seen.push(*claim);
         }
+        if self.is_here(claim.owner.node) {
+            self.ours().insert(client.clone());
+            return false;
+        }
+        self.ours().remove(client)
+    }
+
+    /// A claim was removed.
+    pub(crate) fn removed(&self, client: &Text) {
+        self.ours().remove(client);
     }
 
     /// A release was applied.
@@ -227,45 +286,62 @@ impl Owners {
         }
     }
 
-    /// Claims a client's session for a connection of this node, and waits until who had it has settled it. Of one client, one
-    /// connection of this node at a time.
-    pub(crate) async fn take(&self, sessions: &StateTopic, client: &Text, clean: bool) -> Result<Taken, NotTaken> {
-        let Some(cluster) = &self.cluster else {
-            return Err(NotTaken::Refused(AppendError::Invalid("the node is not in a cluster")));
-        };
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let me = Owner { node: cluster.node(), incarnation: cluster.incarnation().0, number };
+    /// Claims a client's session for a connection of this node. Of one client, one connection of this node at a time.
+    ///
+    /// # Errors
+    /// The claim was not stored, as far as is known.
+    pub(crate) async fn claim<'a>(
+        &'a self,
+        sessions: &StateTopic,
+        client: &'a Text,
+        clean: bool,
+    ) -> Result<Claimed<'a>, AppendError> {
+        let members = self.members.as_ref().ok_or(AppendError::Invalid("the node is not in a cluster"))?;
+        let (node, incarnation) = members.here();
+        let me = Owner { node, incarnation, number: self.next.fetch_add(1, Ordering::Relaxed) };
         let (released, release) = oneshot::channel();
         self.opening().insert(client.clone(), Opening { me, seen: Vec::new(), released: Some(released) });
-        let guard = Guard(self, client);
+        let opening = Guard(self, client);
         let key = claim_key(client.as_str());
         let before = sessions.get(&key).and_then(|value| Claim::decode(value).ok());
         let (from, state) = (before.map(|claim| claim.owner), before.and_then(|claim| claim.state));
         let claim = Claim { owner: me, from, state, clean };
-        sessions.put(key, Some(claim.encode())).await.map_err(NotTaken::Refused)?;
+        sessions.put(key.clone(), Some(claim.encode())).await?;
         let seen = self.opening().get(client).map(|opening| opening.seen.clone()).unwrap_or_default();
-        let Some(at) = seen.iter().position(|claim| claim.owner == me) else {
-            return Err(NotTaken::Refused(AppendError::Closed));
-        };
-        if let Some(later) = seen.get(at + 1) {
-            return Err(NotTaken::Lost(later.owner));
-        }
+        let at = seen.iter().position(|claim| claim.owner == me).ok_or(AppendError::Closed)?;
         let former = at.checked_sub(1).and_then(|at| seen.get(at)).copied().or(before);
         let was_here = at == 0 && former.is_some_and(|former| former.owner.node == me.node);
-        if let Some(former) = former.map(|former| former.owner).filter(|former| former.node != me.node) {
-            self.await_release(former, release).await;
+        let state = former.and_then(|former| former.state);
+        if state != claim.state {
+            // What came in between has moved the state. Whoever comes next has to find it.
+            let claim = Claim { from: former.map(|former| former.owner), state, ..claim };
+            sessions.put(key, Some(claim.encode())).await?;
         }
-        drop(guard);
-        Ok(Taken { me, state: former.and_then(|former| former.state), was_here })
+        Ok(Claimed { opening, taken: Taken { me, state, was_here }, former, release })
     }
 
-    async fn await_release(&self, former: Owner, mut release: oneshot::Receiver<()>) {
+    /// Waits until who had the session before has settled it, as long as that one is up and for a few seconds at most.
+    pub(crate) async fn settled(&self, sessions: &StateTopic, claimed: Claimed<'_>) -> Taken {
+        let Claimed { opening, taken, former, mut release } = claimed;
+        let Some(former) = former.filter(|former| former.owner.node != taken.me.node) else { return taken };
         let deadline = Instant::now() + RELEASE_PATIENCE;
-        while self.is_up(former) && Instant::now() < deadline {
+        while (self.is_up(former.owner) || self.settles_for(sessions, opening.1, taken.me, &former))
+            && Instant::now() < deadline
+        {
             if timeout(LOOK_AGAIN, &mut release).await.is_ok() {
-                return;
+                break;
             }
         }
+        taken
+    }
+
+    /// Whether the owner before one that has gone may still be settling: that one had claimed the session and not taken it.
+    fn settles_for(&self, sessions: &StateTopic, client: &Text, me: Owner, gone: &Claim) -> bool {
+        let Some(from) = gone.from.filter(|from| gone.state != Some(gone.owner) && from.node != me.node) else {
+            return false;
+        };
+        let released = sessions.get(&release_key(client.as_str())).and_then(|to| Owner::decode(to).ok());
+        self.is_up(from) && released != Some(gone.owner)
     }
 }
 
@@ -293,5 +369,6 @@ mod tests {
         let names = [None, owner(1), owner(2)].map(|state| scoped("a/b", state));
         assert!(names[0] != names[1] && names[1] != names[2]);
         assert!(names.iter().all(|name| client_of(name.as_str()) == "a/b"));
+        assert_eq!(names.map(|name| state_of(name.as_str())), [None, owner(1), owner(2)]);
     }
 }

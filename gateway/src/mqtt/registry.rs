@@ -57,14 +57,16 @@ pub(crate) struct Live {
 struct Held {
     scope: Text,
     owner: Option<Owner>,
-    /// It has the session; before, whoever claims it is seen by the claim that is under way.
+    /// It has the session; before, it only opens.
     begun: bool,
     lost: Option<Ownership>,
+    /// Claims of other nodes that one of this node has followed since.
+    overtaken: Vec<Owner>,
 }
 
 impl Live {
     pub(crate) fn new(client_id: Text, transport: &'static str, address: String, version: Version) -> Arc<Live> {
-        let held = Held { scope: client_id.clone(), owner: None, begun: false, lost: None };
+        let held = Held { scope: client_id.clone(), owner: None, begun: false, lost: None, overtaken: Vec::new() };
         Arc::new(Live {
             held: Mutex::new(held),
             client_id,
@@ -84,11 +86,22 @@ impl Live {
         (held.scope, held.owner, held.begun) = (scope, owner, true);
     }
 
+    /// What is stored of the session goes now, and its claim with that.
+    pub(crate) fn end(&self) {
+        lock(&self.held).owner = None;
+    }
+
+    /// Claims of other nodes that are owed a release although one of this node has followed them.
+    pub(crate) fn take_overtaken(&self) -> Vec<Owner> {
+        std::mem::take(&mut lock(&self.held).overtaken)
+    }
+
     /// The name under which the session is stored.
     pub(crate) fn scope(&self) -> Text {
         lock(&self.held).scope.clone()
     }
 
+    /// Whose it is, as its claim says.
     pub(crate) fn owner(&self) -> Option<Owner> {
         lock(&self.held).owner
     }
@@ -116,10 +129,19 @@ pub(crate) enum Claim {
 
 /// What a claim of another node has met here.
 pub(crate) enum Met {
-    /// A connection, which goes and then releases the session.
+    /// A connection, which pays what is owed when it gives up the session.
     Live,
     Parked(Box<Parked>),
     Nothing,
+}
+
+/// What remains to be done of a session that was given up.
+#[must_use]
+pub(crate) struct Left {
+    /// It is not to be kept here: it goes on where it was claimed, or ends there.
+    pub(crate) lost: Option<(Box<Parked>, Ownership)>,
+    /// Those that are owed a release.
+    pub(crate) owed: Vec<Owner>,
 }
 
 /// What the sweep finds due.
@@ -188,11 +210,21 @@ impl Registry {
         }
     }
 
-    /// Gives up a session: hands it to the connection that claimed it, or parks it. `None`: the session has ended.
-    pub(crate) fn release(&self, live: &Arc<Live>, session: Option<Box<Parked>>) {
+    /// Gives up a session: hands it to the connection that claimed it, or parks it, unless another node has claimed it by now.
+    /// `None`: the session has ended.
+    pub(crate) fn release(&self, live: &Arc<Live>, session: Option<Box<Parked>>) -> Left {
         let mut shard = self.shard(&live.client_id);
+        let (lost, mut owed) = {
+            let mut held = lock(&live.held);
+            (held.lost.take(), std::mem::take(&mut held.overtaken))
+        };
+        owed.extend(lost.map(|claim| claim.owner));
+        let (stays, lost) = match lost {
+            Some(claim) => (None, session.map(|session| (session, claim))),
+            None => (session, None),
+        };
         if matches!(shard.get(&live.client_id), Some(Slot::Live(owner)) if Arc::ptr_eq(owner, live)) {
-            match session {
+            match stays {
                 Some(parked) => self.park(&mut shard, live.client_id.clone(), parked),
                 None => {
                     shard.remove(&live.client_id);
@@ -201,8 +233,9 @@ impl Registry {
             }
         } else if let Some(heir) = lock(&live.heir).take() {
             // The heir waits for this; should it be gone, so is its session.
-            let _ = heir.send(session);
+            let _ = heir.send(stays);
         }
+        Left { lost, owed }
     }
 
     fn park(&self, shard: &mut HashMap<Text, Slot>, client_id: Text, parked: Box<Parked>) {
@@ -210,17 +243,19 @@ impl Registry {
         shard.insert(client_id, Slot::Parked(parked));
     }
 
-    /// Another connection owns the session by now, unless it is the one here.
-    pub(crate) fn claimed_elsewhere(&self, client_id: &Text, claim: &Ownership) -> Met {
+    /// Another node's connection has claimed the session; `owed`: right after this node.
+    pub(crate) fn claimed_elsewhere(&self, client_id: &Text, claim: &Ownership, owed: bool) -> Met {
         let mut shard = self.shard(client_id);
         match shard.get(client_id) {
             Some(Slot::Live(live)) => {
                 let mut held = lock(&live.held);
-                if !held.begun {
-                    return Met::Nothing;
+                // Later claims than the first are their predecessor's to release.
+                if held.lost.is_none() && (held.begun || owed) {
+                    held.lost = Some(*claim);
+                    if held.begun {
+                        live.claimed.notify_one();
+                    }
                 }
-                held.lost = Some(*claim);
-                live.claimed.notify_one();
                 Met::Live
             }
             Some(Slot::Parked(parked)) => {
@@ -235,11 +270,27 @@ impl Registry {
         }
     }
 
-    /// The owner of the connection that has the session here.
-    pub(crate) fn owner_here(&self, client_id: &Text) -> Option<Owner> {
-        match self.shard(client_id).get(client_id) {
-            Some(Slot::Live(live)) => live.owner(),
-            _ => None,
+    /// A record of a connection of this node has followed: what had claimed the session before has lost it. A connection that
+    /// has closed or closes for that one stays closed.
+    pub(crate) fn claimed_here(&self, client_id: &Text) {
+        if let Some(Slot::Live(live)) = self.shard(client_id).get(client_id) {
+            let mut held = lock(&live.held);
+            if !held.begun
+                && let Some(claim) = held.lost.take()
+            {
+                held.overtaken.push(claim.owner);
+            }
+        }
+    }
+
+    /// Whose the session is that is here, and under which name it is stored.
+    pub(crate) fn owner_here(&self, client_id: &Text) -> Option<(Owner, Text)> {
+        match self.shard(client_id).get(client_id)? {
+            Slot::Live(live) => {
+                let held = lock(&live.held);
+                held.owner.map(|owner| (owner, held.scope.clone()))
+            }
+            Slot::Parked(parked) => parked.owner.map(|owner| (owner, parked.scope.clone())),
         }
     }
 

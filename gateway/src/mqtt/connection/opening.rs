@@ -109,7 +109,7 @@ where
         Err(Unfound::Stays(error, mut former)) => {
             let code = reason::of_append_error(&error);
             broker.make_room_for(&mut former.kept);
-            broker.registry.release(&live, Some(former));
+            broker.let_go(&live, Some(former)).await;
             refuse(writer, &codec, code, Some(error.to_string())).await;
             log_refusal(broker, peer, code, "the former session cannot be removed");
             return Opening::Refused(Ended::Normal);
@@ -121,7 +121,7 @@ where
         let stored = broker.sessions.put(session_key(wanted.client_id.as_str()), Some(entry)).await;
         if let Err(error) = stored {
             let code = reason::of_append_error(&error);
-            broker.registry.release(&live, None);
+            broker.let_go(&live, None).await;
             refuse(writer, &codec, code, Some(error.to_string())).await;
             log_refusal(broker, peer, code, "the session cannot be stored");
             return Opening::Refused(Ended::Normal);
@@ -296,17 +296,18 @@ async fn find(broker: &Arc<Broker>, live: &Arc<Live>, wanted: &Accepted) -> Resu
     match parked {
         // The former owner's session was not to be kept, this one is.
         None if broker.registry.sessions() > maximum => {
-            broker.registry.release(live, None);
+            broker.let_go(live, None).await;
             Err(Unfound::Full)
         }
         None => Ok(Found { kept: Kept::default(), present: false, is_stored: false }),
         Some(mut parked) => {
             broker.unpark(&parked.kept);
             if !wanted.clean_start && broker.clock.now() < parked.expires_at {
+                broker.look_for_unsettled(&mut parked).await;
                 // The client came back before its will was due [MQTT-3.1.3-9].
                 return Ok(Found { kept: parked.kept, present: true, is_stored: true });
             }
-            if let Err(error) = broker.remove_stored(&wanted.client_id, &parked.scope, parked.owner).await {
+            if let Err(error) = broker.remove_stored(&wanted.client_id, &parked.scope).await {
                 return Err(Unfound::Stays(error, parked));
             }
             // The session has ended, so a will that was delayed is due [MQTT-3.1.2-8].

@@ -88,23 +88,19 @@ async fn hand_on(driver: &mut Driver, end: &End) {
             broker.publish_will(&client_id, *will).await;
         }
     }
-    if let Some(claim) = lost {
+    if lost.is_some() {
         // Another node has the session: nothing of it is stored here any more.
-        broker.registry.release(&driver.live, None);
-        broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
-        broker.release_to(&client_id, claim.owner).await;
-        return;
+        return broker.let_go(&driver.live, None).await;
     }
     let (scope, owner) = (driver.live.scope(), driver.live.owner());
     let entry = driver.session.entry(Some(broker.clock.moment(now).wall));
     let mut kept = std::mem::take(&mut driver.session.kept);
     if !persistent {
+        driver.live.end();
         if driver.is_stored || owner.is_some() {
-            broker.forget_session(&client_id, &scope, owner).await;
+            broker.forget_session(&client_id, &scope).await;
         }
-        broker.registry.release(&driver.live, None);
-        broker.metrics.mqtt.sessions.set(broker.registry.sessions() as i64);
-        return;
+        return broker.let_go(&driver.live, None).await;
     }
     broker.make_room_for(&mut kept);
     let mut stored_cursors = kept.cursors.clone();
@@ -125,9 +121,8 @@ async fn hand_on(driver: &mut Driver, end: &End) {
     }
     let expires_at = Millis(now.0 + i64::from(driver.session.expiry) * 1000);
     let version = driver.session.version;
-    broker
-        .registry
-        .release(&driver.live, Some(Box::new(Parked { kept, scope, owner, version, expires_at, will: delayed })));
+    let parked = Parked { kept, scope, owner, version, expires_at, will: delayed };
+    broker.let_go(&driver.live, Some(Box::new(parked))).await;
 }
 
 fn leave_delivery(driver: &mut Driver) {

@@ -90,6 +90,13 @@ impl Inbound {
         self.received.insert((stream, packet_id), ReceivedState::Unsettled);
     }
 
+    /// Forgets such publishes, to look for them again; whether there were any.
+    pub(crate) fn forget_unsettled(&mut self) -> bool {
+        let before = self.received.len();
+        self.received.retain(|_, state| *state != ReceivedState::Unsettled);
+        self.received.len() < before
+    }
+
     /// Durable receipts: exactly-once publishes that await PUBREL.
     pub(crate) fn received(&self) -> impl Iterator<Item = (u64, u16)> + '_ {
         let durable = |state: &ReceivedState| matches!(state, ReceivedState::Received | ReceivedState::Releasing);

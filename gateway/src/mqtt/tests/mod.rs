@@ -1,8 +1,10 @@
 //! The MQTT door over a real socket, on a log whose disk the tests hold in their hands.
 
 mod backpressure;
+mod behind;
 mod delivery;
 mod limits;
+mod owners;
 mod publish;
 mod sessions;
 mod streams;
@@ -27,6 +29,7 @@ use crate::config::{Config, Sources};
 use crate::ingest::Router;
 use crate::metrics::Metrics;
 use crate::mqtt::codec::ClientCodec;
+use crate::mqtt::ownership::Members;
 use crate::mqtt::packet::{
     Ack, ConnAckProperties, Connect, Incoming, Message, MessageProperties, Outgoing, Publish, Qos, SubscribeFilter,
     Text, Version, Will,
@@ -86,6 +89,12 @@ impl Gated {
     }
 }
 
+async fn open_log(files: &Gated, shards: usize) -> Log {
+    let opened = files.files();
+    let options = LogOptions { shards, fsync: true, alone: true };
+    tokio::task::spawn_blocking(move || Log::open(opened, options)).await.unwrap().unwrap()
+}
+
 /// A broker with a TCP listener.
 struct Door {
     files: Gated,
@@ -102,18 +111,23 @@ impl Door {
     }
 
     async fn on(files: Gated, settings: &[&str]) -> Door {
+        let log = open_log(&files, 1).await;
+        Door::of(None, files, log, settings).await
+    }
+
+    /// The door of one of several nodes.
+    async fn of(members: Option<Box<dyn Members>>, files: Gated, log: Log, settings: &[&str]) -> Door {
         let set = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
         config.topic_defaults.num_partitions = 1;
         let config = Arc::new(config);
-        let opened = files.files();
-        let options = LogOptions { shards: 1, fsync: true, alone: true };
-        let log = tokio::task::spawn_blocking(move || Log::open(opened, options)).await.unwrap().unwrap();
         let shutdown = CancellationToken::new();
         let router = Arc::new(Router::new(&config.routes).unwrap());
         let metrics = Arc::new(Metrics::new());
         let reader = Reader::new(None);
-        let broker = Broker::start(log.clone(), reader, router, config, metrics, shutdown.clone()).await.unwrap();
+        let end = shutdown.clone();
+        let starting = Broker::start_among(members, log.clone(), reader, router, config, metrics, end);
+        let broker = starting.await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(broker.clone(), listener, None, shutdown.clone()));

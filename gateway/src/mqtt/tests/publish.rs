@@ -161,13 +161,28 @@ async fn an_intent_whose_log_cannot_be_read_is_neither_appended_again_nor_acknow
     assert!(client.present);
     client.publish(5, Qos::ExactlyOnce, "five").await;
     assert!(matches!(client.receive().await, Outgoing::Disconnect { reason: 0x83, .. }));
-    let files = door.stop().await;
     files.inner.remove(state).unwrap();
-    let door = Door::on(files, &[]).await;
+    let partition = door.log.topic("mqtt").unwrap().partitions[0].clone();
+    eventually(|| partition.unopened().is_none()).await;
+    // It need not be started again.
     let mut client = door.connect(kept("m1")).await;
+    assert!(client.present);
     client.publish(5, Qos::ExactlyOnce, "five").await;
     assert_eq!(client.receive().await, Outgoing::PubRec(ack(5)));
     assert_eq!(door.values(), ["five"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_open_intents_starts_while_nothing_can_be_written() {
+    let door = Door::start(&[]).await;
+    door.connect(kept("m1")).await.disconnect().await;
+    let mark = Mark::Intent { topic: "mqtt".to_owned(), partition: 0, from: Offset(0) };
+    door.broker.sessions.put(intent_key("m1", CONTROL, 5), Some(mark.encode())).await.unwrap();
+    let files = door.crash().await;
+    files.inner.set_faults(Faults { capacity: Some(0), ..Faults::default() });
+    let door = Door::on(files, &[]).await;
+    door.files.inner.set_faults(Faults::default());
+    assert!(door.connect(kept("m1")).await.present);
 }
 
 #[tokio::test(flavor = "multi_thread")]
