@@ -35,6 +35,9 @@ pub(super) struct Follower {
     engine: Engine,
     /// Ids of transitions that are in `_alerts` but not in the state.
     emitted: HashSet<String>,
+    /// From where on in `_alerts` these are, and up to where in the source records may have caused them.
+    emitted_from: Offset,
+    evaluated_again: Offset,
     checkpoints: Checkpoints,
     recorder: Recorder,
     saved: i64,
@@ -95,7 +98,8 @@ impl Follower {
                 (Engine::new(&current, &topic.name, index, begin), Offset(starts.journal))
             }
         };
-        let behind = Offset(engine.next_offset()) < partition.watermarks().log_end;
+        let evaluated_again = partition.watermarks().log_end;
+        let behind = Offset(engine.next_offset()) < evaluated_again;
         let emitted =
             if behind || !resolved.is_empty() { recorder.emitted_since(journal, &stop).await? } else { HashSet::new() };
         service.board.replace(&id, &engine);
@@ -107,6 +111,8 @@ impl Follower {
             id,
             engine,
             emitted,
+            emitted_from: journal,
+            evaluated_again,
             checkpoints,
             recorder,
             saved,
@@ -300,7 +306,12 @@ impl Follower {
         let snapshot = self.engine.snapshot();
         let stretch = u32::try_from(snapshot.len() / CHECKPOINT_STRETCH_BYTES).unwrap_or(u32::MAX).saturating_add(1);
         let interval: Duration = CHECKPOINT_INTERVAL.saturating_mul(stretch).min(CHECKPOINT_INTERVAL_MAX);
-        match self.checkpoints.save(&snapshot, self.service.journal.end()).await {
+        if Offset(self.engine.next_offset()) >= self.evaluated_again {
+            self.emitted.clear();
+        }
+        // Who goes on from here has to find those that this one has found and not come to yet.
+        let journal = if self.emitted.is_empty() { self.service.journal.end() } else { self.emitted_from };
+        match self.checkpoints.save(&snapshot, journal).await {
             Ok(()) => self.saved = self.engine.next_offset(),
             Err(NotSaved::Superseded) => self.stop.cancel(),
             Err(error) => {
