@@ -9,6 +9,6 @@ mod sender;
 mod wire;
 
 pub(crate) use claimed::Claimed;
-pub(crate) use read::Read;
+pub(crate) use read::{Read, SUCCEEDED};
 pub(crate) use receiver::Receiver;
 pub(crate) use sender::{Append, Connected, Forwarder, Remote};

@@ -18,6 +18,9 @@ pub(crate) const MAX_READ_WAIT: Duration = Duration::from_secs(10);
 /// Longest text in an answer; longer ones are cut.
 const MAX_TEXT: usize = 1024;
 
+/// Why a leader reads nothing for others, nor for itself where it matters.
+pub(crate) const SUCCEEDED: &str = "the controller has not been heard of: the partition may have another leader by now";
+
 /// What is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Read {
@@ -50,8 +53,9 @@ impl Read {
     }
 
     /// What this node, as the partition's leader, has to say.
-    pub(crate) async fn answer(self, replicas: &Replicas) -> Body {
-        write_answer(&self.perform(replicas).await)
+    pub(crate) async fn answer(self, replicas: &Replicas, holds_lease: impl Fn() -> bool) -> Body {
+        let read = self.perform(replicas).await;
+        write_answer(&if holds_lease() { read } else { Err(ReadError::Offline(SUCCEEDED.to_owned())) })
     }
 
     async fn perform(self, replicas: &Replicas) -> Result<Fetched, ReadError> {

@@ -10,7 +10,7 @@ use forebay_disk::{AppendData, Appended, Chain, Fetched};
 use forebay_log::limits::MAX_PENDING_APPEND_BYTES;
 use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Epoch, NodeId, ReadError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::claimed::Claimed;
 use super::outbox::{Outboxes, Outgoing};
@@ -19,6 +19,7 @@ use super::receiver::Receiver;
 use super::wire;
 use crate::kinds;
 use crate::link::{Lane, Link, LinkError, Links};
+use crate::node::Standing;
 
 /// How long an append waits for its answer: as long as a disk may hang.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
@@ -46,6 +47,7 @@ pub(crate) struct Forwarder {
     /// One permit a byte.
     admission: Arc<Semaphore>,
     outboxes: Arc<Outboxes>,
+    standing: watch::Receiver<Standing>,
 }
 
 /// The answer of another node that is on its way.
@@ -77,9 +79,14 @@ impl Future for Remote {
 }
 
 impl Forwarder {
-    pub(crate) fn new(links: Arc<Links>, receiver: Arc<Receiver>) -> Forwarder {
+    pub(crate) fn new(links: Arc<Links>, receiver: Arc<Receiver>, standing: watch::Receiver<Standing>) -> Forwarder {
         let admission = Arc::new(Semaphore::new(MAX_PENDING_APPEND_BYTES));
-        Forwarder { links, receiver, admission, outboxes: Arc::default() }
+        Forwarder { links, receiver, admission, outboxes: Arc::default(), standing }
+    }
+
+    /// Whether this node may speak as the leader of what it leads.
+    pub(crate) fn holds_lease(&self) -> bool {
+        self.standing.borrow().holds_lease()
     }
 
     /// Appends that were sent to leaders on other nodes.

@@ -8,7 +8,7 @@ use forebay_disk::Fetched;
 use forebay_log::{Offset, ReadError};
 
 use super::partition::Partition;
-use crate::forward::Read;
+use crate::forward::{Read, SUCCEEDED};
 
 /// Pause before a leader that could not be asked is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -27,10 +27,17 @@ impl Partition {
     /// # Errors
     /// As `fetch`.
     pub async fn fetch_from_leader(&self, from: Offset, max_bytes: usize) -> Result<Fetched, ReadError> {
-        if self.forwarder.is_none() || self.leader() == Some(self.here) {
-            return self.read(from, max_bytes);
+        match &self.forwarder {
+            None => self.read(from, max_bytes),
+            Some(forwarder) if self.leader() == Some(self.here) => {
+                if forwarder.holds_lease() {
+                    self.read(from, max_bytes)
+                } else {
+                    Err(ReadError::Offline(SUCCEEDED.to_owned()))
+                }
+            }
+            Some(_) => self.ask_leader(from, max_bytes, Duration::ZERO).await,
         }
-        self.ask_leader(from, max_bytes, Duration::ZERO).await
     }
 
     async fn ask_leader(&self, from: Offset, max_bytes: usize, wait: Duration) -> Result<Fetched, ReadError> {

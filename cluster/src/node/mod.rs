@@ -204,7 +204,7 @@ impl Cluster {
         let (stands, standing) = watch::channel(Standing::default());
         let max_lag = options.replica_lag_time_max_ms;
         let receiver = Receiver::new(node, metadata.clone(), Arc::clone(&replicas));
-        let forwarder = Arc::new(Forwarder::new(Arc::clone(&links), Arc::clone(&receiver)));
+        let forwarder = Arc::new(Forwarder::new(Arc::clone(&links), Arc::clone(&receiver), standing.clone()));
         let assigner = Assigner::new(
             (node, incarnation),
             log.clone(),

@@ -39,6 +39,15 @@ pub struct Standing {
     pub lease: Option<Instant>,
 }
 
+impl Standing {
+    /// Whether what this node leads has no other leader yet for certain: one that was stopped for a while may have been succeeded
+    /// without having heard of it.
+    #[must_use]
+    pub fn holds_lease(&self) -> bool {
+        self.lease.is_some_and(|until| Instant::now() < until)
+    }
+}
+
 /// Registers, then says that this node is there, until it ends. Also ends when the cluster knows of a later process of this node.
 pub(super) async fn run(
     inner: Arc<Inner>,

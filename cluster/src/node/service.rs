@@ -61,10 +61,10 @@ impl Service for NodeService {
             kinds::REPORT => Begun::beside(async move { answer(&report::of(&inner).await) }),
             kinds::VOTER => Begun::beside(async move { answer(&voters::serve(&inner, &body).await?) }),
             kinds::READ => match Read::decode(body) {
-                Ok(read) => {
-                    let replicas = Arc::clone(&inner.replicas);
-                    Begun::beside(async move { Ok(read.answer(&replicas).await) })
-                }
+                Ok(read) => Begun::beside(async move {
+                    let holds_lease = || inner.standing.borrow().holds_lease();
+                    Ok(read.answer(&inner.replicas, holds_lease).await)
+                }),
                 Err(problem) => refuse(problem),
             },
             kind => {

@@ -200,8 +200,10 @@ async fn search(
                 next = start;
                 continue;
             }
-            // Without a leader for a while; what is wrong with a replica that leads here does not pass.
-            Err(ReadError::Offline(_)) if !partition.leads() && Instant::now() < deadline => {
+            // Without a leader that may speak for a while; what is wrong with a replica that leads here does not pass.
+            Err(ReadError::Offline(_))
+                if !(partition.leads() && partition.unopened().is_some()) && Instant::now() < deadline =>
+            {
                 tokio::time::sleep(LEADER_PAUSE).await;
                 continue;
             }
