@@ -333,9 +333,8 @@ impl Groups {
 /// Whether what was found before is not older than what another coordinator may have told by now: one that the controller has not
 /// heard of for as long as a session lasts may have been followed without knowing it. Clients then look for the coordinator again.
 fn may_answer(log: &Log) -> Result<(), Refusal> {
-    let lease = log.cluster().and_then(|cluster| cluster.standing().borrow().lease);
-    let is_over = lease.is_none_or(|until| std::time::Instant::now() >= until);
-    if is_over && has_others(log) { Err(ResponseError::NotCoordinator.into()) } else { Ok(()) }
+    let holds_lease = log.cluster().is_none_or(|cluster| cluster.standing().borrow().holds_lease());
+    if !holds_lease && has_others(log) { Err(ResponseError::NotCoordinator.into()) } else { Ok(()) }
 }
 
 /// Whether there are other nodes in the cluster.
