@@ -17,6 +17,9 @@ pub enum AppendError {
     Storage(String),
     #[error("partition is offline: {0}")]
     Offline(String),
+    /// It was on its way to the leader, and may be in the log or not.
+    #[error("what became of it is not known: {0}")]
+    Unknown(String),
     #[error("this node is not the partition's leader")]
     NotLeader,
     #[error("not enough in-sync replicas")]
@@ -34,6 +37,20 @@ pub enum AppendError {
     ProducerFenced,
     #[error("shutting down")]
     Closed,
+}
+
+impl AppendError {
+    /// Whether the records may be in the log all the same: they were sent or written, and the leader changed, or too few replicas had them.
+    #[must_use]
+    pub fn may_be_kept(&self) -> bool {
+        matches!(
+            self,
+            AppendError::Unknown(_)
+                | AppendError::NotLeader
+                | AppendError::NotEnoughReplicasAfterAppend
+                | AppendError::Closed
+        )
+    }
 }
 
 /// Why a read returned no batches.

@@ -129,11 +129,15 @@ pub(crate) struct Connected {
 }
 
 pub(super) fn unreachable(leader: NodeId, error: &LinkError) -> AppendError {
-    AppendError::Offline(format!("the partition's leader, node {leader}: {error}"))
+    let why = format!("the partition's leader, node {leader}: {error}");
+    match error {
+        LinkError::Unknown(_) | LinkError::Refused { .. } => AppendError::Unknown(why),
+        _ => AppendError::Offline(why),
+    }
 }
 
 fn given_up(leader: NodeId) -> AppendError {
-    AppendError::Offline(format!("the partition's leader, node {leader}: the append was given up"))
+    AppendError::Unknown(format!("the partition's leader, node {leader}: the append was given up"))
 }
 
 impl Connected {

@@ -164,6 +164,7 @@ fn read_answer(reader: &mut Reader) -> Result<Result<Appended, AppendError>, Mal
         10 => AppendError::OutOfOrderSequence,
         11 => AppendError::ProducerFenced,
         12 => AppendError::NotLeader,
+        14 => AppendError::Unknown(text),
         // One of a later release too: it is not kept, and why is in the text.
         _ => AppendError::Storage(text),
     }))
@@ -185,6 +186,7 @@ fn code(error: &AppendError) -> (u8, u64, u64) {
         AppendError::ProducerFenced => (11, 0, 0),
         AppendError::Closed => (12, 0, 0),
         AppendError::Storage(_) => (13, 0, 0),
+        AppendError::Unknown(_) => (14, 0, 0),
     }
 }
 
@@ -239,6 +241,7 @@ mod tests {
             Err(AppendError::TooLarge { bytes: 5, limit: 3 }),
             Err(AppendError::DiskFull),
             Err(AppendError::Offline("why".to_owned())),
+            Err(AppendError::Unknown("why".to_owned())),
             Err(AppendError::NotLeader),
             Err(AppendError::NotEnoughReplicas),
             Err(AppendError::NotEnoughReplicasAfterAppend),
@@ -249,7 +252,8 @@ mod tests {
         let read = read_answers(bytes.clone(), answers.len()).unwrap();
         for (read, answer) in read.iter().zip(&answers) {
             match (answer, read) {
-                (Err(AppendError::Offline(_)), Err(AppendError::Offline(why))) => assert!(why.contains("why")),
+                (Err(AppendError::Offline(_)), Err(AppendError::Offline(why)))
+                | (Err(AppendError::Unknown(_)), Err(AppendError::Unknown(why))) => assert!(why.contains("why")),
                 _ => assert_eq!(read, answer),
             }
         }

@@ -68,6 +68,8 @@ impl From<AppendError> for Refusal {
             AppendError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
             AppendError::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
             // A node that shuts down is no leader any more: the client looks for the next one.
+            // As when replication takes too long: the producer asks again, and an idempotent one has it stored once.
+            AppendError::Unknown(_) => ResponseError::RequestTimedOut,
             AppendError::NotLeader | AppendError::FencedLeaderEpoch | AppendError::Closed => {
                 ResponseError::NotLeaderOrFollower
             }

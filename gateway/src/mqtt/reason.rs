@@ -31,6 +31,7 @@ pub(crate) fn of_append_error(error: &AppendError) -> u8 {
         AppendError::Corrupt(_) | AppendError::Invalid(_) => PAYLOAD_FORMAT_INVALID,
         AppendError::Storage(_)
         | AppendError::Offline(_)
+        | AppendError::Unknown(_)
         | AppendError::NotLeader
         | AppendError::FencedLeaderEpoch
         | AppendError::NotEnoughReplicas

@@ -277,8 +277,15 @@ impl Session {
         let Some(at) = sequence.checked_sub(lane.base) else { return };
         let Some(waiting) = lane.waiting.get_mut(at as usize) else { return };
         let failed = result.is_err();
+        let may_be_kept = result.as_ref().is_err_and(AppendError::may_be_kept);
         waiting.outcome = Some(result);
         let (packet_id, exactly_once) = (waiting.packet_id, waiting.exactly_once);
+        if exactly_once && may_be_kept && persistent {
+            // Its mark stays: it is looked for when the client comes again. Until then no answer would be true.
+            inbound.received.insert((stream, packet_id), ReceivedState::Unsettled);
+            inbound.refused = true;
+            return self.close(reason::IMPLEMENTATION_SPECIFIC, effects);
+        }
         if exactly_once && failed {
             // The packet id is free again [MQTT-4.3.3-9].
             inbound.received.remove(&(stream, packet_id));

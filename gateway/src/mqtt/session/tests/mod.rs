@@ -137,6 +137,25 @@ fn a_repeated_exactly_once_publish_is_not_appended_again_after_a_reconnect() {
 }
 
 #[test]
+fn an_exactly_once_publish_that_may_be_kept_is_neither_acknowledged_nor_forgotten() {
+    for version in [Version::V4, Version::V5] {
+        for error in [AppendError::Unknown("cut off".into()), AppendError::NotLeader] {
+            let mut first = session(version, 100, Kept::default());
+            packet(&mut first, publish(3, Qos::ExactlyOnce));
+            let effects = append(&mut first, 0, Err(error));
+            assert!(sent(&effects).iter().all(|packet| !matches!(packet, Outgoing::PubRec(_))));
+            assert!(!effects.iter().any(|effect| matches!(effect, Effect::Persist { .. })), "its mark stays");
+            assert!(effects.iter().any(|effect| matches!(effect, Effect::Close { .. })), "{effects:?}");
+            assert_eq!(first.kept.inbound.marked().collect::<Vec<_>>(), [(CONTROL, 3)]);
+        }
+        let mut first = session(version, 100, Kept::default());
+        packet(&mut first, publish(3, Qos::ExactlyOnce));
+        append(&mut first, 0, Err(AppendError::DiskFull));
+        assert_eq!(first.kept.inbound.marked().count(), 0, "it is surely not kept");
+    }
+}
+
+#[test]
 fn a_v5_client_over_its_receive_maximum_is_disconnected() {
     let mut session = session(Version::V5, 0, Kept::default());
     for id in 1..=RECEIVE_MAXIMUM {
