@@ -325,10 +325,12 @@ impl Broker {
             return Err(AppendError::DiskFull);
         }
         self.sessions.put_all(marks).await?;
-        match live.lost() {
-            Some(_) => Err(AppendError::Offline("another node has the session by now".to_owned())),
-            None => Ok(()),
+        // By the log itself: `live` hears of a claim only a moment after the claim is in it.
+        let owner = self.claim_of(live.client_id.as_str()).map(|claim| claim.owner);
+        if live.lost().is_some() || owner != live.owner() {
+            return Err(AppendError::Offline("another node has the session by now".to_owned()));
         }
+        Ok(())
     }
 
     /// A session is about to be parked: what its client has not acknowledged stays in memory while there is room for it, else it
