@@ -128,7 +128,7 @@ async fn beat(
         quietly(standing, |standing| standing.lease = None);
     }
     let asked = Instant::now();
-    let request = Request::Heartbeat { id, incarnation, applied, wants_shutdown };
+    let request = Request::Heartbeat { id, incarnation, applied, full: inner.log.disk_full(), wants_shutdown };
     let reply = inner.ask(request, PATIENCE).await?;
     if let Reply::Heartbeat(HeartbeatReply { fenced, stopping, may_shut_down }) = reply {
         let active = !fenced && !stopping;
@@ -194,7 +194,7 @@ async fn watch_peer(inner: Arc<Inner>, id: NodeId) {
                     }
                     let suspect = Request::Suspect { id, incarnation, by: inner.node };
                     // If nobody takes it, the node's session ends all the same.
-                    let _ = inner.ask(suspect, PATIENCE).await;
+                    let _ = inner.ask(suspect, SESSION).await;
                 }
             }
             PeerState::Down { .. } | PeerState::Connecting => {}

@@ -1,6 +1,7 @@
 //! Nodes of a cluster in one process, over loopback sockets and real files.
 
 mod fenced;
+mod full;
 mod restarts;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ fn show_logs() {
 
 struct Member {
     dir: TempDir,
+    /// In place of the directory.
+    disk: Option<SimFiles>,
     address: String,
     running: Option<(Cluster, Log)>,
 }
@@ -42,6 +45,10 @@ struct World {
 
 impl World {
     async fn start(count: i32) -> World {
+        World::start_on(count, |_| None).await
+    }
+
+    async fn start_on(count: i32, disk: impl Fn(NodeId) -> Option<SimFiles>) -> World {
         show_logs();
         let mut world = World { members: BTreeMap::new(), voters: BTreeMap::new() };
         let mut listeners = Vec::new();
@@ -50,7 +57,7 @@ impl World {
             let address = listener.local_addr().unwrap().to_string();
             world.voters.insert(id, address.clone());
             let dir = tempfile::tempdir().unwrap();
-            world.members.insert(id, Member { dir, address, running: None });
+            world.members.insert(id, Member { dir, disk: disk(id), address, running: None });
             listeners.push((id, listener));
         }
         for (id, listener) in listeners {
@@ -64,7 +71,10 @@ impl World {
 
     async fn start_node(&mut self, id: NodeId, listener: TcpListener) {
         let member = self.members.get_mut(&id).unwrap();
-        let files = RealFiles::open(member.dir.path()).unwrap();
+        let files: Arc<dyn Files> = match &member.disk {
+            Some(disk) => Arc::new(disk.clone()),
+            None => RealFiles::open(member.dir.path()).unwrap(),
+        };
         let options = LogOptions { shards: 1, fsync: true, alone: false };
         let (node, opened) = (u32::try_from(id.0).unwrap(), Arc::clone(&files));
         let log = tokio::task::spawn_blocking(move || Log::open_as(node, opened, options)).await.unwrap().unwrap();

@@ -91,11 +91,13 @@ impl World {
         let until = self.now + self.within(200, 6000);
         let now = self.now;
         self.trace.tell(now, || format!("the disk of node {node} until {until}: {faults:?}"));
+        self.nodes[node].full = faults.capacity.is_some();
         self.nodes[node].files.set_faults(faults);
         self.queue.at(until, Event::Mend(Mend::Disk(node)));
     }
 
     pub(crate) fn mend_disk(&mut self, node: usize) {
+        self.nodes[node].full = false;
         self.nodes[node].files.set_faults(Faults::default());
     }
 

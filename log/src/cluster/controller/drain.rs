@@ -66,7 +66,8 @@ impl Controller {
                 continue;
             }
             let stay = || target.iter().filter(|id| **id != leaving);
-            let can = |id: &NodeId| standing(&self.image, *id) == Standing::Here && !target.contains(id);
+            let can =
+                |id: &NodeId| standing(&self.image, &self.sessions, *id) == Standing::Here && !target.contains(id);
             let next = self.image.nodes().map(|(id, _)| id).filter(can).min_by_key(|id| {
                 let shares = rack(*id).is_some_and(|site| stay().any(|other| rack(*other) == Some(site)));
                 (shares, loads.get(id).copied().unwrap_or_default())

@@ -40,7 +40,7 @@ impl Controller {
         if before.leader == Some(preferred) {
             return Err(Refusal::ElectionNotNeeded);
         }
-        match Change::electing(before, Elect::Preferred).build(&self.image) {
+        match Change::electing(before, Elect::Preferred).build(&self.image, &self.sessions) {
             Some(state) if state.leader == Some(preferred) => {
                 self.decide(Record::Partition { topic, index, state }, records);
                 Ok(())

@@ -1,9 +1,10 @@
 //! Who is there: heartbeats, suspicions, fencing, and the controlled shutdown.
 
 use super::Controller;
+use super::change::Elect;
 use super::request::HeartbeatReply;
 use crate::cluster::node::{Liveness, Node};
-use crate::cluster::record::Record;
+use crate::cluster::record::{PartitionState, Record};
 use crate::units::{MetadataVersion, Millis, NodeId};
 
 impl Controller {
@@ -58,6 +59,18 @@ impl Controller {
             self.fence(&[id], records);
         }
         HeartbeatReply { fenced: may_shut_down, stopping: true, may_shut_down }
+    }
+
+    /// A node says whether its disk has room. Without, it leads only what nobody else can, until it has room again.
+    pub(super) fn take_note_of_room(&mut self, now: Millis, id: NodeId, full: bool, records: &mut Vec<Record>) {
+        let was = self.sessions.is_full(id);
+        self.sessions.set_full(id, full);
+        if full {
+            let leads = |state: &PartitionState| state.leader == Some(id);
+            self.change_partitions(usize::MAX, |state| leads(state).then_some(Elect::Keep), records);
+        } else if was {
+            self.balance_soon(now);
+        }
     }
 
     /// Node `by` cannot reach a node, whose incarnation is checked. It is fenced unless it is heard of within a short

@@ -34,7 +34,7 @@ impl Controller {
         self.check_isr(before, from, isr)?;
         let mut change = Change::of(before);
         change.wanted.isr = isr.iter().map(|member| member.id).collect();
-        let after = match change.build(&self.image) {
+        let after = match change.build(&self.image, &self.sessions) {
             Some(after) => after,
             None if *fence => PartitionState { partition_epoch: before.partition_epoch.next(), ..before.clone() },
             None => return Ok(before.clone()),
@@ -63,7 +63,7 @@ impl Controller {
         }
         for IsrMember { id, incarnation } in isr {
             let is_same = self.image.node(*id).and_then(|node| node.incarnation()) == Some(*incarnation);
-            let stays = standing(&self.image, *id) >= Standing::Draining;
+            let stays = standing(&self.image, &self.sessions, *id) >= Standing::Full;
             // A leader that is about to end and that nobody can follow goes on as long as it is there.
             if !is_same || !(stays || *id == leader) {
                 return Err(Refusal::IneligibleReplica { id: *id });

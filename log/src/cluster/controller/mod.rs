@@ -136,9 +136,11 @@ impl Controller {
         match request {
             Request::CreateCluster { id, .. } => Err(Refusal::ClusterExists { id }),
             Request::Register(register) => self.register(register, records),
-            Request::Heartbeat { id, incarnation, applied, wants_shutdown } => {
+            Request::Heartbeat { id, incarnation, applied, full, wants_shutdown } => {
                 self.check_incarnation(id, incarnation)?;
-                Ok(Reply::Heartbeat(self.heartbeat(now, id, applied, wants_shutdown, records)))
+                let reply = self.heartbeat(now, id, applied, wants_shutdown, records);
+                self.take_note_of_room(now, id, full, records);
+                Ok(Reply::Heartbeat(reply))
             }
             Request::Suspect { id, incarnation, by } => {
                 self.check_incarnation(id, incarnation)?;
@@ -207,7 +209,7 @@ impl Controller {
         select: impl Fn(&PartitionState) -> Option<Elect>,
         records: &mut Vec<Record>,
     ) -> usize {
-        let change = |before| Change::electing(before, select(before)?).build(&self.image);
+        let change = |before| Change::electing(before, select(before)?).build(&self.image, &self.sessions);
         let changed: Vec<Record> = self
             .image
             .partitions()

@@ -56,7 +56,7 @@ impl Controller {
         *adding = target.iter().copied().filter(|id| !original.contains(id)).collect();
         *removing = original.iter().copied().filter(|id| !target.contains(id)).collect();
         *replicas = target.iter().chain(&*removing).copied().collect();
-        if let Some(state) = change.build(&self.image) {
+        if let Some(state) = change.build(&self.image, &self.sessions) {
             self.decide(Record::Partition { topic, index, state }, records);
         }
         Ok(())

@@ -24,6 +24,9 @@ pub enum Request {
         id: NodeId,
         incarnation: Incarnation,
         applied: MetadataVersion,
+        /// Its disk has no room for more records: what it leads others lead that are in sync.
+        #[serde(default)]
+        full: bool,
         /// It would like to end: its leaderships are moved, and the answer tells when it may.
         #[serde(default)]
         wants_shutdown: bool,

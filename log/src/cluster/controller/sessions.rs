@@ -20,6 +20,8 @@ struct Session {
     applied: MetadataVersion,
     /// The metadata in which the leaderships of a node that wants to end are with others.
     handed_over: Option<MetadataVersion>,
+    /// Its disk has no room for more records.
+    full: bool,
 }
 
 impl Session {
@@ -40,7 +42,7 @@ impl Sessions {
     }
 
     pub(super) fn begin(&mut self, id: NodeId, now: Millis, applied: MetadataVersion) {
-        self.0.insert(id, Session { heard: now, suspected: false, applied, handed_over: None });
+        self.0.insert(id, Session { heard: now, suspected: false, applied, handed_over: None, full: false });
     }
 
     pub(super) fn end(&mut self, id: NodeId) {
@@ -53,6 +55,16 @@ impl Sessions {
             session.suspected = false;
             session.applied = session.applied.max(version);
         }
+    }
+
+    pub(super) fn set_full(&mut self, id: NodeId, full: bool) {
+        if let Some(session) = self.0.get_mut(&id) {
+            session.full = full;
+        }
+    }
+
+    pub(super) fn is_full(&self, id: NodeId) -> bool {
+        self.0.get(&id).is_some_and(|session| session.full)
     }
 
     /// Somebody could not reach the node: it has less time to be heard of.

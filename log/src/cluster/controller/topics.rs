@@ -167,7 +167,7 @@ impl Controller {
         count: u32,
         replication_factor: u16,
     ) -> Result<Vec<Vec<NodeId>>, Refusal> {
-        let here = |id: &NodeId| standing(&self.image, *id) == Standing::Here;
+        let here = |id: &NodeId| matches!(standing(&self.image, &self.sessions, *id), Standing::Here | Standing::Full);
         let nodes = self.image.nodes().filter(|(id, _)| here(id));
         let nodes: Vec<_> = nodes.map(|(id, node)| Candidate { id, rack: node.rack() }).collect();
         let (seed, wanted) = (topic.as_u64_pair().1, usize::from(replication_factor));

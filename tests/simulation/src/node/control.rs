@@ -82,8 +82,8 @@ impl World {
             });
             return self.ask(place, Question::Register, request);
         }
-        let (applied, wants_shutdown) = (node.image.version(), live.wants_shutdown);
-        self.ask(place, Question::Heartbeat, Request::Heartbeat { id, incarnation, applied, wants_shutdown });
+        let (applied, full, wants_shutdown) = (node.image.version(), node.full, live.wants_shutdown);
+        self.ask(place, Question::Heartbeat, Request::Heartbeat { id, incarnation, applied, full, wants_shutdown });
     }
 
     /// A leader whose process is gone refuses connections: whoever follows it says so.

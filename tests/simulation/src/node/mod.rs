@@ -40,6 +40,8 @@ pub struct Node {
     pub live: Option<Box<Live>>,
     /// It does nothing before this.
     pub paused_until: Option<i64>,
+    /// Its disk has only so much room now.
+    pub full: bool,
     /// It hears of no metadata before this.
     pub deaf_until: i64,
     /// Entries of the metadata that it has applied, and the image that they make: durable.
@@ -122,6 +124,7 @@ impl Node {
             life: 0,
             live: None,
             paused_until: None,
+            full: false,
             deaf_until: 0,
             applied: 0,
             image: Image::default(),

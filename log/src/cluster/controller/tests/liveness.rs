@@ -87,10 +87,10 @@ fn a_process_of_the_past_is_not_heard() {
     lab.ask(Request::Register(registration(1, 2))).unwrap();
     assert_eq!(lab.at(), (2, vec![2], 1, 1), "what the old process led, node 2 leads");
     let applied = lab.controller.image().version();
-    let beat = Request::Heartbeat { id: NodeId(1), incarnation: old, applied, wants_shutdown: false };
+    let beat = Request::Heartbeat { id: NodeId(1), incarnation: old, applied, full: false, wants_shutdown: false };
     let known = Incarnation(2);
     assert_eq!(lab.ask(beat), Err(Refusal::StaleIncarnation { id: NodeId(1), known, got: old }));
-    let stranger = Request::Heartbeat { id: NodeId(9), incarnation: old, applied, wants_shutdown: false };
+    let stranger = Request::Heartbeat { id: NodeId(9), incarnation: old, applied, full: false, wants_shutdown: false };
     assert_eq!(lab.ask(stranger), Err(Refusal::NotRegistered { id: NodeId(9) }));
 }
 
@@ -168,4 +168,27 @@ fn a_new_controller_completes_a_decision_that_was_committed_in_part() {
     }
     decided.iter().for_each(|record| image.apply(record));
     assert_eq!(&image, lab.controller.image());
+}
+
+#[test]
+fn what_a_node_without_room_leads_others_lead_until_it_has_room() {
+    let mut lab = Lab::of(3);
+    lab.topic(&[&[1, 2, 3], &[1, 2, 3]]);
+    lab.isr(1, &[1]).unwrap();
+    let beat = |lab: &mut Lab, full| {
+        let (incarnation, applied) = (lab.incarnation(1), lab.controller.image().version());
+        lab.ask(Request::Heartbeat { id: NodeId(1), incarnation, applied, full, wants_shutdown: false }).unwrap();
+    };
+    beat(&mut lab, true);
+    assert_eq!(lab.at(), (2, vec![1, 2, 3], 1, 1), "it is in sync as long as it keeps up");
+    assert_eq!(lab.state(1).leader, Some(NodeId(1)), "nobody else can lead it");
+    lab.isr(1, &[1, 2]).unwrap();
+    assert_eq!(lab.state(1).leader, Some(NodeId(2)), "now somebody can");
+    let preferred = Request::ElectLeaders { election: ElectionType::Preferred, partitions: None };
+    lab.ask(preferred).unwrap();
+    assert_eq!(lab.state(0).leader, Some(NodeId(2)));
+
+    beat(&mut lab, false);
+    lab.pass(limits::BALANCE_AFTER_RETURN_MS, &[1, 2, 3]);
+    assert_eq!((lab.state(0).leader, lab.state(1).leader), (Some(NodeId(1)), Some(NodeId(1))));
 }

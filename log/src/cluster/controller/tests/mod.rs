@@ -106,7 +106,7 @@ impl Lab {
 
     fn try_beat(&mut self, id: i32, applied: MetadataVersion, wants_shutdown: bool) -> Result<Reply, Refusal> {
         let incarnation = self.incarnation(id);
-        self.ask(Request::Heartbeat { id: NodeId(id), incarnation, applied, wants_shutdown })
+        self.ask(Request::Heartbeat { id: NodeId(id), incarnation, applied, full: false, wants_shutdown })
     }
 
     fn beat(&mut self, id: i32, wants_shutdown: bool) -> HeartbeatReply {

@@ -40,6 +40,7 @@ struct SimNode {
     /// Proposals whose answer was lost: whoever is in them counts until newer metadata is seen.
     proposed: BTreeMap<Key, PartitionState>,
     wants_shutdown: bool,
+    full: bool,
 }
 
 struct World {
@@ -114,7 +115,11 @@ impl World {
             76..80 => self.pass(),
             80..83 => self.kill_or_start(id),
             83..85 => self.suspect(id),
-            85..87 => self.controller_moves(),
+            85 => {
+                let node = self.nodes.get_mut(&id).unwrap();
+                node.full = !node.full;
+            }
+            86 => self.controller_moves(),
             87..90 => {
                 if let Some(late) = self.random.pick(&self.late) {
                     self.ask(late);
@@ -228,8 +233,13 @@ impl World {
         if !node.is_up {
             return;
         }
-        let beat =
-            Request::Heartbeat { id: NodeId(id), incarnation: Incarnation(node.incarnation), applied, wants_shutdown };
+        let beat = Request::Heartbeat {
+            id: NodeId(id),
+            incarnation: Incarnation(node.incarnation),
+            applied,
+            full: node.full,
+            wants_shutdown,
+        };
         if let Some(Ok(Reply::Heartbeat(HeartbeatReply { may_shut_down: true, .. }))) = self.ask(beat) {
             self.nodes.get_mut(&id).unwrap().is_up = false;
         }
@@ -334,7 +344,8 @@ impl World {
     /// Everything is well again: all partitions come to be led and in sync, and all drains end.
     fn heal(&mut self) {
         for id in 1..=NODES {
-            self.nodes.get_mut(&id).unwrap().wants_shutdown = false;
+            let node = self.nodes.get_mut(&id).unwrap();
+            (node.wants_shutdown, node.full) = (false, false);
             self.start_up(id);
             let draining = self.random.chance(20) && id == NODES;
             self.ask(Request::DrainNode { id: NodeId(id), draining });
