@@ -202,7 +202,7 @@ impl Trio {
         .await;
         let rules = forebay_sinks::rules::load(&[self.folder.path().join("rules.yaml")]).unwrap();
         let mut recorded: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-        for record in self.read(here, JOURNAL_TOPIC, 0).await {
+        for record in self.read(self.leader(here, JOURNAL_TOPIC, 0), JOURNAL_TOPIC, 0).await {
             let transition: serde_json::Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
             let id = transition["id"].as_str().unwrap().to_owned();
             recorded.entry(transition["source"]["partition"].as_u64().unwrap()).or_default().push(id);

@@ -203,8 +203,15 @@ async fn a_commit_that_can_never_be_stored_is_not_to_be_tried_again() {
     let config = TopicConfig { max_message_bytes: 2000, ..TopicConfig::internal() };
     shared.door.log.create_topic("__consumer_offsets", 1, config).await.unwrap();
     commit_alone(&shared, GROUP, "").await.unwrap();
-    // Incompressible enough.
-    let long: String =
-        (0..4000u32).map(|n| char::from(33 + (n.wrapping_mul(2_654_435_761) >> 25) as u8 % 90)).collect();
+    // Nothing that would be compressed to less.
+    let mut random = 1u32;
+    let long: String = (0..4000)
+        .map(|_| {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            char::from(33 + (random % 90) as u8)
+        })
+        .collect();
     assert_eq!(commit_alone(&shared, GROUP, &long).await, Err(ResponseError::InvalidCommitOffsetSize.code()));
 }
