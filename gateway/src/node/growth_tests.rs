@@ -243,10 +243,13 @@ async fn new_rules_read_nothing_old_where_who_settles_that_has_no_replica_of_the
     let mut trio = Trio::start().await;
     let older = trio.log(1).create_topic("older", 1, TopicConfig::default()).await.unwrap();
     let reading = async |meter: &str| {
-        let mut chunk = RecordChunk::new();
         let value = format!("{{\"meter\":\"{meter}\",\"v\":300}}");
-        chunk.push(Millis(1_600_000_000_000), None, Some(value.as_bytes()), &[]);
-        older.partitions[0].append(AppendData::Chunk(chunk)).await.unwrap();
+        eventually("the append", async || {
+            let mut chunk = RecordChunk::new();
+            chunk.push(Millis(1_600_000_000_000), None, Some(value.as_bytes()), &[]);
+            older.partitions[0].append(AppendData::Chunk(chunk)).await.ok()
+        })
+        .await;
     };
     reading("before").await;
     cluster::add(trio.log(1).cluster().unwrap(), 4, false).await.unwrap();
