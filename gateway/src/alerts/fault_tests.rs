@@ -47,7 +47,10 @@ async fn a_damaged_batch_of_readings_or_of_transitions_costs_its_own_records_onl
     let told: Vec<Transition> =
         taken.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, transition)| transition.clone()).collect();
     assert_eq!(states(&told), [("m1", State::Firing), ("m4", State::Firing)]);
-    assert!(rig.alerts.service.metrics.alerts.skipped_records.get() >= 2, "the reading of m3 and the transition of m2");
+    assert!(
+        rig.alerts.service().expect("begun").metrics.alerts.skipped_records.get() >= 2,
+        "the reading of m3 and the transition of m2"
+    );
     rig.stop().await;
 }
 
@@ -65,7 +68,7 @@ async fn a_restart_over_damaged_transitions_leaves_out_those_that_are_whole() {
     let rig = Rig::start(folder.path()).await;
     let stop = rig.shutdown.child_token();
     let beginning = forebay_log::Offset(0);
-    let recorder = Recorder::new(rig.alerts.service.clone(), id, Epoch(0));
+    let recorder = Recorder::new(rig.alerts.service().expect("begun").clone(), id, Epoch(0));
     let found = recorder.emitted_since(beginning, &stop);
     let found =
         tokio::time::timeout(std::time::Duration::from_secs(20), found).await.expect("it does not try for ever");
@@ -81,8 +84,11 @@ async fn a_reload_that_cannot_be_noted_leaves_the_old_receivers_at_work() {
     let (folder, rig) = Rig::with_readings(&rules).await;
     rig.publish(0, &[reading("m1", 0, 200.0)]).await;
     eventually("an attempt", async || {
-        let metrics = crate::metrics::render(&rig.alerts.service.metrics.registry, crate::metrics::Format::Prometheus)
-            .expect("metrics");
+        let metrics = crate::metrics::render(
+            &rig.alerts.service().expect("begun").metrics.registry,
+            crate::metrics::Format::Prometheus,
+        )
+        .expect("metrics");
         metrics.contains("outcome=\"failed\"").then_some(())
     })
     .await;
@@ -135,7 +141,7 @@ async fn transitions_of_which_a_part_was_refused_at_first_are_recorded_once_and_
     let roomy = rig.log.topic("_alerts").expect("the topic").config().as_ref().clone();
     let narrow = TopicConfig { max_message_bytes: 1 << 20, ..roomy.clone() };
     rig.log.alter_topic("_alerts", narrow).await.expect("altered");
-    let (service, stop) = (rig.alerts.service.clone(), rig.shutdown.child_token());
+    let (service, stop) = (rig.alerts.service().expect("begun").clone(), rig.shutdown.child_token());
     let source = (String::from("readings"), rig.log.topic("readings").expect("the topic").id, 0);
     let mut recorder = Recorder::new(service, source, Epoch(0));
     let recording = tokio::spawn(async move { recorder.record(&transitions, &stop).await });
@@ -221,7 +227,7 @@ async fn what_waits_for_a_receiver_and_why_is_seen_in_metrics_and_status() {
         Rig::with_readings(&format!("{RULES}receivers:\n- webhook: {{url: \"{url}?token=secret\"}}\n")).await;
     rig.publish(0, &[reading("m1", 0, 200.0), reading("m2", 0, 200.0)]).await;
     let shows = async |line: &str| {
-        let registry = &rig.alerts.service.metrics.registry;
+        let registry = &rig.alerts.service().expect("begun").metrics.registry;
         let metrics = crate::metrics::render(registry, crate::metrics::Format::Prometheus).expect("metrics");
         assert!(!metrics.contains("secret"), "{metrics}");
         metrics.lines().any(|l| l.starts_with("forebay_alerts_") && l.ends_with(line)).then_some(())

@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use forebay_cluster::{AppendData, Claim, Log, LogError, Partition};
+use forebay_cluster::{AppendData, Claim, Fetched, Log, LogError, Partition};
 use forebay_log::record::{BatchProblem, Batches, Record, RecordChunk, RecordReader};
 use forebay_log::{AppendError, Millis, Offset, ReadError, TopicConfig};
 use forebay_sinks::Transition;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::limits::{CATCH_UP, JOURNAL_CHUNK_BYTES, READ_BYTES};
@@ -29,6 +31,8 @@ pub(crate) fn config() -> TopicConfig {
 pub(super) struct Journal {
     pub(super) partition: Arc<Partition>,
     pub(super) topic_id: Uuid,
+    /// Up to where it is known to reach by what was recorded here: where there is no replica, nothing else tells.
+    recorded: Arc<AtomicI64>,
 }
 
 impl Journal {
@@ -57,12 +61,12 @@ impl Journal {
         if partition.is_here() {
             require_open(&partition)?;
         }
-        Ok(Journal { partition, topic_id: topic.id })
+        Ok(Journal { partition, topic_id: topic.id, recorded: Arc::default() })
     }
 
-    /// Where the next transition will stand.
+    /// Where the next transition will stand, or before that where there is no replica here.
     pub(super) fn end(&self) -> Offset {
-        self.partition.watermarks().high_watermark
+        Offset(self.recorded.load(Ordering::Acquire)).max(self.partition.watermarks().high_watermark)
     }
 
     /// Appends transitions in order; on return they are durable. Those of one source record share a chunk.
@@ -89,58 +93,74 @@ impl Journal {
                     Ok(ticket) => ticket.await,
                     Err(error) => Err(error),
                 };
-                appended.map_err(|error| (durable, error))?;
+                let appended = appended.map_err(|error| (durable, error))?;
+                self.recorded.fetch_max(appended.last_offset.next().0, Ordering::AcqRel);
                 durable = index + 1;
             }
         }
         Ok(())
     }
 
-    /// Waits until all below `end` is committed and can be read here.
+    /// Waits until all below `end` is committed, as far as this node knows.
     ///
     /// # Errors
-    /// That does not come about in time: it was lost with the leader who had it, or the replica here is behind.
+    /// That does not come about in time: it was lost with the leader who had it, the replica here is behind, or nobody tells.
     pub(super) async fn reaches(&self, end: Offset) -> Result<(), AppendError> {
-        let mut marks = self.partition.watch();
-        let reached = marks.wait_for(|marks| marks.high_watermark >= end);
-        match tokio::time::timeout(CATCH_UP, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(AppendError::Offline(format!("{TOPIC} up to offset {end} is not here in time"))),
+        let deadline = Instant::now() + CATCH_UP;
+        while self.end() < end {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AppendError::Offline(format!("{TOPIC} up to offset {end} is not here in time")));
+            }
+            self.partition.advanced(Offset(end.0 - 1), left).await;
         }
+        Ok(())
     }
 
-    /// The ids of the transitions from `from` on that records of a source partition caused. Blocking.
-    pub(super) fn emitted_since(
+    /// The ids of the transitions from `from` on that records of a source partition caused, up to [`Journal::end`].
+    ///
+    /// # Errors
+    /// They cannot be read now, here or at the leader.
+    pub(super) async fn emitted_since(
         &self,
         from: Offset,
         topic: &str,
         partition: u32,
     ) -> Result<HashSet<String>, ReadError> {
-        let mut emitted = HashSet::new();
+        let (mut emitted, end) = (HashSet::new(), self.end());
         let mut next = from.max(self.partition.watermarks().local_start);
-        while next < self.end() {
+        while next < end {
             let before = next;
-            let fetched = match self.partition.read(next, READ_BYTES) {
-                Ok(fetched) => fetched,
-                Err(error) => {
-                    // Those that are lost are recorded again, with the same ids.
-                    next = behind_damage(&error, next).ok_or(error)?;
-                    continue;
-                }
-            };
-            visit(fetched.batches, &mut next, |record| {
-                if let Some(transition) = record.ok().as_ref().and_then(parse)
-                    && transition.source.topic == topic
-                    && transition.source.partition == partition
-                {
-                    emitted.insert(transition.id);
-                }
-            });
+            match self.read(next).await {
+                Ok(fetched) => visit(fetched.batches, &mut next, |record| {
+                    if let Some(transition) = record.ok().as_ref().and_then(parse)
+                        && transition.source.topic == topic
+                        && transition.source.partition == partition
+                    {
+                        emitted.insert(transition.id);
+                    }
+                }),
+                // What was there before is of no use to anybody any more.
+                Err(ReadError::OutOfRange { start, .. }) if start > next => next = start,
+                // Those that are lost are recorded again, with the same ids.
+                Err(error) => next = behind_damage(&error, next).ok_or(error)?,
+            }
             if next <= before {
-                break;
+                // A leader that has just begun may not know yet how much is committed.
+                return Err(ReadError::Offline(format!("{TOPIC} cannot be read up to offset {end} yet")));
             }
         }
         Ok(emitted)
+    }
+
+    /// Batches from `from` on, of the replica here or of the leader.
+    async fn read(&self, from: Offset) -> Result<Fetched, ReadError> {
+        if !self.partition.is_here() {
+            return self.partition.fetch_from_leader(from, READ_BYTES).await;
+        }
+        let partition = self.partition.clone();
+        let read = tokio::task::spawn_blocking(move || partition.read(from, READ_BYTES)).await;
+        read.unwrap_or_else(|_| Err(ReadError::Offline("the node stops".to_owned())))
     }
 }
 

@@ -25,13 +25,14 @@ mod standing;
 mod supervisor;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use forebay_cluster::Log;
 use forebay_log::Offset;
 use forebay_sinks::{Diagnostics, RuleSet};
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,11 +50,23 @@ use service::Service;
 use standing::Standing;
 use supervisor::Supervisor;
 
+/// How long a start waits for the state to be readable; then it is read when it can be.
+const START_PATIENCE: Duration = Duration::from_secs(15);
+
 /// The alert service of a node.
 pub struct Alerts {
+    patterns: Vec<PathBuf>,
+    /// In force, from the start on or as soon as it has begun.
+    rules: Arc<watch::Sender<Arc<RuleSet>>>,
+    /// Not there before its state was read, which other nodes may have.
+    begun: OnceLock<Begun>,
+    tasks: TaskTracker,
+}
+
+/// The service at work.
+struct Begun {
     service: Arc<Service>,
     couriers: Arc<Mutex<Couriers>>,
-    tasks: TaskTracker,
 }
 
 /// A pending or firing alert as `/api/v1/alerts` and the console show it: the JSON of `_alerts`.
@@ -84,7 +97,8 @@ pub struct ReceiverStatus {
 }
 
 impl Alerts {
-    /// Loads the rules (bad ones are an error that names file, line and column), restores state and starts to follow.
+    /// Loads the rules (bad ones are an error that names file, line and column), restores state and starts to follow. State that lies
+    /// on other nodes and cannot be read for a while is read when it can be.
     ///
     /// # Errors
     /// [`Diagnostics`] for bad rules; what kept the topics of the service from being opened or read.
@@ -96,41 +110,67 @@ impl Alerts {
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Alerts>> {
-        let rules = load(config.alerts.rules.clone()).await?;
-        let receivers = rules.receivers.clone();
-        let service = Arc::new(Service::open(log, reader, broker, config, metrics, rules).await?);
+        let patterns = config.alerts.rules.clone();
+        let rules = load(patterns.clone()).await?;
+        courier::check(&rules.receivers)?;
+        let rules = Arc::new(watch::channel(Arc::new(rules)).0);
+        let tasks = TaskTracker::new();
+        let alerts = Arc::new(Alerts { patterns, rules: rules.clone(), begun: OnceLock::new(), tasks });
+        let (beginning, end) = (alerts.clone(), shutdown.clone());
+        let mut begun = alerts.tasks.spawn(async move {
+            let begin = async {
+                let service = Service::open(log, reader, broker, config, metrics, rules).await?;
+                beginning.begin(Arc::new(service), shutdown).await
+            };
+            let result = end.run_until_cancelled(begin).await.unwrap_or(Ok(()));
+            result.inspect_err(|error| tracing::error!("alert rules are not evaluated: {error:#}"))
+        });
+        alerts.tasks.close();
+        match tokio::time::timeout(START_PATIENCE, &mut begun).await {
+            Ok(begun) => begun??,
+            Err(_) => tracing::error!("alert rules wait for their state ({STATE_TOPIC}), which cannot be read yet"),
+        }
+        Ok(alerts)
+    }
+
+    async fn begin(&self, service: Arc<Service>, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut couriers = Couriers::new(service.clone(), shutdown.clone());
-        courier::check(&receivers)?;
+        let receivers = service.rules.borrow().receivers.clone();
         let term = Term::of(&service.log, &service.journal.partition);
         if term.is_some() {
             couriers.start(&receivers).await?;
         }
         let couriers = Arc::new(Mutex::new(couriers));
         let supervisor = Supervisor::start(service.clone(), shutdown.clone()).await;
-        let tasks = TaskTracker::new();
-        tasks.spawn(supervisor.run());
+        self.tasks.spawn(supervisor.run());
         let (measured, end) = (service.clone(), shutdown.clone());
-        tasks.spawn(async move {
+        self.tasks.spawn(async move {
             let mut ticks = tokio::time::interval(MEASURE_INTERVAL);
             while end.run_until_cancelled(ticks.tick()).await.is_some() {
                 measured.measure();
             }
         });
-        tasks.spawn(keeper::keep(service.clone(), couriers.clone(), term, shutdown));
-        tasks.close();
-        Ok(Arc::new(Alerts { service, couriers, tasks }))
+        self.tasks.spawn(keeper::keep(service.clone(), couriers.clone(), term, shutdown));
+        // Begun once.
+        let _ = self.begun.set(Begun { service, couriers });
+        Ok(())
+    }
+
+    fn service(&self) -> Option<&Arc<Service>> {
+        self.begun.get().map(|begun| &begun.service)
     }
 
     /// Pending and firing alerts, the longest active first.
     pub fn active(&self) -> Vec<ActiveAlert> {
         let json = |transition| serde_json::to_value(transition).unwrap_or_default();
-        self.service.active().iter().map(|transition| ActiveAlert(json(transition))).collect()
+        let active = self.service().map(|service| service.active()).unwrap_or_default();
+        active.iter().map(|transition| ActiveAlert(json(transition))).collect()
     }
 
     /// The rules in force and how their alerts stand.
     pub fn rules(&self) -> Vec<RuleStatus> {
-        let rules = self.service.rules.borrow().clone();
-        let sums = self.service.sums();
+        let rules = self.rules.borrow().clone();
+        let sums = self.service().map(|service| service.sums()).unwrap_or_default();
         let mut all = Vec::new();
         for group in &rules.groups {
             for rule in &group.rules {
@@ -150,21 +190,22 @@ impl Alerts {
 
     /// The receivers and what waits for them.
     pub fn receivers(&self) -> Vec<ReceiverStatus> {
-        let end = self.service.journal.end();
+        let Some(service) = self.service() else { return Vec::new() };
+        let end = service.journal.end();
         let status = |standing: &Arc<Standing>| ReceiverStatus {
             receiver: standing.name.clone(),
             kind: standing.kind,
             backlog: standing.backlog(end),
             last_error: standing.error(),
         };
-        let here = self.service.receivers();
-        if !here.is_empty() || self.service.keeps() {
+        let here = service.receivers();
+        if !here.is_empty() || service.keeps() {
             return here.iter().map(status).collect();
         }
         // Another node delivers: what it has noted.
-        let rules = self.service.rules.borrow().clone();
+        let rules = self.rules.borrow().clone();
         let noted = rules.receivers.iter().map(|config| {
-            let next = cursor::saved(&self.service.state, &config.id()).unwrap_or(end);
+            let next = cursor::saved(&service.state, &config.id()).unwrap_or(end);
             status(&Arc::new(Standing::new(config.name(), config.kind(), next)))
         });
         noted.collect()
@@ -176,35 +217,41 @@ impl Alerts {
     /// # Errors
     /// [`Diagnostics`] for bad rules; a receiver that cannot be set up.
     pub async fn reload(&self) -> anyhow::Result<()> {
-        let mut couriers = self.couriers.lock().await;
-        let rules = load(self.service.config.alerts.rules.clone()).await?;
+        let mut couriers = match self.begun.get() {
+            Some(begun) => Some((&begun.service, begun.couriers.lock().await)),
+            None => None,
+        };
+        let rules = load(self.patterns.clone()).await?;
         courier::check(&rules.receivers)?;
-        if self.service.keeps() {
+        if let Some((service, couriers)) = &mut couriers
+            && service.keeps()
+        {
             couriers.replace(&rules.receivers).await?;
         }
-        self.service.rules.send_replace(Arc::new(rules));
+        self.rules.send_replace(Arc::new(rules));
         Ok(())
     }
 
     /// Whether all that this node has to evaluate and deliver, up to its present end, has been (demo, tests).
     pub async fn settled(&self) -> bool {
-        if !self.service.opening.none() {
+        let Some(Begun { service, couriers }) = self.begun.get() else { return false };
+        if !service.opening.none() {
             return false;
         }
-        let rules = self.service.rules.borrow().clone();
-        for topic in rules.sources().into_iter().filter_map(|name| self.service.log.topic(name)) {
-            for partition in topic.partitions.iter().filter(|p| leadership::led(&self.service.log, p).is_some()) {
+        let rules = self.rules.borrow().clone();
+        for topic in rules.sources().into_iter().filter_map(|name| service.log.topic(name)) {
+            for partition in topic.partitions.iter().filter(|p| leadership::led(&service.log, p).is_some()) {
                 let id = (topic.name.clone(), topic.id, partition.index());
-                let position = self.service.board.position(&id).map(Offset);
+                let position = service.board.position(&id).map(Offset);
                 if position.is_none_or(|position| position < partition.watermarks().high_watermark) {
                     return false;
                 }
             }
         }
         // Not before: a reload may be replacing them.
-        let _couriers = self.couriers.lock().await;
-        let end = self.service.journal.end();
-        self.service.receivers().iter().all(|standing| standing.next() >= end)
+        let _couriers = couriers.lock().await;
+        let end = service.journal.end();
+        service.receivers().iter().all(|standing| standing.next() >= end)
     }
 
     /// Waits, after the shutdown was told, until the last state is saved.

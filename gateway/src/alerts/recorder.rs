@@ -73,15 +73,12 @@ impl Recorder {
     pub(super) async fn emitted_since(&self, from: Offset, stop: &CancellationToken) -> Option<HashSet<String>> {
         static FAULTS: FaultLog = FaultLog::new();
         loop {
-            let (journal, topic, partition) = (self.service.journal.clone(), self.source.0.clone(), self.source.2);
-            let read = tokio::task::spawn_blocking(move || journal.emitted_since(from, &topic, partition));
-            let error = match read.await {
-                Ok(Ok(emitted)) => return Some(emitted),
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
+            let error = match self.service.journal.emitted_since(from, &self.source.0, self.source.2).await {
+                Ok(emitted) => return Some(emitted),
+                Err(error) => error,
             };
             if let Some(suppressed) = FAULTS.admit(&error) {
-                tracing::error!(error, suppressed, "_alerts cannot be read back; trying again");
+                tracing::error!(%error, suppressed, "_alerts cannot be read back; trying again");
             }
             if pause(stop).await {
                 return None;

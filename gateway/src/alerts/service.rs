@@ -39,7 +39,7 @@ pub(super) struct Service {
     /// The receivers that are served.
     receivers: Mutex<Vec<Arc<Standing>>>,
     /// The rules in force; followers take up a change before the next record.
-    pub(super) rules: watch::Sender<Arc<RuleSet>>,
+    pub(super) rules: Arc<watch::Sender<Arc<RuleSet>>>,
 }
 
 impl Service {
@@ -49,13 +49,12 @@ impl Service {
         broker: Arc<Broker>,
         config: Arc<Config>,
         metrics: Arc<Metrics>,
-        rules: RuleSet,
+        rules: Arc<watch::Sender<Arc<RuleSet>>>,
     ) -> Result<Service, LogError> {
         let state = StateTopic::open(&log, STATE_TOPIC).await?;
         // From an older checkpoint records are evaluated again, from an older cursor alerts are sent again: both are allowed.
         state.go_on_damaged();
         let journal = Journal::open(&log).await?;
-        let (rules, _) = watch::channel(Arc::new(rules));
         let (board, around) = (Board::default(), Around::default());
         let (opening, receivers) = (Opening::default(), Mutex::default());
         Ok(Service { log, reader, broker, config, metrics, state, journal, board, around, opening, receivers, rules })

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_cluster::{Claim, Topic};
-use forebay_log::{AppendError, Epoch};
+use forebay_cluster::{Claim, Partition, Topic};
+use forebay_log::{AppendError, Epoch, Offset};
 use forebay_sinks::{Engine, RuleSet};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -137,8 +137,9 @@ impl Supervisor {
                 // Made again before it was noticed that it had gone: as new as one that was awaited.
                 let again = known_sources(state).iter().any(|k| k.topic == source && k.id != topic.id.to_string());
                 if !again && !is_awaited(state, source) {
-                    let ends = topic.partitions.iter().map(|p| (p.index(), p.watermarks().high_watermark.0));
-                    starts.from = ends.collect();
+                    for partition in &topic.partitions {
+                        starts.from.insert(partition.index(), end_of(partition).await?.0);
+                    }
                 }
                 starts.save(state, &keeper, &topic).await?;
             }
@@ -253,6 +254,15 @@ impl Supervisor {
         }
         self.service.board.measure(&self.service.metrics);
     }
+}
+
+/// Where a source partition ends now. Where there is no replica here, only its leader knows.
+async fn end_of(partition: &Partition) -> Result<Offset, AppendError> {
+    if partition.is_here() {
+        return Ok(partition.watermarks().high_watermark);
+    }
+    let asked = partition.fetch_from_leader(Offset::ZERO, 0).await;
+    asked.map(|fetched| fetched.watermarks.high_watermark).map_err(|error| AppendError::Offline(error.to_string()))
 }
 
 /// The partitions of a source that have a checkpoint by now.

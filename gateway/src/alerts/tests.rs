@@ -357,7 +357,7 @@ async fn alerts_of_a_deleted_topic_end_and_a_new_one_of_its_name_begins_afresh()
     rig.log.delete_topic("readings").await.expect("deleted");
     eventually("the alert of the deleted topic ending", async || (rig.transitions().len() == 2).then_some(())).await;
     eventually("the board forgetting it", async || rig.alerts.active().is_empty().then_some(())).await;
-    let awaited = || checkpoint::is_awaited(&rig.alerts.service.state, "readings");
+    let awaited = || checkpoint::is_awaited(&rig.alerts.service().expect("begun").state, "readings");
     eventually("the topic being awaited", async || awaited().then_some(())).await;
     rig.log.create_topic("readings", 1, TopicConfig::default()).await.expect("made again");
     rig.publish(0, &[reading("m1", 1, 201.0)]).await;

@@ -28,7 +28,7 @@ fn transition(id: &str) -> Transition {
 }
 
 fn service(trio: &Trio, id: i32) -> Arc<Service> {
-    trio.nodes[&id].gateway.alerts.service.clone()
+    trio.nodes[&id].gateway.alerts.service().expect("begun").clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,7 +1,7 @@
 //! The manifest in its internal topic, as every node sees it, and what of it counts.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -34,12 +34,17 @@ struct Known {
     totals: Option<(State, Arc<Totals>)>,
 }
 
+/// Why nothing is known yet.
+const UNREAD: &str = "the lake is off until its manifest (_lake_manifest) can be read";
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Manifest {
-    /// Or why it cannot be relied on: then nothing of it is used, and nothing written.
-    state: Result<Arc<StateTopic>, Arc<str>>,
+    /// Or why it cannot be relied on: then nothing of it is used, and nothing written. Not there before it was read.
+    state: Arc<OnceLock<Result<Arc<StateTopic>, Arc<str>>>>,
     known: Arc<Mutex<HashMap<Uuid, Known>>>,
+    /// Topics whose entries have changed since they were looked at: of all others what is known holds.
+    changed: Arc<Mutex<HashSet<Uuid>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -99,11 +104,17 @@ impl Known {
 }
 
 impl Manifest {
-    /// Reads every entry. One that is damaged is no error, see [`Manifest::broken`].
+    /// One that is still to be read.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Manifest {
+        Manifest { state: Arc::default(), known: Arc::default(), changed: Arc::default(), metrics }
+    }
+
+    /// Reads every entry. One that is damaged is no error, see [`Manifest::broken`]. Where this node has no replica, this takes until
+    /// another one can be asked.
     ///
     /// # Errors
     /// The internal topic cannot be made.
-    pub(super) async fn open(log: &Log, metrics: Arc<Metrics>) -> anyhow::Result<Manifest> {
+    pub(super) async fn read_all(&self, log: &Log) -> anyhow::Result<()> {
         let there = log.topic(MANIFEST_TOPIC).is_some();
         let opened = match StateTopic::open(log, MANIFEST_TOPIC).await {
             Ok(state) => match state.damaged() {
@@ -120,30 +131,52 @@ impl Manifest {
             );
             why.into()
         });
-        Ok(Manifest { state, known: Arc::default(), metrics })
+        if let Ok(state) = &state {
+            let changed = self.changed.clone();
+            state.observe(move |changes| {
+                let topics = changes.iter().filter_map(|(key, _)| manifest::topic_of(key));
+                changed.lock().unwrap_or_else(PoisonError::into_inner).extend(topics);
+            });
+        }
+        // Read once.
+        let _ = self.state.set(state);
+        Ok(())
     }
 
     /// Why the manifest cannot be relied on, if so. Entries that are missing would be taken for ranges that are not in the
     /// lake, or whose objects are nobody's.
     pub(super) fn broken(&self) -> Option<&str> {
-        self.state.as_ref().err().map(|why| &**why)
+        self.opened().err()
     }
 
-    fn state(&self) -> Result<&Arc<StateTopic>, String> {
-        self.state.as_ref().map_err(|why| why.to_string())
+    fn opened(&self) -> Result<&Arc<StateTopic>, &str> {
+        match self.state.get() {
+            Some(state) => state.as_ref().map_err(|why| &**why),
+            None => Err(UNREAD),
+        }
+    }
+
+    pub(super) fn state(&self) -> Result<&Arc<StateTopic>, String> {
+        self.opened().map_err(str::to_owned)
     }
 
     /// What is known of a topic now. A record that cannot be read leaves what was known before, and is told: a later
     /// release's, most likely.
     fn read<T: Default>(&self, topic_id: Uuid, look: impl FnOnce(&mut Known) -> T) -> T {
         static LIMIT: LogLimit = LogLimit::new(1);
-        let Ok(state) = &self.state else { return T::default() };
+        let Ok(state) = self.opened() else { return T::default() };
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !all.contains_key(&topic_id);
         let known = all.entry(topic_id).or_default();
-        if let Err(error) = known.refresh(topic_id, state)
-            && let Some(suppressed) = LIMIT.admit()
+        let changed = || self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before it is looked at: what changes meanwhile is looked at the next time.
+        if (changed().remove(&topic_id) || is_new)
+            && let Err(error) = known.refresh(topic_id, state)
         {
-            tracing::error!(error, suppressed, "the lake's manifest holds what this node cannot read");
+            changed().insert(topic_id);
+            if let Some(suppressed) = LIMIT.admit() {
+                tracing::error!(error, suppressed, "the lake's manifest holds what this node cannot read");
+            }
         }
         let found = look(known);
         if known.ranges.is_empty() {
@@ -185,12 +218,12 @@ impl Manifest {
 
     /// The topics that the lake has begun with.
     pub(super) fn topics(&self) -> Vec<TopicEntry> {
-        let stored = self.state.as_ref().map(|state| state.scan(b"topic/")).unwrap_or_default();
+        let stored = self.opened().map(|state| state.scan(b"topic/")).unwrap_or_default();
         stored.iter().filter_map(|(_, value)| manifest::decode_topic(value).ok()).collect()
     }
 
     pub(super) fn topic(&self, topic_id: Uuid) -> Option<TopicEntry> {
-        let stored = self.state.as_ref().ok()?.get(&manifest::topic_key(topic_id))?;
+        let stored = self.opened().ok()?.get(&manifest::topic_key(topic_id))?;
         manifest::decode_topic(&stored).ok()
     }
 
@@ -208,9 +241,13 @@ impl Manifest {
     /// Removes everything about a topic.
     pub(super) async fn forget_topic(&self, topic_id: Uuid) -> Result<(), String> {
         let state = self.state()?;
-        let prefixes = [manifest::entry_prefix(topic_id), manifest::lead_prefix(topic_id)];
+        // What leaders have written before they heard of the deletion is seen then.
+        state.sync().await.map_err(|error| error.to_string())?;
+        let prefixes =
+            [manifest::entry_prefix(topic_id), manifest::lead_prefix(topic_id), manifest::rest_prefix(topic_id)];
         let all = prefixes.iter().flat_map(|prefix| state.scan(prefix));
         let mut changes: Vec<_> = all.map(|(key, _)| (key, None)).collect();
+        changes.push((manifest::flush_key(topic_id), None));
         changes.push((manifest::shape_key(topic_id), None));
         changes.push((manifest::topic_key(topic_id), None));
         state.put_all(changes).await.map_err(|error| error.to_string())

@@ -4,7 +4,9 @@
 //! `forebay-tiering` asks for; copies go one at a time in the whole node. The manifest is the internal topic `_lake_manifest`,
 //! which every node sees, so that each reads what any has written.
 
+mod between;
 mod cold;
+mod flush;
 mod local;
 mod manifest;
 mod retire;
@@ -43,6 +45,8 @@ use worker::{Command, Worker};
 pub const MANIFEST_TOPIC: &str = "_lake_manifest";
 /// Copies at the same time in one node: offload must not take the machine from the doors.
 const COPIES: usize = 1;
+/// How long a start waits for the manifest to be readable; then it is read when it can be.
+const START_PATIENCE: Duration = Duration::from_secs(15);
 /// How often it is looked whether a topic is to be removed from the lake, or its name is free again.
 const LOOK: Duration = Duration::from_secs(1);
 /// Commands that may wait in front of a topic's worker.
@@ -86,7 +90,8 @@ fn is_offloaded(topic: &Topic) -> bool {
 
 impl Lake {
     /// Opens the object store and the manifest and starts the offload. An unreachable store is no error: it starts
-    /// degraded and retries. Nor is a damaged manifest: then the lake is [`Lake::off`].
+    /// degraded and retries. Nor is a damaged manifest: then the lake is [`Lake::off`]. One that lies on other nodes and cannot be read
+    /// for a while is read when it can be.
     ///
     /// # Errors
     /// The object store's settings are wrong, or the manifest's topic cannot be made.
@@ -109,31 +114,47 @@ impl Lake {
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Lake>> {
-        let manifest = Manifest::open(&log, metrics.clone()).await?;
-        metrics.lake.set_off(manifest.broken().is_some());
-        if let Some(why) = manifest.broken() {
-            tracing::error!("{why}; until then nothing is offloaded and no offsets are read from the lake");
-            // What was offloaded before may still be on the local disk: it stays there.
-            for partition in log.topics().values().flat_map(|topic| &topic.partitions) {
-                if let Err(error) = partition.hold_local(true).await {
-                    tracing::warn!(topic = partition.topic(), %error, "local retention goes on while the lake is off");
-                }
-            }
-        }
+        let manifest = Manifest::new(metrics.clone());
+        metrics.lake.set_off(true);
         let reader = Arc::new(ColdReader::new(store.clone()));
         let cold = ColdReads::new(reader.clone(), metrics.clone());
         let copies = Arc::new(Semaphore::new(COPIES));
         let shared = Arc::new(Shared { log, store, url, reader, cold, manifest, copies, metrics, shutdown });
         let lake = Arc::new(Lake { shared, workers: Mutex::default(), retiring: Mutex::default() });
-        if lake.off().is_none() {
-            lake.remove_deleted();
-            lake.follow_topics();
-            tokio::spawn(supervise(lake.clone()));
+        let mut begun = tokio::spawn(lake.clone().begin());
+        match tokio::time::timeout(START_PATIENCE, &mut begun).await {
+            Ok(begun) => begun??,
+            Err(_) => tracing::error!("{}; until then nothing is offloaded", lake.off().unwrap_or_default()),
         }
         Ok(lake)
     }
 
-    /// Why nothing is offloaded or read from the lake, if so: its manifest is damaged.
+    /// Reads the manifest, and goes on from there.
+    async fn begin(self: Arc<Lake>) -> anyhow::Result<()> {
+        let Shared { log, manifest, metrics, shutdown, .. } = &*self.shared;
+        let Some(read) = shutdown.run_until_cancelled(manifest.read_all(log)).await else { return Ok(()) };
+        if let Err(error) = read {
+            tracing::error!("the lake stays off: {error:#}");
+            return Err(error);
+        }
+        if let Some(why) = self.off() {
+            tracing::error!("{why}; until then nothing is offloaded and no offsets are read from the lake");
+            // What was offloaded before may still be on the local disk: it stays there.
+            for partition in log.topics().values().flat_map(|topic| &topic.partitions).filter(|held| held.is_here()) {
+                if let Err(error) = partition.hold_local(true).await {
+                    tracing::warn!(topic = partition.topic(), %error, "local retention goes on while the lake is off");
+                }
+            }
+            return Ok(());
+        }
+        metrics.lake.set_off(false);
+        self.remove_deleted();
+        self.follow_topics();
+        tokio::spawn(supervise(self.clone()));
+        Ok(())
+    }
+
+    /// Why nothing is offloaded or read from the lake, if so: its manifest is damaged, or could not be read yet.
     pub fn off(&self) -> Option<&str> {
         self.shared.manifest.broken()
     }
@@ -185,6 +206,22 @@ impl Lake {
         }
     }
 
+    /// Says of deleted topics that this node does nothing more for them, once that is so.
+    fn rest(&self) {
+        for topic in retire::unfinished(&self.shared) {
+            let works = self.workers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&topic.topic_id)
+                || self.retiring.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&topic.topic_id);
+            let (shared, here) = (self.shared.clone(), self.shared.log.node_id());
+            if !works && !shared.manifest.rests(topic.topic_id, here) {
+                tokio::spawn(async move {
+                    if let Err(error) = shared.manifest.rest(topic.topic_id, here).await {
+                        tracing::debug!(topic = topic.name, error, "not said that nothing more is done for it");
+                    }
+                });
+            }
+        }
+    }
+
     /// Removes the table and objects of a deleted topic in the background.
     fn retire(self: &Arc<Self>, topic: TopicEntry, worker: Option<JoinHandle<()>>) {
         let id = topic.topic_id;
@@ -199,6 +236,7 @@ impl Lake {
                 () = retire::retire(&lake.shared, topic, worker) => {}
             }
             lake.retiring.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            lake.rest();
             lake.follow_topics();
         });
     }
@@ -292,15 +330,6 @@ impl Lake {
             .collect()
     }
 
-    /// Of the partitions that this node leads: rolls the topic's active segments, offloads everything below the high watermark
-    /// and commits; returns when the table holds it.
-    ///
-    /// # Errors
-    /// The topic is not offloaded, or a step failed (it will be tried again in the background).
-    pub async fn flush(self: &Arc<Self>, topic: &str) -> anyhow::Result<()> {
-        self.command(topic, Command::Flush).await?.map_err(|error| anyhow!("{topic}: {error}"))
-    }
-
     /// Reads manifest, objects, table log and local log, and compares.
     ///
     /// # Errors
@@ -309,18 +338,20 @@ impl Lake {
         self.command(topic, Command::Verify).await
     }
 
+    fn offloaded(&self, topic: &str) -> anyhow::Result<Arc<Topic>> {
+        let found = self.shared.log.topic(topic).ok_or_else(|| anyhow!("topic {topic} does not exist"))?;
+        if !is_offloaded(&found) {
+            return Err(anyhow!("topic {topic} is not offloaded: set remote.storage.enable=true"));
+        }
+        self.off().map_or(Ok(found), |why| Err(anyhow!("{why}")))
+    }
+
     async fn command<T>(
         self: &Arc<Self>,
         topic: &str,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> anyhow::Result<T> {
-        let found = self.shared.log.topic(topic).ok_or_else(|| anyhow!("topic {topic} does not exist"))?;
-        if !is_offloaded(&found) {
-            return Err(anyhow!("topic {topic} is not offloaded: set remote.storage.enable=true"));
-        }
-        if let Some(why) = self.off() {
-            return Err(anyhow!("{why}"));
-        }
+        let found = self.offloaded(topic)?;
         self.follow_topics();
         let commands = {
             let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -344,6 +375,7 @@ async fn supervise(lake: Arc<Lake>) {
             _ = looks.tick() => {
                 lake.remove_deleted();
                 lake.follow_topics();
+                lake.rest();
             }
             result = changed.changed() => {
                 if result.is_err() {

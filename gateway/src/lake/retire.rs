@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use forebay_log::NodeId;
 use forebay_tiering::manifest::{Removal, TopicEntry};
 use forebay_tiering::table::{DeltaLake, Table, TableError};
 use futures_util::stream::{self, BoxStream};
@@ -19,6 +20,11 @@ use super::told::Told;
 
 /// Wait after a failure, while the store is out of reach.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// How long the other nodes may take to end what they do for a deleted topic, and how often it is looked whether they have. Those of
+/// earlier releases do not say so.
+const REST_PATIENCE: Duration = Duration::from_secs(60);
+const REST_LOOK: Duration = Duration::from_millis(50);
 
 /// Topics that were deleted, and the lake has not followed to the end.
 pub(super) fn unfinished(shared: &Shared) -> Vec<TopicEntry> {
@@ -37,12 +43,31 @@ pub(super) async fn retire(shared: &Shared, topic: TopicEntry, worker: Option<Jo
     }
     shared.metrics.lake.forget(&topic.name);
     let mut told = Told::default();
+    others_rest(shared, &topic).await;
     while shared.manifest.is_keeper(&shared.log) {
         let Err(error) = attempt(shared, &topic).await else { return };
         if told.is_news(&error, Instant::now()) {
             tracing::warn!(topic = topic.name, error, "the lake of a deleted topic cannot be removed; trying again");
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Waits until no other node that is up has a step of the topic under way: what that writes must be there to be deleted, too.
+async fn others_rest(shared: &Shared, topic: &TopicEntry) {
+    let deadline = Instant::now() + REST_PATIENCE;
+    while shared.manifest.is_keeper(&shared.log) && shared.manifest.topic(topic.topic_id).is_some() {
+        let nodes = shared.log.nodes();
+        let others = nodes.iter().map(|node| node.id).filter(|id| *id != shared.log.node_id());
+        let waits_for: Vec<NodeId> = others.filter(|id| !shared.manifest.rests(topic.topic_id, *id)).collect();
+        if waits_for.is_empty() {
+            return;
+        }
+        if Instant::now() >= deadline {
+            tracing::warn!(topic = topic.name, nodes = ?waits_for, "nodes do not say that they have ended the offload of a deleted topic");
+            return;
+        }
+        tokio::time::sleep(REST_LOOK).await;
     }
 }
 

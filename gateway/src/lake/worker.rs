@@ -105,7 +105,8 @@ impl Worker {
                             self.rest();
                             continue;
                         }
-                        match self.poll(false).await {
+                        let asked = self.roll_asked().await;
+                        match self.poll(asked).await {
                             Ok(true) => ticks.reset_immediately(),
                             Ok(false) => {}
                             Err(_) => ticks.reset_after(MANIFEST_RETRY),
@@ -223,6 +224,30 @@ impl Worker {
             }
         }
         polled
+    }
+
+    /// Whether another node wants more of what this one leads in the table than is there. It gets into closed segments here.
+    async fn roll_asked(&self) -> bool {
+        let asked = self.shared.manifest.asked(self.topic.id);
+        let totals = if asked.is_empty() { Arc::default() } else { self.totals() };
+        let led = |index: &u32| {
+            let partition = self.topic.partitions.get(*index as usize)?;
+            leadership::led(&self.shared.log, partition).map(|_| partition)
+        };
+        let mut wanted = false;
+        for (partition, end) in asked.iter().filter_map(|(index, end)| Some((led(index)?, *end))) {
+            if totals.end(partition.index()).max(partition.watermarks().log_start) >= end {
+                continue;
+            }
+            wanted = true;
+            let closed = partition.closed_segments().last().map_or(Offset::ZERO, |segment| segment.end_offset);
+            if closed < end
+                && let Err(error) = partition.roll().await
+            {
+                tracing::debug!(topic = self.topic.name, partition = partition.index(), %error, "not rolled for a flush");
+            }
+        }
+        wanted
     }
 
     /// A topic that has got partitions is begun anew with them, from the manifest.

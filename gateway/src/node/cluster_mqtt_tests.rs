@@ -115,7 +115,7 @@ impl Nodes {
     }
 }
 
-async fn message(client: &mut Client) -> String {
+pub(super) async fn message(client: &mut Client) -> String {
     loop {
         let event = timeout(PATIENCE, client.next()).await.expect("a message comes").expect("the connection stays");
         if let Event::Message(publish) = event {
@@ -124,12 +124,12 @@ async fn message(client: &mut Client) -> String {
     }
 }
 
-async fn publish(client: &mut Client, topic: &str, payload: &str, qos: Qos) -> Result<u8, ClientError> {
+pub(super) async fn publish(client: &mut Client, topic: &str, payload: &str, qos: Qos) -> Result<u8, ClientError> {
     let payload = Bytes::copy_from_slice(payload.as_bytes());
     timeout(PATIENCE, client.publish_and_wait(topic, payload, qos)).await.expect("an acknowledgement comes")
 }
 
-async fn retain(client: &mut Client, topic: &str, payload: &str) {
+pub(super) async fn retain(client: &mut Client, topic: &str, payload: &str) {
     let payload = Bytes::copy_from_slice(payload.as_bytes());
     let properties = MessageProperties::default();
     let message = Message { topic: Text::from(topic), payload, qos: Qos::AtLeastOnce, retain: true, properties };

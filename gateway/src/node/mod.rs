@@ -6,6 +6,8 @@ mod cluster_mqtt_tests;
 #[cfg(test)]
 mod cluster_tests;
 pub(crate) mod descriptors;
+#[cfg(test)]
+mod growth_tests;
 mod health;
 mod member;
 #[cfg(test)]

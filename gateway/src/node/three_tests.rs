@@ -1,4 +1,4 @@
-//! What tests of three nodes in one process share: where the nodes are, how they start, and how one dies.
+//! What tests of several nodes in one process share: where the nodes are, how they start, and how one dies.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -32,20 +32,22 @@ fn free_port() -> u16 {
     }
 }
 
-/// The directories of three nodes, one store for all, and the addresses at which they reach each other.
+/// Nodes that there may be; the first three begin the cluster.
+const MOST: usize = 5;
+
+/// The directories of the nodes, one store for all, and the addresses at which they reach each other.
 pub(super) struct Places {
     folders: Vec<tempfile::TempDir>,
     lake: tempfile::TempDir,
-    peers: String,
+    links: Vec<String>,
 }
 
 impl Places {
     pub(super) fn new() -> Places {
-        let peers: Vec<String> = (1..=3).map(|id| format!("{id}@127.0.0.1:{}", free_port())).collect();
         Places {
-            folders: (0..3).map(|_| tempfile::tempdir().unwrap()).collect(),
+            folders: (0..MOST).map(|_| tempfile::tempdir().unwrap()).collect(),
             lake: tempfile::tempdir().unwrap(),
-            peers: peers.join(","),
+            links: (0..MOST).map(|_| format!("127.0.0.1:{}", free_port())).collect(),
         }
     }
 
@@ -57,22 +59,31 @@ impl Places {
     /// Starts a node, or starts it again: every door on a port of its own, and what `more` says.
     pub(super) async fn open(&self, id: i32, more: &[String]) -> Node {
         let ports = ["mqtt", "quic", "kafka", "http"].map(|name| format!("listeners.{name}=127.0.0.1:0"));
+        let place = usize::try_from(id).unwrap() - 1;
+        let peers: Vec<String> = (1..=3).zip(&self.links).map(|(id, at)| format!("{id}@{at}")).collect();
         let own = [
             format!("node.id={id}"),
-            format!("cluster.peers={}", self.peers),
+            format!("cluster.peers={}", peers.join(",")),
+            format!("listeners.cluster={}", self.links[place]),
             format!("object_store.url=file:{}", self.lake().display()),
         ];
         let set = ports.into_iter().chain(own).chain(more.iter().cloned()).collect();
-        let data_dir = Some(self.folders[usize::try_from(id).unwrap() - 1].path().to_path_buf());
+        let data_dir = Some(self.folders[place].path().to_path_buf());
         let config = Config::load(&Sources { set, data_dir, ..Sources::default() }).unwrap();
         let start = tokio::spawn(async move {
-            let files = open_data_dir(&config).unwrap();
+            // The tasks of a node before this one let go of the directory when they next run.
+            let files = loop {
+                match open_data_dir(&config) {
+                    Ok(files) => break files,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
             Node::start(config, files).await.unwrap()
         });
         tokio::time::timeout(PATIENCE, start).await.expect("it starts in time").unwrap()
     }
 
-    /// Starts all of them, by id.
+    /// Starts the first three, by id.
     pub(super) async fn open_all(&self, more: impl Fn(i32) -> Vec<String>) -> BTreeMap<i32, Node> {
         let [one, two, three] = [1, 2, 3].map(more);
         let (one, two, three) = tokio::join!(self.open(1, &one), self.open(2, &two), self.open(3, &three));

@@ -35,9 +35,11 @@ groups:
 ";
 
 pub(crate) struct Trio {
-    places: Places,
+    pub(super) places: Places,
     /// Of the rules.
-    folder: tempfile::TempDir,
+    pub(super) folder: tempfile::TempDir,
+    /// What all nodes are told beside what tells them apart.
+    more: Vec<String>,
     pub(crate) nodes: BTreeMap<i32, Node>,
 }
 
@@ -61,7 +63,7 @@ impl Trio {
         let more = [format!("alerts.rules={}", rules.display()), "durability.fsync=false".to_owned()];
         let more: Vec<String> = off.into_iter().chain(more).collect();
         let nodes = places.open_all(|_| more.clone()).await;
-        let trio = Trio { places, folder, nodes };
+        let trio = Trio { places, folder, more, nodes };
         let config = TopicConfig { lake_commit_interval_ms: 50, min_insync_replicas: 2, ..TopicConfig::default() };
         trio.log(1).create_topic("readings", 3, config).await.unwrap();
         eventually("the topic everywhere", async || {
@@ -71,12 +73,23 @@ impl Trio {
         trio
     }
 
+    /// Where the lake is.
+    pub(crate) fn lake(&self) -> &std::path::Path {
+        self.places.lake()
+    }
+
+    /// Starts a node that is not there, or not any more.
+    pub(super) async fn open(&mut self, id: i32) {
+        let node = self.places.open(id, &self.more).await;
+        self.nodes.insert(id, node);
+    }
+
     pub(crate) fn log(&self, id: i32) -> &Log {
         &self.nodes[&id].gateway.log
     }
 
     /// The node that leads, as the node `seen` from sees it.
-    fn leader(&self, seen: i32, topic: &str, partition: usize) -> i32 {
+    pub(crate) fn leader(&self, seen: i32, topic: &str, partition: usize) -> i32 {
         self.log(seen).topic(topic).unwrap().partitions[partition].leader().unwrap_or(NodeId(-1)).0
     }
 
@@ -86,7 +99,7 @@ impl Trio {
     }
 
     /// Appends readings through a node, wherever the partitions are led.
-    async fn publish(&self, through: i32, minutes: std::ops::Range<usize>) {
+    pub(crate) async fn publish(&self, through: i32, minutes: std::ops::Range<usize>) {
         let topic = self.log(through).topic("readings").unwrap();
         for (partition, handle) in topic.partitions.iter().enumerate() {
             for minute in minutes.clone() {
@@ -151,7 +164,7 @@ impl Trio {
     }
 
     /// All committed records of a partition, hot and cold, as a node reads them.
-    async fn read(&self, id: i32, topic: &str, partition: usize) -> Vec<Record> {
+    pub(super) async fn read(&self, id: i32, topic: &str, partition: usize) -> Vec<Record> {
         let reader = Reader::new(self.nodes[&id].gateway.lake.clone());
         let partition = self.log(id).topic(topic).unwrap().partitions[partition].clone();
         let (mut found, mut next) = (Vec::new(), Offset(0));
@@ -160,6 +173,52 @@ impl Trio {
             records(fetched.batches, &mut next, &mut found);
         }
         found
+    }
+
+    /// Each of `count` readings of a partition is in the log and, once, in the table, and these nodes find nothing wrong.
+    pub(crate) async fn lake_has_each_once(&self, here: i32, count: usize, nodes: &[&Node]) {
+        for partition in 0..3u32 {
+            let log = self.read(here, "readings", partition as usize).await;
+            assert_eq!(log.len(), count, "partition {partition}");
+            let expected: Vec<(i64, Vec<u8>)> =
+                log.into_iter().map(|record| (record.offset.0, record.value.unwrap().to_vec())).collect();
+            assert_eq!(in_table(self, partition).await, expected, "partition {partition}");
+        }
+        for node in nodes {
+            let report = node.gateway.lake.as_ref().unwrap().verify("readings").await.unwrap();
+            assert_eq!((report.rows, report.problems), (3 * count as u64, Vec::new()));
+        }
+    }
+
+    /// What one engine over the whole log says is in `_alerts`, in order, once these nodes have evaluated all.
+    pub(super) async fn alerts_are_recorded_once(&self, here: i32, nodes: &[&Node]) {
+        eventually("the alerts", async || {
+            let mut settled = true;
+            for node in nodes {
+                settled &= node.gateway.alerts.settled().await;
+            }
+            settled.then_some(())
+        })
+        .await;
+        let rules = forebay_sinks::rules::load(&[self.folder.path().join("rules.yaml")]).unwrap();
+        let mut recorded: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for record in self.read(self.leader(here, JOURNAL_TOPIC, 0), JOURNAL_TOPIC, 0).await {
+            let transition: serde_json::Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
+            let id = transition["id"].as_str().unwrap().to_owned();
+            recorded.entry(transition["source"]["partition"].as_u64().unwrap()).or_default().push(id);
+        }
+        for partition in 0..3u32 {
+            let mut engine = Engine::new(&rules, "readings", partition, 0);
+            let mut expected = Vec::new();
+            for record in self.read(here, "readings", partition as usize).await {
+                let reading =
+                    Reading { offset: record.offset.0, timestamp: record.timestamp, value: record.value.as_deref() };
+                engine.feed(reading, record.timestamp, &mut expected);
+            }
+            assert!(expected.len() > 8, "{}", expected.len());
+            let ids: Vec<String> = expected.into_iter().map(|transition| transition.id).collect();
+            assert_eq!(recorded.remove(&u64::from(partition)), Some(ids), "partition {partition}");
+        }
     }
 
     pub(crate) async fn drain(self, cut_off: i32) {
@@ -234,49 +293,8 @@ async fn a_leader_that_is_cut_off_is_followed_in_offload_and_alerts_without_loss
     for node in &rest {
         eventually("the flush", async || node.gateway.lake.as_ref().unwrap().flush("readings").await.ok()).await;
     }
-    for partition in 0..3u32 {
-        let log = trio.read(here, "readings", partition as usize).await;
-        assert_eq!(log.len(), 60, "partition {partition}");
-        let expected: Vec<(i64, Vec<u8>)> =
-            log.into_iter().map(|record| (record.offset.0, record.value.unwrap().to_vec())).collect();
-        assert_eq!(in_table(&trio, partition).await, expected, "partition {partition}");
-    }
-    for node in &rest {
-        let report = node.gateway.lake.as_ref().unwrap().verify("readings").await.unwrap();
-        assert_eq!((report.rows, report.problems), (180, Vec::new()));
-    }
-
-    eventually("the alerts", async || {
-        let mut settled = true;
-        for node in &rest {
-            settled &= node.gateway.alerts.settled().await;
-        }
-        settled.then_some(())
-    })
-    .await;
-    let rules = forebay_sinks::rules::load(&[trio.folder.path().join("rules.yaml")]).unwrap();
-    let mut seen = BTreeSet::new();
-    let mut recorded: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for record in trio.read(here, JOURNAL_TOPIC, 0).await {
-        let transition: serde_json::Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
-        let id = transition["id"].as_str().unwrap().to_owned();
-        // The same once more, from one that did not know that it was followed, changes nothing for who reads it.
-        if seen.insert(id.clone()) {
-            recorded.entry(transition["source"]["partition"].as_u64().unwrap()).or_default().push(id);
-        }
-    }
-    for partition in 0..3u32 {
-        let mut engine = Engine::new(&rules, "readings", partition, 0);
-        let mut expected = Vec::new();
-        for record in trio.read(here, "readings", partition as usize).await {
-            let reading =
-                Reading { offset: record.offset.0, timestamp: record.timestamp, value: record.value.as_deref() };
-            engine.feed(reading, record.timestamp, &mut expected);
-        }
-        assert!(expected.len() > 8, "{}", expected.len());
-        let ids: Vec<String> = expected.into_iter().map(|transition| transition.id).collect();
-        assert_eq!(recorded.remove(&u64::from(partition)), Some(ids), "partition {partition}");
-    }
+    trio.lake_has_each_once(here, 60, &rest).await;
+    trio.alerts_are_recorded_once(here, &rest).await;
     // Every node shows all alerts, whoever evaluates them: those of others as of their last checkpoints.
     eventually("the same alerts on both nodes", async || {
         let shown: BTreeSet<usize> = rest.iter().map(|node| node.gateway.alerts.active().len()).collect();

@@ -20,16 +20,16 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use forebay_cluster::{AppendData, Claim, Log, LogError, Partition, Term, Topic};
 use forebay_log::record::RecordChunk;
-use forebay_log::{AppendError, Millis, ReadError, TopicConfig};
+use forebay_log::{AppendError, Millis, TopicConfig};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use follower::{Follower, MAX_IN_FLIGHT, Own};
 use page::{Damage, From};
 use view::View;
 
-/// How long a start waits for the topic to be readable, and then to be up to date.
-const START_PATIENCE: Duration = Duration::from_secs(15);
+use crate::log_limit::FaultLog;
+
 /// How long `sync` waits.
 const SYNC_PATIENCE: Duration = Duration::from_secs(15);
 /// Pause before a topic that cannot be read is tried again at a start.
@@ -82,7 +82,7 @@ impl Shared {
 
 impl StateTopic {
     /// Opens (or makes) the internal topic `name`, with one partition, and loads it. Opened once in a node. Damage in its log is
-    /// no error: see [`StateTopic::damaged`].
+    /// no error: see [`StateTopic::damaged`]. Where this node has no replica of it, this takes until another one can be asked.
     ///
     /// # Errors
     /// What kept the topic from being made or read.
@@ -242,17 +242,21 @@ impl Mending {
     }
 }
 
-/// Applies the topic from its start to what is known to be committed.
+/// Applies the topic from its start to what is known to be committed. What another node has is waited for: taken for lost, it would be
+/// written again.
 async fn load(partition: &Arc<Partition>, damage: &mut Damage) -> Result<View, LogError> {
-    let deadline = Instant::now() + START_PATIENCE;
+    static FAULTS: FaultLog = FaultLog::new();
     let mut view = View::at(partition.watermarks().log_start);
     loop {
-        let next = view.next();
+        let (next, here) = (view.next(), partition.is_here());
         match page::read(partition, From::Nearest, next, damage).await {
             Ok(page) if page.next == next => return Ok(view),
             Ok(page) => view.apply(&page.changes, page.next),
-            // Where another node has it, that one may be about to lead it.
-            Err(ReadError::Offline(_)) if !partition.is_here() && Instant::now() < deadline => {
+            Err(error) if !here || !partition.is_here() => {
+                if let Some(suppressed) = FAULTS.admit(&error) {
+                    tracing::warn!(topic = partition.topic(), %error, suppressed,
+                        "the node's own state lies on another node and cannot be read now; waiting for it");
+                }
                 tokio::time::sleep(RETRY).await;
             }
             Err(error) => {

@@ -1,7 +1,9 @@
 //! Manifest keys and values as bytes: magic, version, checksum, then JSON.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use forebay_log::{Epoch, Millis, Offset};
+use forebay_log::{Epoch, Millis, NodeId, Offset};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -97,6 +99,13 @@ pub fn entry_prefix(topic_id: Uuid) -> Bytes {
     Bytes::from(format!("range/{topic_id}/"))
 }
 
+/// The topic whose entries or leaders a key is about.
+#[must_use]
+pub fn topic_of(key: &[u8]) -> Option<Uuid> {
+    let rest = key.strip_prefix(b"range/").or_else(|| key.strip_prefix(b"lead/"))?;
+    Uuid::try_parse_ascii(rest.get(..36)?).ok()
+}
+
 /// The prefix of a partition's entries.
 #[must_use]
 pub fn partition_prefix(topic_id: Uuid, partition: u32) -> Bytes {
@@ -155,6 +164,42 @@ pub(super) fn decode_lead(bytes: &[u8]) -> Result<bool, FormatError> {
 #[must_use]
 pub fn topic_key(topic_id: Uuid) -> Bytes {
     Bytes::from(format!("topic/{topic_id}"))
+}
+
+/// The key of how far a topic is to be flushed: whoever asks for it writes this, and the leaders of its partitions act upon it.
+#[must_use]
+pub fn flush_key(topic_id: Uuid) -> Bytes {
+    Bytes::from(format!("flush/{topic_id}"))
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEnds {
+    ends: BTreeMap<u32, i64>,
+}
+
+/// Up to where each partition is to be in the lake.
+#[must_use]
+pub fn encode_ends(ends: &BTreeMap<u32, Offset>) -> Bytes {
+    seal(&StoredEnds { ends: ends.iter().map(|(partition, end)| (*partition, end.0)).collect() })
+}
+
+/// # Errors
+/// As for `decode_entry`.
+pub fn decode_ends(bytes: &[u8]) -> Result<BTreeMap<u32, Offset>, FormatError> {
+    let stored: StoredEnds = open(bytes)?;
+    Ok(stored.ends.into_iter().map(|(partition, end)| (partition, Offset(end))).collect())
+}
+
+/// The prefix of the nodes that do nothing more for a topic.
+#[must_use]
+pub fn rest_prefix(topic_id: Uuid) -> Bytes {
+    Bytes::from(format!("rest/{topic_id}/"))
+}
+
+/// The key with which a node says so.
+#[must_use]
+pub fn rest_key(topic_id: Uuid, node: NodeId) -> Bytes {
+    Bytes::from(format!("rest/{topic_id}/{}", node.0))
 }
 
 /// The key of a topic's shape.
@@ -318,6 +363,21 @@ mod tests {
         (0..1000).for_each(|n| many.add(Offset(n * 10), Offset(n * 10 + 1), "why"));
         assert!(many.to_string().starts_with("1000 records, offsets 0..1, 10..11,"), "{many}");
         assert!(many.to_string().ends_with("150..151 and more: why"), "{many}");
+    }
+
+    #[test]
+    fn keys_tell_their_topic() {
+        let id = Uuid::from_u128(7);
+        for key in [entry_prefix(id), partition_prefix(id, 3), lead_key(id, 3, Epoch(1))] {
+            assert_eq!(topic_of(&key), Some(id));
+        }
+        assert_eq!((topic_of(&topic_key(id)), topic_of(b"range/")), (None, None));
+    }
+
+    #[test]
+    fn how_far_a_topic_is_to_be_flushed_comes_back_as_written() {
+        let ends = BTreeMap::from([(0, Offset(7)), (11, Offset(0))]);
+        assert_eq!(decode_ends(&encode_ends(&ends)), Ok(ends));
     }
 
     #[test]

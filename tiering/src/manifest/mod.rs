@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 pub use book::{Leads, Scan, View, Write, adopt, changed, claim, loaded, merged_shape, superseded, view};
 pub use codec::{
-    FormatError, decode_entry, decode_shape, decode_topic, encode_entry, encode_shape, encode_topic, entry_key,
-    entry_prefix, lead_prefix, partition_prefix, shape_key, topic_key,
+    FormatError, decode_ends, decode_entry, decode_shape, decode_topic, encode_ends, encode_entry, encode_shape,
+    encode_topic, entry_key, entry_prefix, flush_key, lead_prefix, partition_prefix, rest_key, rest_prefix, shape_key,
+    topic_key, topic_of,
 };
 
 /// Of entries from before there were leaders.

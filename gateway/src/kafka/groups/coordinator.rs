@@ -363,6 +363,11 @@ pub(super) fn not_stored(error: AppendError) -> Refusal {
         AppendError::Closed | AppendError::NotLeader | AppendError::FencedLeaderEpoch => {
             ResponseError::NotCoordinator.into()
         }
+        // Sent again, they would be refused again.
+        AppendError::TooLarge { .. } => Refusal::new(ResponseError::InvalidCommitOffsetSize, error.to_string()),
+        AppendError::Invalid(_) | AppendError::Corrupt(_) => {
+            Refusal::new(ResponseError::UnknownServerError, error.to_string())
+        }
         other => Refusal::new(ResponseError::CoordinatorNotAvailable, other.to_string()),
     }
 }

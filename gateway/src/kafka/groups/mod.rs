@@ -21,6 +21,7 @@ use forebay_log::group::classic::{Join, Joined, Leaver, MemberRecord, Sync, Sync
 use forebay_log::group::consumer::{Beat, Heartbeat, MemberView};
 use forebay_log::group::{GroupError, Limits, Name};
 use forebay_log::{Millis, NodeId, TopicConfig};
+use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -34,6 +35,7 @@ pub(crate) use place::partition_of;
 
 use super::errors::Refusal;
 use crate::config::Config;
+use crate::log_limit::FaultLog;
 use crate::metrics::Metrics;
 use led::{Led, Ready, Stage};
 use topics::Topics;
@@ -151,12 +153,6 @@ impl Groups {
 
     async fn topic(&self, log: &Log) -> Result<Arc<Topic>, Refusal> {
         if let Some(topic) = log.topic(TOPIC) {
-            let config = topic.config();
-            if config.self_compacting {
-                // Earlier releases rewrote it by themselves; now the cleaner keeps it short.
-                let config = TopicConfig { self_compacting: false, ..TopicConfig::clone(&config) };
-                log.alter_topic(TOPIC, config).await.map_err(|error| unavailable(error.to_string()))?;
-            }
             return Ok(topic);
         }
         let partitions = if has_others(log) { PARTITIONS } else { 1 };
@@ -183,6 +179,7 @@ impl Groups {
         let mut changed = log.topics_changed();
         loop {
             changed.mark_unchanged();
+            leave_to_cleaner(log).await;
             let wait = if self.take_up(log) { NOT_YET_LED } else { LOOK_AGAIN };
             tokio::select! {
                 changed = changed.changed() => if changed.is_err() { return },
@@ -192,14 +189,14 @@ impl Groups {
         }
     }
 
-    /// Whether there are partitions that this node is to lead and does not yet.
+    /// Whether there are partitions that this node is to lead and does not yet, though it could.
     pub(crate) fn take_up(&self, log: &Log) -> bool {
         let Some(topic) = log.topic(TOPIC) else { return false };
         let here = log.node_id();
         let mut waits = false;
         for partition in &topic.partitions {
             let led = self.led.of(partition, || self.topics.catalog(log));
-            waits |= led.is_none() && partition.leader() == Some(here);
+            waits |= led.is_none() && partition.leader() == Some(here) && partition.unopened().is_none();
         }
         waits
     }
@@ -238,15 +235,31 @@ impl Groups {
         self.ready(log, partition).await
     }
 
-    /// Those of all partitions that this node leads.
+    /// Those of all partitions that this node leads, but for those that cannot be read: as with Kafka, the groups in there have no
+    /// coordinator, and the others do.
+    ///
+    /// # Errors
+    /// One of them is still loading.
     async fn all(&self, log: &Log) -> Result<Vec<Arc<Ready>>, Refusal> {
-        let mut all = Vec::new();
         let topic = log.topic(TOPIC);
         let here = Some(log.node_id());
-        for partition in topic.iter().flat_map(|topic| &topic.partitions).filter(|led| led.leader() == here) {
-            all.push(self.ready(log, partition).await?);
+        let led = topic.iter().flat_map(|topic| &topic.partitions).filter(|led| led.leader() == here);
+        // Side by side: each may take its time to load.
+        let all = join_all(led.map(|partition| self.ready(log, partition))).await;
+        let loading = |refusal: &Refusal| refusal.code == ResponseError::CoordinatorLoadInProgress.code();
+        all.into_iter().filter(|ready| ready.as_ref().err().is_none_or(loading)).collect()
+    }
+
+    /// Asks each coordinator here; one that ends meanwhile has nothing to say.
+    async fn ask_all<R>(&self, log: &Log, command: impl Fn(oneshot::Sender<R>) -> Command) -> Result<Vec<R>, Refusal> {
+        let mut answers = Vec::new();
+        for ready in self.all(log).await? {
+            let (reply, answer) = oneshot::channel();
+            if self.send(log, &ready, command(reply)).await.is_ok() {
+                answers.extend(answer.await.ok());
+            }
         }
-        Ok(all)
+        Ok(answers)
     }
 
     async fn send(&self, log: &Log, ready: &Ready, command: Command) -> Result<(), Refusal> {
@@ -274,23 +287,15 @@ impl Groups {
 
     /// All groups that have members or offsets and are coordinated here.
     pub(crate) async fn list(&self, log: &Log) -> Result<Vec<Listed>, Refusal> {
-        let mut listed = Vec::new();
-        for ready in self.all(log).await? {
-            let (reply, answer) = oneshot::channel();
-            self.send(log, &ready, Command::List(reply)).await?;
-            listed.extend(answer.await.map_err(|_| ResponseError::NotCoordinator)?);
-        }
-        listed.sort_by(|a: &Listed, b| a.group.cmp(&b.group));
+        let mut listed: Vec<Listed> = self.ask_all(log, Command::List).await?.into_iter().flatten().collect();
+        listed.sort_by(|a, b| a.group.cmp(&b.group));
         Ok(listed)
     }
 
     /// How many groups are coordinated here; the first `most` of them with their members, and how far they have read.
     pub(crate) async fn overview(&self, log: &Log, most: usize) -> Result<(usize, Vec<Overview>), Refusal> {
         let (mut count, mut shown) = (0, Vec::new());
-        for ready in self.all(log).await? {
-            let (reply, answer) = oneshot::channel();
-            self.send(log, &ready, Command::Overview(most, reply)).await?;
-            let (there, some) = answer.await.map_err(|_| ResponseError::NotCoordinator)?;
+        for (there, some) in self.ask_all(log, |reply| Command::Overview(most, reply)).await? {
             count += there;
             shown.extend(some);
         }
@@ -321,12 +326,23 @@ impl Groups {
     /// Looks for groups to forget as if it were `now`.
     #[cfg(test)]
     pub(crate) async fn look(&self, log: &Log, now: Millis) -> Result<(), Refusal> {
-        for ready in self.all(log).await? {
-            let (reply, answer) = oneshot::channel();
-            self.send(log, &ready, Command::Look(now, reply)).await?;
-            answer.await.map_err(|_| ResponseError::NotCoordinator)?;
-        }
-        Ok(())
+        self.ask_all(log, |reply| Command::Look(now, reply)).await.map(drop)
+    }
+}
+
+/// Earlier releases rewrote the topic by themselves; now the cleaner keeps it short. Tried again with the next look.
+async fn leave_to_cleaner(log: &Log) {
+    static FAULTS: FaultLog = FaultLog::new();
+    let Some(topic) = log.topic(TOPIC) else { return };
+    let config = topic.config();
+    if !config.self_compacting || topic.partitions.first().and_then(|first| first.leader()) != Some(log.node_id()) {
+        return;
+    }
+    let config = TopicConfig { self_compacting: false, ..TopicConfig::clone(&config) };
+    if let Err(error) = log.alter_topic(TOPIC, config).await
+        && let Some(suppressed) = FAULTS.admit(&error)
+    {
+        tracing::warn!(%error, suppressed, "{TOPIC} is not left to the cleaner yet; trying again");
     }
 }
 

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use forebay_cluster::{Log, LogOptions, RealFiles};
-use forebay_log::Millis;
 use forebay_log::group::classic::{Join, Joined, Leaver, Sync};
 use forebay_log::group::{GroupError, Name};
+use forebay_log::{Millis, TopicConfig};
 use kafka_protocol::ResponseError;
 use tokio::sync::oneshot;
 
 use super::super::Shared;
-use super::super::groups::{Answer, Ask, Committed, Membership, TopicPartition};
+use super::super::groups::{Answer, Ask, Committed, Membership, TopicPartition, partition_of};
 use super::super::limits::GROUP_MEMORY;
 use crate::reader::Reader;
 
@@ -166,4 +166,52 @@ async fn members_that_say_too_much_of_themselves_are_refused_before_they_fill_th
     let (_, again) = joined(join(&shared, "group-0", &id, boast.clone()).await).await;
     again.expect("and come again");
     joined(join(&shared, "modest", "", Bytes::new()).await).await.1.expect("there is room for what is small");
+}
+
+async fn commit_alone(shared: &Shared, group: &str, metadata: &str) -> Result<(), i16> {
+    let committed = Committed { offset: 1, leader_epoch: -1, metadata: metadata.to_owned() };
+    let ask = |reply| Ask::Commit(membership(-1, &"".into()), vec![(first(), committed)], Millis(1), reply);
+    shared.groups.answer(&shared.door.log, group, ask).await.map_err(|refusal| refusal.code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_in_a_partition_that_cannot_be_read_are_left_out_and_wake_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = open(&folder);
+    shared.door.log.create_topic("__consumer_offsets", 2, TopicConfig::internal()).await.unwrap();
+    let of = |partition| (0..).map(|n| format!("g{n}")).find(|group| partition_of(group, 2) == partition).unwrap();
+    let (damaged, whole) = (of(0), of(1));
+    for group in [&damaged, &whole] {
+        commit_alone(&shared, group, "").await.unwrap();
+    }
+    let log = shared.door.log.clone();
+    drop(shared);
+    tokio::task::spawn_blocking(move || log.shutdown()).await.unwrap();
+    std::fs::write(folder.path().join("log/__consumer_offsets-0/partition.state"), "damaged").unwrap();
+
+    let shared = open(&folder);
+    let listed = shared.groups.list(&shared.door.log).await.map_err(|refusal| refusal.code).unwrap();
+    assert_eq!(listed.iter().map(|group| &*group.group).collect::<Vec<_>>(), [&*whole]);
+    assert_eq!(commit_alone(&shared, &damaged, "").await, Err(ResponseError::CoordinatorNotAvailable.code()));
+    assert!(!shared.groups.take_up(&shared.door.log), "there is nothing to look at again soon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_can_never_be_stored_is_not_to_be_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = open(&folder);
+    let config = TopicConfig { max_message_bytes: 2000, ..TopicConfig::internal() };
+    shared.door.log.create_topic("__consumer_offsets", 1, config).await.unwrap();
+    commit_alone(&shared, GROUP, "").await.unwrap();
+    // Nothing that would be compressed to less.
+    let mut random = 1u32;
+    let long: String = (0..4000)
+        .map(|_| {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            char::from(33 + (random % 90) as u8)
+        })
+        .collect();
+    assert_eq!(commit_alone(&shared, GROUP, &long).await, Err(ResponseError::InvalidCommitOffsetSize.code()));
 }

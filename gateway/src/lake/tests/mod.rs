@@ -1,5 +1,6 @@
 //! The lake on a real log and a real local object store: flush, verify, cold reads, failures, restart.
 
+mod between;
 mod damage;
 mod deletion;
 mod outage;
