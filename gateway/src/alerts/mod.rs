@@ -16,11 +16,13 @@ mod entry;
 mod follower;
 mod journal;
 mod keeper;
+mod kept;
 mod limits;
 mod receiver;
 mod recent;
 mod recorder;
 mod service;
+mod shared;
 mod standing;
 mod supervisor;
 
@@ -29,7 +31,8 @@ use std::sync::Arc;
 
 use forebay_cluster::Log;
 use forebay_log::Offset;
-use forebay_sinks::{Diagnostics, RuleSet};
+use forebay_sinks::RuleSet;
+use forebay_sinks::rules::Sources;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -43,9 +46,13 @@ use crate::reader::Reader;
 
 use courier::Couriers;
 pub(crate) use journal::{TOPIC as JOURNAL_TOPIC, config as journal_config};
+pub(crate) use kept::{RuleStamp, held_stamp};
 use limits::MEASURE_INTERVAL;
+pub use service::RuleOrigin;
 pub(crate) use service::STATE_TOPIC;
 use service::Service;
+pub(crate) use shared::OfferError;
+use shared::SharedRules;
 use standing::Standing;
 use supervisor::Supervisor;
 
@@ -53,6 +60,8 @@ use supervisor::Supervisor;
 pub struct Alerts {
     service: Arc<Service>,
     couriers: Arc<Mutex<Couriers>>,
+    /// The node's part in the rules of its cluster; a node that runs alone has its own files and nothing else.
+    shared: Option<Arc<SharedRules>>,
     tasks: TaskTracker,
 }
 
@@ -96,13 +105,21 @@ impl Alerts {
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Alerts>> {
-        let rules = load(config.alerts.rules.clone()).await?;
-        let receivers = rules.receivers.clone();
-        let service = Arc::new(Service::open(log, reader, broker, config, metrics, rules).await?);
+        let (own, sources) = load(config.alerts.rules.clone()).await?;
+        courier::check(&own.receivers)?;
+        let cluster = log.cluster().filter(|_| !config.cluster.peers.is_empty()).cloned();
+        let held = cluster.as_ref().is_some_and(|cluster| kept::is_held(&cluster.metadata().borrow().image));
+        let own = (!held).then_some(own);
+        let service = Arc::new(Service::open(log, reader, broker, config, metrics, own).await?);
         let mut couriers = Couriers::new(service.clone(), shutdown.clone());
-        courier::check(&receivers)?;
-        let term = Term::of(&service.log, &service.journal.partition);
+        let sources = Arc::new(sources);
+        let shared = cluster.map(|cluster| Arc::new(SharedRules::new(service.clone(), cluster.node(), sources)));
+        if let Some(shared) = shared.as_ref().filter(|_| held) {
+            shared.take_up_at_start(&mut couriers).await;
+        }
+        let term = Term::of(&service.log, &service.journal.partition).filter(|_| service.knows_rules());
         if term.is_some() {
+            let receivers = service.rules.borrow().receivers.clone();
             couriers.start(&receivers).await?;
         }
         let couriers = Arc::new(Mutex::new(couriers));
@@ -116,9 +133,13 @@ impl Alerts {
                 measured.measure();
             }
         });
+        if let Some(shared) = &shared {
+            tasks.spawn(shared.clone().follow(couriers.clone(), shared.watch()?, shutdown.clone()));
+            tasks.spawn(shared.clone().settle_at_start(shutdown.clone()));
+        }
         tasks.spawn(keeper::keep(service.clone(), couriers.clone(), term, shutdown));
         tasks.close();
-        Ok(Arc::new(Alerts { service, couriers, tasks }))
+        Ok(Arc::new(Alerts { service, couriers, shared, tasks }))
     }
 
     /// Pending and firing alerts, the longest active first.
@@ -170,19 +191,33 @@ impl Alerts {
         noted.collect()
     }
 
-    /// Loads the rule files again (SIGHUP, `POST /rules/reload`); on an error the old rules stay. Keeps the state of
-    /// alerts whose rule still exists and resolves the others.
+    /// Where the rules in force come from.
+    pub fn origin(&self) -> RuleOrigin {
+        self.service.origin.borrow().clone()
+    }
+
+    /// Loads the rule files again; on an error the old rules stay. Keeps the state of alerts whose rule still exists and resolves the
+    /// others. In a cluster the files become those of all nodes: when they have changed since this node last offered its files or
+    /// followed (SIGHUP, which a renewed certificate asks for as well), or `anyway` (`POST /rules/reload`).
     ///
     /// # Errors
-    /// [`Diagnostics`] for bad rules; a receiver that cannot be set up.
-    pub async fn reload(&self) -> anyhow::Result<()> {
-        let mut couriers = self.couriers.lock().await;
-        let rules = load(self.service.config.alerts.rules.clone()).await?;
+    /// [`Diagnostics`](forebay_sinks::Diagnostics) for bad rules; a receiver that cannot be set up; [`OfferError`].
+    pub async fn reload(&self, anyway: bool) -> anyhow::Result<()> {
+        let (rules, sources) = load(self.service.config.alerts.rules.clone()).await?;
         courier::check(&rules.receivers)?;
+        if let Some(shared) = &self.shared {
+            shared.reload(Arc::new(sources), anyway).await?;
+        }
+        let mut couriers = self.couriers.lock().await;
+        if let Some(shared) = &self.shared
+            && shared.take_up_again(&mut couriers).await?
+        {
+            return Ok(());
+        }
         if self.service.keeps() {
             couriers.replace(&rules.receivers).await?;
         }
-        self.service.rules.send_replace(Arc::new(rules));
+        self.service.put_in_force(rules, None);
         Ok(())
     }
 
@@ -214,10 +249,8 @@ impl Alerts {
 }
 
 /// Reads the rule files on a thread for blocking work.
-async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<RuleSet> {
-    let loaded: Result<RuleSet, Diagnostics> =
-        tokio::task::spawn_blocking(move || forebay_sinks::rules::load(&patterns)).await?;
-    Ok(loaded?)
+async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<(RuleSet, Sources)> {
+    Ok(tokio::task::spawn_blocking(move || forebay_sinks::rules::read_all(&patterns)).await??)
 }
 
 #[cfg(test)]

@@ -32,20 +32,22 @@ fn free_port() -> u16 {
     }
 }
 
-/// The directories of three nodes, one store for all, and the addresses at which they reach each other.
+/// The directories of three nodes and of one that may join them, one store for all, and the addresses at which they reach each other.
 pub(super) struct Places {
     folders: Vec<tempfile::TempDir>,
     lake: tempfile::TempDir,
     peers: String,
+    fourth: u16,
 }
 
 impl Places {
     pub(super) fn new() -> Places {
         let peers: Vec<String> = (1..=3).map(|id| format!("{id}@127.0.0.1:{}", free_port())).collect();
         Places {
-            folders: (0..3).map(|_| tempfile::tempdir().unwrap()).collect(),
+            folders: (0..4).map(|_| tempfile::tempdir().unwrap()).collect(),
             lake: tempfile::tempdir().unwrap(),
             peers: peers.join(","),
+            fourth: free_port(),
         }
     }
 
@@ -62,7 +64,9 @@ impl Places {
             format!("cluster.peers={}", self.peers),
             format!("object_store.url=file:{}", self.lake().display()),
         ];
-        let set = ports.into_iter().chain(own).chain(more.iter().cloned()).collect();
+        // What joins has to say where it listens.
+        let joins = (id == 4).then(|| format!("listeners.cluster=127.0.0.1:{}", self.fourth));
+        let set = ports.into_iter().chain(own).chain(joins).chain(more.iter().cloned()).collect();
         let data_dir = Some(self.folders[usize::try_from(id).unwrap() - 1].path().to_path_buf());
         let config = Config::load(&Sources { set, data_dir, ..Sources::default() }).unwrap();
         let start = tokio::spawn(async move {
