@@ -59,7 +59,7 @@ struct Noted {
 
 /// Why files cannot be the cluster's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unkept {
+pub(crate) enum Unkept {
     #[error(
         "the rule files and their tables are {bytes} bytes in {files} files; the controller keeps {MAX_KEPT_BYTES} bytes in \
          {MAX_KEPT_FILES} files at most"
@@ -136,11 +136,11 @@ pub(super) fn note(image: &Image, node: NodeId, digest: &str) -> Change {
     Change { expected: Vec::new(), changes: vec![(node_key(node), Some(json(&noted)))] }
 }
 
-/// Makes these the cluster's and notes that the node has them.
+/// Makes files (of this digest) the cluster's and notes that the node has them.
 ///
 /// # Errors
 /// They are too much, or what there is now is of a later release.
-pub(super) fn offer(image: &Image, node: NodeId, own: &Sources) -> Result<Change, Unkept> {
+pub(super) fn offer(image: &Image, node: NodeId, own: &Sources, digest: &str) -> Result<Change, Unkept> {
     let (bytes, files) = (own.bytes(), own.count());
     if bytes > MAX_KEPT_BYTES || files > MAX_KEPT_FILES {
         return Err(Unkept::TooMuch { bytes, files });
@@ -149,7 +149,7 @@ pub(super) fn offer(image: &Image, node: NodeId, own: &Sources) -> Result<Change
     let stamp = RuleStamp {
         revision: before.as_ref().map_or(1, |before| before.revision + 1),
         node: node.0,
-        digest: own.digest(),
+        digest: digest.to_owned(),
     };
     let mut change = note(image, node, &stamp.digest);
     change.expected.push((SET.to_owned(), image.setting(NAMESPACE, SET).map(str::to_owned)));

@@ -62,6 +62,10 @@ fn registered(id: NodeId, directory: u128) -> Record {
     }
 }
 
+fn offered(image: &Image, node: NodeId, own: &Sources) -> Result<Change, Unkept> {
+    offer(image, node, own, &own.digest())
+}
+
 fn sources(texts: &[(&str, &[(&str, &str)])]) -> Sources {
     let source = |(number, (text, tables)): (usize, &(&str, &[(&str, &str)]))| Source {
         name: format!("/rules/{number}.yaml"),
@@ -76,23 +80,23 @@ fn a_change_brings_along_only_what_it_changes() {
     let mut held = Held::new();
     let (rules, table) = ("r".repeat(10_000), "t".repeat(500_000));
     let first = sources(&[(&rules, &[("a.csv", &table)]), ("b", &[("b.csv", &table)])]);
-    held.put(offer(&held.image(), NodeId(1), &first).unwrap()).unwrap();
+    held.put(offered(&held.image(), NodeId(1), &first).unwrap()).unwrap();
     assert_eq!(held.sources().unwrap().1, first);
     assert_eq!(held.image().settings_bytes() / 100_000, 5, "the table is there once");
 
     let second = sources(&[("other", &[("a.csv", &table)]), ("b", &[("b.csv", &table)])]);
-    let (_, bytes) = held.put(offer(&held.image(), NodeId(2), &second).unwrap()).unwrap();
+    let (_, bytes) = held.put(offered(&held.image(), NodeId(2), &second).unwrap()).unwrap();
     assert!(bytes < 2000, "{bytes} bytes");
     let (stamp, now) = held.sources().unwrap();
     assert_eq!((stamp.revision, stamp.node, now), (2, 2, second.clone()));
     // The same again, from wherever it lies: nothing but that the node has it.
     let mut elsewhere = second;
     elsewhere.files.iter_mut().for_each(|file| file.name.insert_str(0, "/elsewhere"));
-    let (records, _) = held.put(offer(&held.image(), NodeId(3), &elsewhere).unwrap()).unwrap();
+    let (records, _) = held.put(offered(&held.image(), NodeId(3), &elsewhere).unwrap()).unwrap();
     assert_eq!((records, held.sources().unwrap().0), (1, stamp));
 
     let none = sources(&[("groups: []", &[])]);
-    held.put(offer(&held.image(), NodeId(1), &none).unwrap()).unwrap();
+    held.put(offered(&held.image(), NodeId(1), &none).unwrap()).unwrap();
     assert!(held.image().settings_bytes() < 2000, "nobody needs the texts any more");
 }
 
@@ -101,8 +105,8 @@ fn of_two_offers_at_once_one_holds_whole() {
     let mut held = Held::new();
     let image = held.image();
     let (one, other) = (sources(&[("one", &[("x", "1")])]), sources(&[("other", &[("x", "2")])]));
-    assert!(held.put(offer(&image, NodeId(1), &one).unwrap()).is_some());
-    assert!(held.put(offer(&image, NodeId(2), &other).unwrap()).is_none());
+    assert!(held.put(offered(&image, NodeId(1), &one).unwrap()).is_some());
+    assert!(held.put(offered(&image, NodeId(2), &other).unwrap()).is_none());
     assert_eq!(held.sources().unwrap().1, one);
     assert_eq!((noted(&held.image(), NodeId(1)), noted(&held.image(), NodeId(2))), (Some(one.digest()), None));
 }
@@ -120,15 +124,15 @@ fn what_a_node_had_is_forgotten_with_its_directory() {
 #[test]
 fn too_much_is_refused_with_the_bound() {
     let image = Held::new().image();
-    let error = offer(&image, NodeId(1), &sources(&[(&"x".repeat(MAX_KEPT_BYTES), &[])])).unwrap_err().to_string();
+    let error = offered(&image, NodeId(1), &sources(&[(&"x".repeat(MAX_KEPT_BYTES), &[])])).unwrap_err().to_string();
     assert!(error.contains("keeps 1048576 bytes in 256 files at most"), "{error}");
     let many = vec![("", &[][..]); MAX_KEPT_FILES + 1];
-    assert!(matches!(offer(&image, NodeId(1), &sources(&many)), Err(Unkept::TooMuch { files: 257, .. })));
+    assert!(matches!(offered(&image, NodeId(1), &sources(&many)), Err(Unkept::TooMuch { files: 257, .. })));
     // All that is allowed goes into one change.
     let (text, mut held) = ("\n".repeat(MAX_KEPT_BYTES / MAX_KEPT_FILES - 64), Held::new());
     let texts: Vec<String> = (0..MAX_KEPT_FILES).map(|number| format!("{number}{text}")).collect();
     let most: Vec<_> = texts.iter().map(|text| (text.as_str(), &[][..])).collect();
-    held.put(offer(&held.image(), NodeId(1), &sources(&most)).unwrap()).unwrap();
+    held.put(offered(&held.image(), NodeId(1), &sources(&most)).unwrap()).unwrap();
     assert_eq!(held.sources().unwrap().1, sources(&most));
 }
 
@@ -139,7 +143,7 @@ fn a_set_of_a_later_release_is_not_read_and_not_replaced() {
     held.put(Change { expected: Vec::new(), changes: vec![(SET.to_owned(), Some(later.to_owned()))] }).unwrap();
     let error = Listed::read(&held.image()).unwrap_err();
     assert!(error.to_string().contains("version 2; this release reads 1"), "{error}");
-    assert_eq!(offer(&held.image(), NodeId(2), &sources(&[("mine", &[])])).unwrap_err(), error);
+    assert_eq!(offered(&held.image(), NodeId(2), &sources(&[("mine", &[])])).unwrap_err(), error);
     assert_eq!((is_held(&held.image()), held_stamp(&held.image())), (true, None));
 }
 
@@ -160,7 +164,7 @@ proptest! {
                 .collect();
             let files: Vec<_> = files.iter().zip(&tables).map(|((text, _), tables)| (&*texts[usize::from(*text)], &**tables)).collect();
             let own = sources(&files);
-            let change = offer(if late { &before } else { &now }, NodeId(node), &own).unwrap();
+            let change = offered(if late { &before } else { &now }, NodeId(node), &own).unwrap();
             if held.put(change).is_some() {
                 prop_assert_eq!(noted(&held.image(), NodeId(node)), Some(own.digest()));
                 expected = Some(own);

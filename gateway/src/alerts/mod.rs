@@ -32,7 +32,6 @@ use std::sync::Arc;
 use forebay_cluster::Log;
 use forebay_log::Offset;
 use forebay_sinks::RuleSet;
-use forebay_sinks::rules::Sources;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +51,7 @@ pub use service::RuleOrigin;
 pub(crate) use service::STATE_TOPIC;
 use service::Service;
 pub(crate) use shared::OfferError;
-use shared::SharedRules;
+use shared::{OwnFiles, SharedRules};
 use standing::Standing;
 use supervisor::Supervisor;
 
@@ -96,7 +95,7 @@ impl Alerts {
     /// Loads the rules (bad ones are an error that names file, line and column), restores state and starts to follow.
     ///
     /// # Errors
-    /// [`Diagnostics`] for bad rules; what kept the topics of the service from being opened or read.
+    /// [`Diagnostics`](forebay_sinks::Diagnostics) for bad rules; what kept the topics of the service from being opened or read.
     pub async fn start(
         log: Log,
         reader: Reader,
@@ -105,15 +104,14 @@ impl Alerts {
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Alerts>> {
-        let (own, sources) = load(config.alerts.rules.clone()).await?;
+        let (own, files) = load(config.alerts.rules.clone()).await?;
         courier::check(&own.receivers)?;
         let cluster = log.cluster().filter(|_| !config.cluster.peers.is_empty()).cloned();
         let held = cluster.as_ref().is_some_and(|cluster| kept::is_held(&cluster.metadata().borrow().image));
         let own = (!held).then_some(own);
         let service = Arc::new(Service::open(log, reader, broker, config, metrics, own).await?);
         let mut couriers = Couriers::new(service.clone(), shutdown.clone());
-        let sources = Arc::new(sources);
-        let shared = cluster.map(|cluster| Arc::new(SharedRules::new(service.clone(), cluster.node(), sources)));
+        let shared = cluster.map(|cluster| Arc::new(SharedRules::new(service.clone(), cluster.node(), files)));
         if let Some(shared) = shared.as_ref().filter(|_| held) {
             shared.take_up_at_start(&mut couriers).await;
         }
@@ -203,10 +201,10 @@ impl Alerts {
     /// # Errors
     /// [`Diagnostics`](forebay_sinks::Diagnostics) for bad rules; a receiver that cannot be set up; [`OfferError`].
     pub async fn reload(&self, anyway: bool) -> anyhow::Result<()> {
-        let (rules, sources) = load(self.service.config.alerts.rules.clone()).await?;
+        let (rules, files) = load(self.service.config.alerts.rules.clone()).await?;
         courier::check(&rules.receivers)?;
         if let Some(shared) = &self.shared {
-            shared.reload(Arc::new(sources), anyway).await?;
+            shared.reload(files, anyway).await?;
         }
         let mut couriers = self.couriers.lock().await;
         if let Some(shared) = &self.shared
@@ -249,8 +247,13 @@ impl Alerts {
 }
 
 /// Reads the rule files on a thread for blocking work.
-async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<(RuleSet, Sources)> {
-    Ok(tokio::task::spawn_blocking(move || forebay_sinks::rules::read_all(&patterns)).await??)
+async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<(RuleSet, OwnFiles)> {
+    let read = move || {
+        let (rules, sources) = forebay_sinks::rules::read_all(&patterns)?;
+        let digest = sources.digest();
+        Ok((rules, OwnFiles { sources: Arc::new(sources), digest }))
+    };
+    tokio::task::spawn_blocking(read).await?
 }
 
 #[cfg(test)]

@@ -56,13 +56,20 @@ pub(super) fn course(own: Option<&str>, held: Option<&str>, noted: Option<&str>)
     }
 }
 
+/// Rule files of this node, as they were read.
+pub(super) struct OwnFiles {
+    pub(super) sources: Arc<Sources>,
+    /// Of the sources.
+    pub(super) digest: String,
+}
+
 /// This node's part in the rules of its cluster.
 pub(super) struct SharedRules {
     service: Arc<Service>,
     settings: Settings,
     node: NodeId,
-    /// This node's files, as they were read last.
-    own: Mutex<Arc<Sources>>,
+    /// What was read last.
+    own: Mutex<Arc<OwnFiles>>,
 }
 
 /// Why the set that the controller holds is not in force here.
@@ -74,11 +81,11 @@ enum NotTakenUp {
 }
 
 impl SharedRules {
-    pub(super) fn new(service: Arc<Service>, node: NodeId, own: Arc<Sources>) -> SharedRules {
-        SharedRules { settings: Settings::new(service.log.clone()), service, node, own: Mutex::new(own) }
+    pub(super) fn new(service: Arc<Service>, node: NodeId, own: OwnFiles) -> SharedRules {
+        SharedRules { settings: Settings::new(service.log.clone()), service, node, own: Mutex::new(Arc::new(own)) }
     }
 
-    fn own(&self) -> Arc<Sources> {
+    fn own(&self) -> Arc<OwnFiles> {
         Arc::clone(&self.own.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -95,33 +102,33 @@ impl SharedRules {
     ///
     /// # Errors
     /// They cannot be the cluster's, or the controller has not answered in time; then it may have taken them.
-    pub(super) async fn reload(&self, own: Arc<Sources>, anyway: bool) -> Result<(), OfferError> {
-        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own;
+    pub(super) async fn reload(&self, own: OwnFiles, anyway: bool) -> Result<(), OfferError> {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(own);
         self.settle(anyway).await
     }
 
     /// Offers this node's files or notes them, as their [`course`] is.
     async fn settle(&self, anyway: bool) -> Result<(), OfferError> {
         let own = self.own();
-        let digest = own.digest();
+        let OwnFiles { sources, digest } = &*own;
         for left in (0..OFFERS).rev() {
             let image = self.settings.image().map_err(SettingsError::Log)?;
             // What a later release has written is replaced by nobody who cannot read it.
             let held = Listed::read(&image)?.map(|listed| listed.stamp);
             let noted = kept::noted(&image, self.node);
-            let there = (!own.files.is_empty()).then_some(digest.as_str());
+            let there = (!sources.files.is_empty()).then_some(digest.as_str());
             let change = match course(there, held.as_ref().map(|held| &*held.digest), noted.as_deref()) {
                 Course::None => return Ok(()),
-                Course::Offer => kept::offer(&image, self.node, &own)?,
-                Course::Follow if anyway => kept::offer(&image, self.node, &own)?,
+                Course::Offer => kept::offer(&image, self.node, sources, digest)?,
+                Course::Follow if anyway => kept::offer(&image, self.node, sources, digest)?,
                 course @ (Course::Same | Course::Follow) => {
                     if let Some(held) = held.filter(|_| course == Course::Follow) {
-                        tell_of_others(&digest, &held);
+                        tell_of_others(digest, &held);
                     }
-                    if noted.as_ref() == Some(&digest) {
+                    if noted.as_ref() == Some(digest) {
                         return Ok(());
                     }
-                    kept::note(&image, self.node, &digest)
+                    kept::note(&image, self.node, digest)
                 }
             };
             let Change { expected, changes } = change;
@@ -149,13 +156,15 @@ impl SharedRules {
         loop {
             match self.settle(false).await {
                 Ok(()) => return,
-                Err(OfferError::Unkept(why)) => {
+                Err(OfferError::Unkept(why @ Unkept::TooMuch { .. })) => {
                     tracing::error!(%why, "this node's rule files cannot be the cluster's");
                     if self.service.origin.borrow().stamp.is_none() {
                         self.service.say(format!("this node evaluates its own rules: {why}"));
                     }
                     return;
                 }
+                // Whoever takes them up has said so.
+                Err(OfferError::Unkept(Unkept::Unreadable(_))) => return,
                 Err(error) => {
                     if let Some(suppressed) = FAULTS.admit(&error) {
                         tracing::warn!(%error, suppressed, "this node's rule files are not settled yet; trying again");
@@ -215,12 +224,20 @@ impl SharedRules {
 
     async fn take_up(&self, couriers: &mut Couriers, again: bool) -> Result<bool, NotTakenUp> {
         let present = self.service.origin.borrow().stamp.clone();
-        let (stamp, sources) = match self.held() {
+        let image = self.settings.image().map_err(|error| NotTakenUp::Yet(error.into()))?;
+        let listed = match Listed::read(&image) {
             Ok(None) => return Ok(false),
-            Ok(Some((stamp, _))) if !again && present.as_ref() == Some(&stamp) => return Ok(true),
-            Ok(Some(held)) => held,
+            Ok(Some(listed)) if !again && present.as_ref() == Some(&listed.stamp) => return Ok(true),
+            Ok(Some(listed)) => listed,
             Err(why) => return Err(self.unreadable(why.to_string())),
         };
+        // Where this node has the same texts, they are its own: their secrets lie beside them.
+        let own = Some(self.own()).filter(|own| own.digest == listed.stamp.digest).map(|own| own.sources.clone());
+        let sources = match own.map_or_else(|| listed.sources(&image).map(Arc::new), Ok) {
+            Ok(sources) => sources,
+            Err(why) => return Err(self.unreadable(why.to_string())),
+        };
+        let stamp = listed.stamp;
         let made = tokio::task::spawn_blocking(move || sources.parse()).await;
         let rules = match made.map_err(|error| NotTakenUp::Yet(error.into()))? {
             Ok(rules) => rules,
@@ -243,16 +260,6 @@ impl SharedRules {
         }
         self.service.put_in_force(rules, Some(stamp));
         Ok(true)
-    }
-
-    /// What the controller holds, as far as this node knows. Where this node has the same texts, they are its own: their secrets lie
-    /// beside them.
-    fn held(&self) -> Result<Option<(RuleStamp, Arc<Sources>)>, Unkept> {
-        let image = self.settings.image().map_err(|error| Unkept::Unreadable(error.to_string()))?;
-        let Some(listed) = Listed::read(&image)? else { return Ok(None) };
-        let own = self.own();
-        let sources = if own.digest() == listed.stamp.digest { own } else { Arc::new(listed.sources(&image)?) };
-        Ok(Some((listed.stamp, sources)))
     }
 
     fn unreadable(&self, why: String) -> NotTakenUp {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use forebay_cluster::{AppendData, LogOptions, RealFiles};
 use forebay_log::record::RecordChunk;
 use forebay_log::{Millis, TopicConfig};
-use forebay_sinks::{Engine, Reading, State, Transition};
+use forebay_sinks::{Diagnostics, Engine, Reading, State, Transition};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::front::Opened;
 use crate::alerts::{Alerts, OfferError};
+use crate::settings::SettingsError;
 
 pub(super) async fn alerts(Opened(gateway): Opened) -> Json<Value> {
     Json(json!({ "alerts": gateway.alerts.active() }))
@@ -20,7 +21,10 @@ pub(super) async fn reload(Opened(gateway): Opened) -> Result<Json<Value>, ApiEr
     match gateway.alerts.reload(true).await {
         Ok(()) => Ok(Json(view(&gateway.alerts))),
         Err(error) => {
-            let unavailable = matches!(error.downcast_ref(), Some(OfferError::NotTaken(_)));
+            let unavailable = matches!(
+                error.downcast_ref(),
+                Some(OfferError::NotTaken(SettingsError::Log(_) | SettingsError::Changed))
+            );
             let status = if unavailable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
             Err(ApiError::new(status, format!("the old rules stay: {error:#}")))
         }

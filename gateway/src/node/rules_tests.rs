@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Node;
 use super::three_tests::{self, Places};
 use super::trio_tests::eventually;
+use crate::settings::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -108,6 +109,21 @@ impl World {
         .await;
     }
 
+    /// Has the controller hold a rule file, as it may lie there in a version.
+    async fn put(&self, version: u32, rules: &str) {
+        let settings = Settings::new(self.nodes[&2].gateway.log.clone());
+        let files = serde_json::json!([{ "name": "/x.yaml", "text": "text/x", "tables": {} }]);
+        let set = serde_json::json!({ "version": version, "revision": 7, "node": 9, "digest": "d", "files": files });
+        let changes = vec![("text/x".to_owned(), Some(rules.to_owned())), ("set".to_owned(), Some(set.to_string()))];
+        settings.put("rules", Vec::new(), changes).await.unwrap();
+    }
+
+    /// Waits until every node names this problem.
+    async fn until_all_say(&self, what: &str) {
+        let says = |node: &Node| node.gateway.problems().iter().any(|problem| problem.contains(what));
+        eventually(what, async || self.nodes.values().all(says).then_some(())).await;
+    }
+
     async fn drain(self) {
         for (_, node) in self.nodes {
             node.drain().await;
@@ -190,39 +206,23 @@ async fn old_files_bring_no_old_rules_back_and_new_ones_are_offered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rules_that_a_node_cannot_read_are_not_taken_up_and_it_says_so() {
     let mut world = World::start().await;
-    let put = async |version: u32, rules: &str| {
-        let node = &world.nodes[&1];
-        let settings = crate::settings::Settings::new(node.gateway.log.clone());
-        let set = format!(
-            "{{\"version\":{version},\"revision\":7,\"node\":9,\"digest\":\"d\",\"files\":[{{\"name\":\"/x.yaml\",\"text\":\"text/x\",\"tables\":{{}}}}]}}"
-        );
-        let changes = vec![("text/x".to_owned(), Some(rules.to_owned())), ("set".to_owned(), Some(set))];
-        settings.put("rules", Vec::new(), changes).await.unwrap();
-    };
-    let says = async |world: &World, what: &str| {
-        eventually(what, async || {
-            let told = |node: &Node| node.gateway.problems().iter().any(|problem| problem.contains(what));
-            world.nodes.values().all(told).then_some(())
-        })
-        .await;
-    };
-    put(1, "groups:\n- {name: g, of: later}\n").await;
-    says(&world, "unknown key `of` in a group").await;
+    world.put(1, "groups:\n- {name: g, of: later}\n").await;
+    world.until_all_say("unknown key `of` in a group").await;
     assert!(world.nodes.keys().all(|id| world.alerts(*id) == ["Over"]), "the rules of before stay");
     world.until_fires(9, "Over", "m", 300).await;
-    put(2, "").await;
-    says(&world, "this release reads 1; those of before stay").await;
+    world.put(2, "").await;
+    world.until_all_say("this release reads 1; those of before stay").await;
 
     // At a start there are none of before: no alert ends because of that.
     world.stop(1).await;
     world.open(1).await;
     assert_eq!(world.alerts(1), [""; 0]);
-    says(&world, "this release reads 1").await;
+    world.until_all_say("this release reads 1").await;
     assert_eq!(world.nodes[&1].gateway.not_ready(), [""; 0]);
     assert!(world.nodes[&2].gateway.alerts.active().iter().any(|one| one.0["labels"]["meter"] == "m"));
     world.nodes[&2].gateway.alerts.reload(true).await.unwrap_err();
     let plain = "groups:\n- {name: g, source: readings, key: [meter], rules: [{alert: Again, expr: v > 1}]}\n";
-    put(1, plain).await;
+    world.put(1, plain).await;
     world.until_in_force(7, "Again").await;
     world.until_fires(9, "Again", "m", 300).await;
     world.drain().await;
