@@ -6,11 +6,10 @@ mod pieces;
 mod readings;
 
 use std::hint::black_box;
-use std::path::Path;
 
 use forebay_log::Millis;
 use forebay_sinks::expr::FieldPath;
-use forebay_sinks::rules::{Inputs, RuleSet, parse};
+use forebay_sinks::rules::{NoInputs, RuleSet, parse};
 use forebay_sinks::scan::FieldSet;
 use forebay_sinks::{Engine, Reading};
 use pieces::Piece;
@@ -53,8 +52,7 @@ fn thresholds() -> Box<dyn FnMut()> {
         text.push_str(&format!("  - alert: {alert}\n    expr: {expr}\n    for: 3m\n    labels: {{severity: major}}\n"));
     }
     let mut rules = RuleSet::default();
-    let inputs = Inputs { folder: Path::new(""), read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
-    assert_eq!(parse("rules", &text, &inputs, &mut rules), []);
+    assert_eq!(parse("rules", &text, &NoInputs, &mut rules), []);
     let mut engine = Engine::new(&rules, "readings", 0, 0);
     let mut payloads: Vec<Vec<u8>> = readings::payloads(METERS).into_iter().map(String::into_bytes).collect();
     let (mut minute, mut offset, mut transitions) = (0i64, 0i64, Vec::new());

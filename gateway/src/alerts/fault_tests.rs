@@ -100,7 +100,7 @@ async fn a_reload_that_cannot_be_noted_leaves_the_old_receivers_at_work() {
         rules.replace("receivers:\n", "receivers:\n- kafka: {topic: told}\n"),
     )
     .expect("written");
-    rig.alerts.reload().await.expect_err("the new receiver's place cannot be noted");
+    rig.alerts.reload(true).await.expect_err("the new receiver's place cannot be noted");
     DOWN.store(false, Ordering::Release);
     eventually("the delivery", async || {
         (taken.lock().unwrap_or_else(PoisonError::into_inner).len() == 1).then_some(())

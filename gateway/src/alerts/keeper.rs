@@ -28,6 +28,9 @@ pub(super) async fn keep(
     mut term: Option<Term>,
     shutdown: CancellationToken,
 ) {
+    if !service.rules_known(&shutdown).await {
+        return;
+    }
     let mut placed = service.log.topics_changed();
     while !shutdown.is_cancelled() {
         if let Some(present) = &term {

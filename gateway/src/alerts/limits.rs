@@ -35,6 +35,13 @@ pub(super) const RECENT_TRANSITIONS: usize = 4096;
 /// Pause after a failed read or append before the next attempt.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Most bytes of the rule files and tables that the controller keeps for the cluster: names and texts.
+pub(super) const MAX_KEPT_BYTES: usize = 1 << 20;
+/// Most rule files and tables that the controller keeps for the cluster.
+pub(super) const MAX_KEPT_FILES: usize = 256;
+
+// They go into one change, where a line end takes two bytes, and each file has a key and a place in the list.
+const _: () = assert!(2 * MAX_KEPT_BYTES + 1024 * MAX_KEPT_FILES <= forebay_log::limits::MAX_SETTINGS_CHANGE_BYTES);
 // Room for two posts that fail.
 const _: () = assert!(REMIND_INTERVAL.as_millis() as i64 * 3 <= forebay_sinks::limits::ALERTMANAGER_HOLD_MS);
 const _: () = assert!(JOURNAL_CHUNK_BYTES < forebay_log::limits::GATHER_BATCH_BYTES);

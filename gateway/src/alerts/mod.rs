@@ -16,11 +16,13 @@ mod entry;
 mod follower;
 mod journal;
 mod keeper;
+mod kept;
 mod limits;
 mod receiver;
 mod recent;
 mod recorder;
 mod service;
+mod shared;
 mod standing;
 mod supervisor;
 
@@ -28,9 +30,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use anyhow::Context;
 use forebay_cluster::Log;
-use forebay_log::Offset;
-use forebay_sinks::{Diagnostics, RuleSet};
+use forebay_log::{NodeId, Offset};
+use forebay_sinks::RuleSet;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,9 +47,13 @@ use crate::reader::Reader;
 
 use courier::Couriers;
 pub(crate) use journal::{TOPIC as JOURNAL_TOPIC, config as journal_config};
+pub(crate) use kept::{RuleStamp, held_stamp};
 use limits::MEASURE_INTERVAL;
+pub use service::RuleOrigin;
 pub(crate) use service::STATE_TOPIC;
 use service::Service;
+pub(crate) use shared::OfferError;
+use shared::{OwnFiles, SharedRules};
 use standing::Standing;
 use supervisor::Supervisor;
 
@@ -58,6 +65,7 @@ pub struct Alerts {
     patterns: Vec<PathBuf>,
     /// In force, from the start on or as soon as it has begun.
     rules: Arc<watch::Sender<Arc<RuleSet>>>,
+    origin: Arc<watch::Sender<RuleOrigin>>,
     /// Not there before its state was read, which other nodes may have.
     begun: OnceLock<Begun>,
     tasks: TaskTracker,
@@ -67,6 +75,8 @@ pub struct Alerts {
 struct Begun {
     service: Arc<Service>,
     couriers: Arc<Mutex<Couriers>>,
+    /// The node's part in the rules of its cluster; a node that runs alone has its own files and nothing else.
+    shared: Option<Arc<SharedRules>>,
 }
 
 /// A pending or firing alert as `/api/v1/alerts` and the console show it: the JSON of `_alerts`.
@@ -101,7 +111,7 @@ impl Alerts {
     /// on other nodes and cannot be read for a while is read when it can be.
     ///
     /// # Errors
-    /// [`Diagnostics`] for bad rules; what kept the topics of the service from being opened or read.
+    /// [`Diagnostics`](forebay_sinks::Diagnostics) for bad rules; what kept the topics of the service from being opened or read.
     pub async fn start(
         log: Log,
         reader: Reader,
@@ -111,16 +121,20 @@ impl Alerts {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Arc<Alerts>> {
         let patterns = config.alerts.rules.clone();
-        let rules = load(patterns.clone()).await?;
-        courier::check(&rules.receivers)?;
+        let (own, files) = load(patterns.clone()).await?;
+        courier::check(&own.receivers)?;
+        let cluster = log.cluster().filter(|_| !config.cluster.peers.is_empty()).cloned();
+        let held = cluster.as_ref().is_some_and(|cluster| kept::is_held(&cluster.metadata().borrow().image));
+        let rules = if held { RuleSet::default() } else { own };
         let rules = Arc::new(watch::channel(Arc::new(rules)).0);
-        let tasks = TaskTracker::new();
-        let alerts = Arc::new(Alerts { patterns, rules: rules.clone(), begun: OnceLock::new(), tasks });
+        let origin = Arc::new(watch::channel(RuleOrigin::at_start(held)).0);
+        let (begun, tasks) = (OnceLock::new(), TaskTracker::new());
+        let alerts = Arc::new(Alerts { patterns, rules: rules.clone(), origin: origin.clone(), begun, tasks });
         let (beginning, end) = (alerts.clone(), shutdown.clone());
         let mut begun = alerts.tasks.spawn(async move {
             let begin = async {
-                let service = Service::open(log, reader, broker, config, metrics, rules).await?;
-                beginning.begin(Arc::new(service), shutdown).await
+                let service = Service::open(log, reader, broker, config, metrics, (rules, origin)).await?;
+                beginning.begin(Arc::new(service), cluster.map(|cluster| cluster.node()), files, shutdown).await
             };
             let result = end.run_until_cancelled(begin).await.unwrap_or(Ok(()));
             result.inspect_err(|error| tracing::error!("alert rules are not evaluated: {error:#}"))
@@ -133,11 +147,22 @@ impl Alerts {
         Ok(alerts)
     }
 
-    async fn begin(&self, service: Arc<Service>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    /// `member`: which node of a cluster this is, if it is in one.
+    async fn begin(
+        &self,
+        service: Arc<Service>,
+        member: Option<NodeId>,
+        own: OwnFiles,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut couriers = Couriers::new(service.clone(), shutdown.clone());
-        let receivers = service.rules.borrow().receivers.clone();
-        let term = Term::of(&service.log, &service.journal.partition);
+        let shared = member.map(|node| Arc::new(SharedRules::new(service.clone(), node, own)));
+        if let Some(shared) = shared.as_ref().filter(|_| !service.knows_rules()) {
+            shared.take_up_at_start(&mut couriers).await;
+        }
+        let term = Term::of(&service.log, &service.journal.partition).filter(|_| service.knows_rules());
         if term.is_some() {
+            let receivers = service.rules.borrow().receivers.clone();
             couriers.start(&receivers).await?;
         }
         let couriers = Arc::new(Mutex::new(couriers));
@@ -150,9 +175,13 @@ impl Alerts {
                 measured.measure();
             }
         });
+        if let Some(shared) = &shared {
+            self.tasks.spawn(shared.clone().follow(couriers.clone(), shared.watch()?, shutdown.clone()));
+            self.tasks.spawn(shared.clone().settle_at_start(shutdown.clone()));
+        }
         self.tasks.spawn(keeper::keep(service.clone(), couriers.clone(), term, shutdown));
         // Begun once.
-        let _ = self.begun.set(Begun { service, couriers });
+        let _ = self.begun.set(Begun { service, couriers, shared });
         Ok(())
     }
 
@@ -211,30 +240,44 @@ impl Alerts {
         noted.collect()
     }
 
-    /// Loads the rule files again (SIGHUP, `POST /rules/reload`); on an error the old rules stay. Keeps the state of
-    /// alerts whose rule still exists and resolves the others.
+    /// Where the rules in force come from.
+    pub fn origin(&self) -> RuleOrigin {
+        self.origin.borrow().clone()
+    }
+
+    /// Loads the rule files again; on an error the old rules stay. Keeps the state of alerts whose rule still exists and resolves the
+    /// others. In a cluster the files become those of all nodes: when they have changed since this node last offered its files or
+    /// followed (SIGHUP, which a renewed certificate asks for as well), or `anyway` (`POST /rules/reload`).
     ///
     /// # Errors
-    /// [`Diagnostics`] for bad rules; a receiver that cannot be set up.
-    pub async fn reload(&self) -> anyhow::Result<()> {
-        let mut couriers = match self.begun.get() {
-            Some(begun) => Some((&begun.service, begun.couriers.lock().await)),
-            None => None,
-        };
-        let rules = load(self.patterns.clone()).await?;
+    /// [`Diagnostics`](forebay_sinks::Diagnostics) for bad rules; a receiver that cannot be set up; [`OfferError`]; the service has not
+    /// begun.
+    pub async fn reload(&self, anyway: bool) -> anyhow::Result<()> {
+        let (rules, files) = load(self.patterns.clone()).await?;
         courier::check(&rules.receivers)?;
-        if let Some((service, couriers)) = &mut couriers
-            && service.keeps()
+        let begun = self.begun.get();
+        let Begun { service, couriers, shared } = begun.with_context(|| {
+            format!("the state of alerts ({STATE_TOPIC}) cannot be read yet: the rules stay as they are")
+        })?;
+        if let Some(shared) = shared {
+            shared.reload(files, anyway).await?;
+        }
+        let mut couriers = couriers.lock().await;
+        if let Some(shared) = shared
+            && shared.take_up_again(&mut couriers).await?
         {
+            return Ok(());
+        }
+        if service.keeps() {
             couriers.replace(&rules.receivers).await?;
         }
-        self.rules.send_replace(Arc::new(rules));
+        service.put_in_force(rules, None);
         Ok(())
     }
 
     /// Whether all that this node has to evaluate and deliver, up to its present end, has been (demo, tests).
     pub async fn settled(&self) -> bool {
-        let Some(Begun { service, couriers }) = self.begun.get() else { return false };
+        let Some(Begun { service, couriers, .. }) = self.begun.get() else { return false };
         if !service.opening.none() {
             return false;
         }
@@ -261,10 +304,13 @@ impl Alerts {
 }
 
 /// Reads the rule files on a thread for blocking work.
-async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<RuleSet> {
-    let loaded: Result<RuleSet, Diagnostics> =
-        tokio::task::spawn_blocking(move || forebay_sinks::rules::load(&patterns)).await?;
-    Ok(loaded?)
+async fn load(patterns: Vec<PathBuf>) -> anyhow::Result<(RuleSet, OwnFiles)> {
+    let read = move || {
+        let (rules, sources) = forebay_sinks::rules::read_all(&patterns)?;
+        let digest = sources.digest();
+        Ok((rules, OwnFiles { sources: Arc::new(sources), digest }))
+    };
+    tokio::task::spawn_blocking(read).await?
 }
 
 #[cfg(test)]

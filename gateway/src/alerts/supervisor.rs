@@ -49,7 +49,9 @@ impl Supervisor {
     pub(super) async fn start(service: Arc<Service>, stop: CancellationToken) -> Supervisor {
         let starting = Some(service.opening.begin());
         let mut supervisor = Supervisor { service, followers: HashMap::new(), stop, starting, keeps: None };
-        if let Err(error) = supervisor.register().await {
+        if supervisor.service.knows_rules()
+            && let Err(error) = supervisor.register().await
+        {
             tracing::error!(%error, "sources of alert rules cannot be noted; new rules wait for that");
         }
         supervisor
@@ -59,6 +61,9 @@ impl Supervisor {
     /// keeps nobody else waiting.
     pub(super) async fn run(mut self) {
         static FAULTS: FaultLog = FaultLog::new();
+        if !self.service.rules_known(&self.stop).await {
+            return;
+        }
         let mut topics = self.service.log.topics_changed();
         let mut rules = self.service.rules.subscribe();
         loop {

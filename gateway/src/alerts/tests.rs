@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use forebay_cluster::{AppendData, LogOptions, RealFiles};
 use forebay_log::record::RecordChunk;
 use forebay_log::{Millis, TopicConfig};
-use forebay_sinks::{Engine, Reading, State, Transition};
+use forebay_sinks::{Diagnostics, Engine, Reading, State, Transition};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -290,12 +290,12 @@ async fn a_reload_keeps_what_stays_resolves_what_is_gone_and_refuses_bad_rules()
     rig.settle().await;
 
     std::fs::write(&rules, RULES.replace("expr: voltage < 210", "exprr: voltage < 210")).expect("written");
-    let error = rig.alerts.reload().await.expect_err("bad rules");
+    let error = rig.alerts.reload(true).await.expect_err("bad rules");
     assert!(error.downcast_ref::<Diagnostics>().is_some_and(|d| d.to_string().contains("rules.yaml:14:5")), "{error}");
     assert_eq!(rig.alerts.rules().len(), 2);
 
     std::fs::write(&rules, RULES.replace("alert: Under", "alert: Low")).expect("written");
-    rig.alerts.reload().await.expect("good rules");
+    rig.alerts.reload(true).await.expect("good rules");
     rig.publish(0, &[reading("m1", 2, 251.0), reading("m2", 2, 200.0)]).await;
     rig.settle().await;
     let seen: Vec<(String, State)> = rig.transitions().iter().map(|t| (t.alert.clone(), t.state)).collect();
@@ -327,7 +327,7 @@ async fn what_was_there_before_the_rules_is_left_and_a_later_topic_is_read_from_
     rig.settle().await;
     std::fs::write(folder.path().join("rules.yaml"), RULES.replace("source: readings", "source: later"))
         .expect("written");
-    rig.alerts.reload().await.expect("good rules");
+    rig.alerts.reload(true).await.expect("good rules");
     eventually("the alert of the old source ending", async || (rig.transitions().len() == 2).then_some(())).await;
     let later = log.create_topic("later", 1, TopicConfig::default()).await.expect("made");
     let mut chunk = RecordChunk::new();
@@ -338,7 +338,7 @@ async fn what_was_there_before_the_rules_is_left_and_a_later_topic_is_read_from_
 
     std::fs::write(folder.path().join("rules.yaml"), RULES).expect("written");
     rig.publish(0, &[reading("m4", 0, 200.0)]).await;
-    rig.alerts.reload().await.expect("good rules");
+    rig.alerts.reload(true).await.expect("good rules");
     rig.settle().await;
     rig.publish(0, &[reading("m5", 0, 200.0)]).await;
     rig.settle().await;

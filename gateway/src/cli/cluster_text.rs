@@ -34,6 +34,9 @@ pub(super) fn text(status: &ClusterStatus) -> String {
         }
         out.push('\n');
     }
+    if let Some(rules) = &status.rules {
+        let _ = writeln!(out, "alert rules: revision {}, from node {}", rules.revision, rules.node);
+    }
     out
 }
 
@@ -119,6 +122,7 @@ mod tests {
                   "addresses": {}, "replicas": 0, "leaderships": 0, "quorum_lag": 4 },
             ],
             "under_replicated": ["t-0"], "offline": [], "reassigning": [],
+            "rules": { "revision": 4, "node": 2, "digest": "d" },
             "partitions": [{
                 "topic": "t", "partition": 0, "leader": null, "leader_epoch": 3, "replicas": [2, 1], "isr": [1], "adding": [],
                 "removing": [],
@@ -137,6 +141,7 @@ mod tests {
         );
         assert_eq!(lines[9], "under-replicated: 1 of 5 partitions: t-0");
         assert_eq!(lines[10], "without a leader: 0 of 5 partitions");
+        assert_eq!(lines[12], "alert rules: revision 4, from node 2");
         assert!(moving(&status.partitions).contains("ADDING"));
         assert_eq!(moving(&[]), "no partition is moving\n");
     }

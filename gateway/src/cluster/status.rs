@@ -8,6 +8,8 @@ use forebay_log::cluster::{Image, Liveness, Node, PartitionState, Topic};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::alerts::{RuleStamp, held_stamp};
+
 /// The cluster as one node knows it. What only leaders know is asked of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClusterStatus {
@@ -26,6 +28,9 @@ pub(crate) struct ClusterStatus {
     /// `topic-partition` of those whose replicas are moving.
     pub(crate) reassigning: Vec<String>,
     pub(crate) partitions: Vec<PartitionStatus>,
+    /// The alert rules that the controller holds for all nodes; none where each has its own.
+    #[serde(default)]
+    pub(crate) rules: Option<RuleStamp>,
 }
 
 /// The controller quorum.
@@ -155,6 +160,7 @@ fn put_together(here: NodeId, image: &Image, reports: &BTreeMap<NodeId, Report>)
         offline: named(|state| state.leader.is_none()),
         reassigning: named(PartitionState::is_reassigning),
         partitions,
+        rules: held_stamp(image),
     }
 }
 

@@ -150,7 +150,8 @@ pub(super) const KEYS: &[Key] = &[
     key(TOPIC_DEFAULTS, "lake.format", Kind::Choice(&["delta", "none"]), "delta", "table format of the cold tier"),
     key(TOPIC_DEFAULTS, "lake.commit.interval.ms", millis(100), "60s", "time between two commits of the table"),
     key("", "routes", Kind::Routes, "", "MQTT topic to log topic, [[routes]]; the first match wins"),
-    key("alerts", "rules", Kind::Paths, "", "alert rule files"),
+    key("alerts", "rules", Kind::Paths, "",
+        "alert rule files; in a cluster those of the node that was reloaded last, or whose files have changed at its start, are all nodes' rules"),
 ];
 
 /// The keys of one `[[routes]]` table: name and documentation.

@@ -6,18 +6,34 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::front::Opened;
+use crate::alerts::{Alerts, OfferError};
+use crate::settings::SettingsError;
 
 pub(super) async fn alerts(Opened(gateway): Opened) -> Json<Value> {
     Json(json!({ "alerts": gateway.alerts.active() }))
 }
 
 pub(super) async fn list(Opened(gateway): Opened) -> Json<Value> {
-    Json(json!({ "rules": gateway.alerts.rules() }))
+    Json(view(&gateway.alerts))
 }
 
 pub(super) async fn reload(Opened(gateway): Opened) -> Result<Json<Value>, ApiError> {
-    match gateway.alerts.reload().await {
-        Ok(()) => Ok(Json(json!({ "rules": gateway.alerts.rules() }))),
-        Err(error) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the old rules stay: {error:#}"))),
+    match gateway.alerts.reload(true).await {
+        Ok(()) => Ok(Json(view(&gateway.alerts))),
+        Err(error) => {
+            let unavailable = matches!(
+                error.downcast_ref(),
+                Some(OfferError::NotTaken(SettingsError::Log(_) | SettingsError::Changed))
+            );
+            let status = if unavailable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
+            Err(ApiError::new(status, format!("the old rules stay: {error:#}")))
+        }
     }
+}
+
+/// The rules, and where they come from.
+fn view(alerts: &Alerts) -> Value {
+    let mut view = json!(alerts.origin());
+    view["rules"] = json!(alerts.rules());
+    view
 }

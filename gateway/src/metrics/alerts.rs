@@ -74,6 +74,9 @@ pub struct AlertMetrics {
     pub firing: Gauge,
     /// Key values that are followed.
     pub keys: Gauge,
+    rules_revision: Gauge,
+    /// 1 while the rules in force are not those that the cluster should evaluate.
+    pub rules_not_taken_up: Gauge,
     lag: Measured<SourceLabels>,
     backlog: Measured<ReceiverLabel>,
 }
@@ -89,6 +92,8 @@ impl AlertMetrics {
             pending: Gauge::default(),
             firing: Gauge::default(),
             keys: Gauge::default(),
+            rules_revision: Gauge::default(),
+            rules_not_taken_up: Gauge::default(),
             lag: Measured::new(),
             backlog: Measured::new(),
         };
@@ -110,6 +115,16 @@ impl AlertMetrics {
         registry.register("firing", "Alerts that are firing", metrics.firing.clone());
         registry.register("keys", "Key values that rules follow", metrics.keys.clone());
         registry.register(
+            "rules_revision",
+            "Which of the cluster's rule sets is in force here; 0: the node's own files",
+            metrics.rules_revision.clone(),
+        );
+        registry.register(
+            "rules_not_taken_up",
+            "Whether the cluster has other rules than are in force here",
+            metrics.rules_not_taken_up.clone(),
+        );
+        registry.register(
             "lag_records",
             "Records of a source partition that rules have not evaluated yet",
             metrics.lag.family.clone(),
@@ -126,6 +141,12 @@ impl AlertMetrics {
     pub(crate) fn measured(&self, lags: Vec<(String, u32, i64)>, backlogs: Vec<(String, i64)>) {
         self.lag.set(lags.into_iter().map(|(topic, partition, lag)| (SourceLabels { topic, partition }, lag)));
         self.backlog.set(backlogs.into_iter().map(|(receiver, backlog)| (ReceiverLabel { receiver }, backlog)));
+    }
+
+    /// The rules of this revision are in force; 0: the node's own.
+    pub fn rules_taken_up(&self, revision: u64) {
+        self.rules_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.rules_not_taken_up.set(0);
     }
 
     /// Adds what an engine counted.

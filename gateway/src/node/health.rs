@@ -58,6 +58,7 @@ impl Gateway {
                 problems.push(format!("the lake of {}: {why}", topic.topic));
             }
         }
+        problems.extend(self.alerts.origin().problem);
         let failing = self.alerts.receivers().into_iter().filter(|receiver| receiver.backlog > 0);
         problems.extend(failing.filter_map(|receiver| {
             Some(format!("{} alert records wait for {}: {}", receiver.backlog, receiver.receiver, receiver.last_error?))

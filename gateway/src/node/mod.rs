@@ -14,6 +14,8 @@ mod member;
 mod operation_tests;
 mod ready;
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod three_tests;
@@ -240,7 +242,7 @@ impl Node {
 
     /// Reads rules, certificates and the password files of `[users]` again; what is wrong is logged and the old ones stay.
     pub async fn reload(&self) {
-        match self.gateway.alerts.reload().await {
+        match self.gateway.alerts.reload(false).await {
             Ok(()) => tracing::info!("rules reloaded"),
             Err(error) => tracing::error!("rules not reloaded, the old ones stay: {error:#}"),
         }

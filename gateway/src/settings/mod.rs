@@ -51,7 +51,11 @@ impl Settings {
         self.log.cluster().ok_or(LogError::NotPossible(Refusal::NoCluster))
     }
 
-    fn image(&self) -> Result<Image, LogError> {
+    /// The metadata that the settings are in.
+    ///
+    /// # Errors
+    /// The log is in no cluster.
+    pub(crate) fn image(&self) -> Result<Image, LogError> {
         Ok(self.cluster()?.metadata().borrow().image.clone())
     }
 

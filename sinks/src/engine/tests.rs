@@ -1,11 +1,9 @@
 //! Readings in, transitions out: keys apart, time per key, and the same ids wherever the state was saved between.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::{Inputs, parse};
+use crate::rules::{NoInputs, parse};
 use crate::transition::State;
 
 const RULES: &str = r#"
@@ -27,8 +25,7 @@ groups:
 
 fn rules(text: &str) -> RuleSet {
     let mut set = RuleSet::default();
-    let inputs = Inputs { folder: Path::new(""), read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
-    assert_eq!(parse("f", text, &inputs, &mut set), []);
+    assert_eq!(parse("f", text, &NoInputs, &mut set), []);
     set
 }
 

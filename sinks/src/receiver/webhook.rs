@@ -37,13 +37,20 @@ impl Webhook {
     /// # Errors
     /// Whether to try again or to give up.
     pub async fn deliver(&self, id: &str, json: Vec<u8>) -> Result<(), DeliveryError> {
+        let signed = match &self.secret {
+            None => None,
+            Some(Secret::Known(secret)) => Some(signature(secret, &json)),
+            Some(Secret::Missing(why)) => {
+                return Err(DeliveryError::Unavailable { what: why.clone(), retry_after: None });
+            }
+        };
         let mut request = self
             .client
             .post(&self.url)
             .header(reqwest::header::CONTENT_TYPE, "application/json")
             .header("Idempotency-Key", id);
-        if let Some(secret) = &self.secret {
-            request = request.header("X-Hub-Signature-256", signature(&secret.0, &json));
+        if let Some(signed) = signed {
+            request = request.header("X-Hub-Signature-256", signed);
         }
         let response = request.body(json).send().await.map_err(|error| unreachable(&error))?;
         judge(&response)

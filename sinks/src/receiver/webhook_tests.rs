@@ -44,7 +44,7 @@ fn the_signature_is_the_hmac_of_the_body() {
 #[test]
 fn a_post_carries_body_id_and_signature() {
     let (url, requests) = server(vec!["204 No Content"]);
-    let webhook = Webhook::new(&url, Some(Secret(b"key".to_vec())), 5000).unwrap();
+    let webhook = Webhook::new(&url, Some(Secret::Known(b"key".to_vec())), 5000).unwrap();
     assert_eq!(deliver(&webhook), Ok(()));
     let request = requests.recv().unwrap().to_lowercase();
     assert!(request.starts_with("post /hook http/1.1\r\n"), "{request}");

@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::RuleSet;
-use super::load::{Inputs, parse};
+use super::load::parse;
+use super::sources::{Folder, Source, Sources};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::limits;
 
@@ -13,7 +14,15 @@ use crate::limits;
 /// # Errors
 /// Every mistake in every file, and the files that cannot be read.
 pub fn load(patterns: &[PathBuf]) -> Result<RuleSet, Diagnostics> {
-    let mut set = RuleSet::default();
+    read_all(patterns).map(|(set, _)| set)
+}
+
+/// As [`load`], with the texts that the set is made of.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_all(patterns: &[PathBuf]) -> Result<(RuleSet, Sources), Diagnostics> {
+    let (mut set, mut sources) = (RuleSet::default(), Sources::default());
     let mut diagnostics = Vec::new();
     for pattern in patterns {
         let files = match expand(pattern) {
@@ -30,15 +39,15 @@ pub fn load(patterns: &[PathBuf]) -> Result<RuleSet, Diagnostics> {
             }
             match text(&path) {
                 Ok(text) => {
-                    let folder = path.parent().unwrap_or(Path::new(""));
-                    let inputs = Inputs { folder, read: &read };
-                    diagnostics.extend(parse(&file, &text, &inputs, &mut set));
+                    let folder = Folder::of(&path);
+                    diagnostics.extend(parse(&file, &text, &folder, &mut set));
+                    sources.files.push(Source { name: file, text, tables: folder.tables() });
                 }
                 Err(error) => diagnostics.push(unreadable(&path, &error)),
             }
         }
     }
-    if diagnostics.is_empty() { Ok(set) } else { Err(Diagnostics(diagnostics)) }
+    if diagnostics.is_empty() { Ok((set, sources)) } else { Err(Diagnostics(diagnostics)) }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
@@ -50,7 +59,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
 }
 
 /// Reads a file of at most the size of a table: the largest that a rule file may name.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(limits::MAX_TABLE_BYTES as u64 + 1).read_to_end(&mut bytes)?;

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use marked_yaml::types::{MarkedMappingNode, Node};
 
-use super::receivers::{self, required};
+use super::receivers::{self, Secret, required};
 use super::{EventTime, Group, KeyField, Rule, RuleSet, Table, Tables};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{self, Expr, ExprKind, FieldPath};
@@ -15,22 +14,38 @@ use crate::limits;
 use crate::template::{Template, is_label_name};
 use crate::yaml::{Doc, Key, span};
 
-/// The files that a rule file names: read relative to it.
-pub struct Inputs<'a> {
-    pub folder: &'a Path,
-    pub read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+/// The files that a rule file names, by their paths in it.
+pub trait Inputs {
+    /// The text of a lookup table, at least so much of it that it shows if there is too much.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn table(&self, path: &str) -> io::Result<Vec<u8>>;
+
+    /// A secret that lies in a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read, where that is a mistake in the rule file.
+    fn secret(&self, path: &str) -> io::Result<Secret>;
 }
 
-impl Inputs<'_> {
-    pub(super) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        (self.read)(&self.folder.join(path))
+/// For rules that name no files.
+pub struct NoInputs;
+
+impl Inputs for NoInputs {
+    fn table(&self, _: &str) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn secret(&self, _: &str) -> io::Result<Secret> {
+        Err(io::ErrorKind::NotFound.into())
     }
 }
 
 const WINDOWS: &str = "rules over windows of readings come in a later release";
 
 /// Adds what a file holds to `set`; returns its mistakes, in the order of the text.
-pub fn parse(file: &str, text: &str, inputs: &Inputs<'_>, set: &mut RuleSet) -> Vec<Diagnostic> {
+pub fn parse(file: &str, text: &str, inputs: &dyn Inputs, set: &mut RuleSet) -> Vec<Diagnostic> {
     let mut doc = Doc::new(file, text);
     if let Some(root) = doc.parse() {
         let silences = Key::Later("silences", "silences come in a later release");
@@ -61,7 +76,7 @@ pub fn parse(file: &str, text: &str, inputs: &Inputs<'_>, set: &mut RuleSet) -> 
     doc.diagnostics
 }
 
-fn group(doc: &mut Doc<'_>, item: &Node, inputs: &Inputs<'_>, set: &mut RuleSet) {
+fn group(doc: &mut Doc<'_>, item: &Node, inputs: &dyn Inputs, set: &mut RuleSet) {
     let Some(map) = doc.mapping(item, "a group") else { return };
     let keys = ["name", "source", "key", "time", "tables", "rules"].map(Key::Known);
     doc.check_keys(map, &keys, "a group");
@@ -145,7 +160,7 @@ fn event_time(doc: &mut Doc<'_>, node: Option<&Node>) -> EventTime {
     time
 }
 
-fn tables(doc: &mut Doc<'_>, node: &Node, inputs: &Inputs<'_>) -> Tables {
+fn tables(doc: &mut Doc<'_>, node: &Node, inputs: &dyn Inputs) -> Tables {
     let mut tables = Tables::new();
     let Some(map) = doc.mapping(node, "`tables`") else { return tables };
     for (name, body) in map.iter() {
@@ -156,7 +171,7 @@ fn tables(doc: &mut Doc<'_>, node: &Node, inputs: &Inputs<'_>) -> Tables {
     tables
 }
 
-fn table(doc: &mut Doc<'_>, body: &MarkedMappingNode, what: &str, inputs: &Inputs<'_>) -> Option<Table> {
+fn table(doc: &mut Doc<'_>, body: &MarkedMappingNode, what: &str, inputs: &dyn Inputs) -> Option<Table> {
     let topic = Key::Later("topic", "tables from a compacted topic come in a later release");
     doc.check_keys(body, &[Key::Known("file"), Key::Known("key"), topic], what);
     if body.get_node("topic").is_some() {
@@ -166,7 +181,7 @@ fn table(doc: &mut Doc<'_>, body: &MarkedMappingNode, what: &str, inputs: &Input
     let key_node = required(doc, body, "key", what)?;
     let file = doc.text(file_node, "`file`")?.as_str();
     let key = doc.text(key_node, "`key`")?.as_str();
-    let problem = match inputs.read(file) {
+    let problem = match inputs.table(file) {
         Err(error) => format!("{what}: {file}: {error}"),
         Ok(csv) if csv.len() > limits::MAX_TABLE_BYTES => {
             format!("{what}: {file} is larger than {} bytes", limits::MAX_TABLE_BYTES)

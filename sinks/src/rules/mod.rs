@@ -3,6 +3,7 @@
 mod files;
 mod load;
 mod receivers;
+mod sources;
 mod table;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,10 @@ use std::sync::Arc;
 use crate::expr::{Expr, FieldPath};
 use crate::template::Template;
 
-pub use files::load;
-pub use load::{Inputs, parse};
+pub use files::{load, read_all};
+pub use load::{Inputs, NoInputs, parse};
 pub use receivers::{ReceiverConfig, Secret};
+pub use sources::{Source, Sources};
 pub use table::{Cell, ColumnType, Table, TableError};
 
 /// The lookup tables of a group by name. `None`: declared, but it could not be read; only a set with mistakes has such.

@@ -1,6 +1,7 @@
 //! The `receivers` of a rule file: where transitions are sent.
 
 use std::fmt;
+use std::io;
 
 use marked_yaml::types::{MarkedMappingNode, Node};
 
@@ -10,9 +11,25 @@ use crate::limits;
 use crate::template::{Part, Template};
 use crate::yaml::{Doc, Key, span, span_of};
 
-/// Bytes that are never printed.
+/// What a webhook's messages are signed with. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub Vec<u8>);
+pub enum Secret {
+    Known(Vec<u8>),
+    /// It lies in a file that this node does not have: why not.
+    Missing(String),
+}
+
+impl Secret {
+    /// Of a file's bytes, without the line end.
+    pub(super) fn of_file(mut bytes: Vec<u8>) -> io::Result<Secret> {
+        let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
+        if end == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty"));
+        }
+        bytes.truncate(end);
+        Ok(Secret::Known(bytes))
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +85,7 @@ impl ReceiverConfig {
 const KINDS: [Key; 4] = [Key::Known("webhook"), Key::Known("alertmanager"), Key::Known("mqtt"), Key::Known("kafka")];
 
 /// Reads the list under `receivers`.
-pub(super) fn read(doc: &mut Doc<'_>, node: &Node, inputs: &Inputs<'_>) -> Vec<ReceiverConfig> {
+pub(super) fn read(doc: &mut Doc<'_>, node: &Node, inputs: &dyn Inputs) -> Vec<ReceiverConfig> {
     let Some(list) = doc.sequence(node, "`receivers`") else { return Vec::new() };
     let mut receivers = Vec::new();
     for item in list.iter() {
@@ -93,7 +110,7 @@ pub(super) fn read(doc: &mut Doc<'_>, node: &Node, inputs: &Inputs<'_>) -> Vec<R
     receivers
 }
 
-fn webhook(doc: &mut Doc<'_>, body: &MarkedMappingNode, inputs: &Inputs<'_>) -> Option<ReceiverConfig> {
+fn webhook(doc: &mut Doc<'_>, body: &MarkedMappingNode, inputs: &dyn Inputs) -> Option<ReceiverConfig> {
     let keys = [Key::Known("url"), Key::Known("hmac_secret"), Key::Known("timeout")];
     doc.check_keys(body, &keys, "`webhook`");
     let hmac_secret = body.get_node("hmac_secret").and_then(|node| secret(doc, node, inputs));
@@ -174,22 +191,16 @@ fn timeout(doc: &mut Doc<'_>, body: &MarkedMappingNode) -> i64 {
 }
 
 /// A secret as it stands, or from `file:PATH` (relative to the rule file) without the line end.
-fn secret(doc: &mut Doc<'_>, node: &Node, inputs: &Inputs<'_>) -> Option<Secret> {
+fn secret(doc: &mut Doc<'_>, node: &Node, inputs: &dyn Inputs) -> Option<Secret> {
     let text = doc.text(node, "`hmac_secret`")?.as_str();
     let Some(path) = text.strip_prefix("file:") else {
-        return Some(Secret(text.as_bytes().to_vec()));
+        return Some(Secret::Known(text.as_bytes().to_vec()));
     };
-    let bytes = match inputs.read(path) {
-        Ok(bytes) => bytes,
+    match inputs.secret(path) {
+        Ok(secret) => Some(secret),
         Err(error) => {
             doc.error(node.span(), format!("`hmac_secret`: {path}: {error}"), None);
-            return None;
+            None
         }
-    };
-    let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
-    if end == 0 {
-        doc.error(node.span(), format!("`hmac_secret`: {path} is empty"), None);
-        return None;
     }
-    Some(Secret(bytes[..end].to_vec()))
 }

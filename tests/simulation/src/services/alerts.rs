@@ -1,12 +1,11 @@
 //! The alert rules of one partition, on its leader: the real engine, with its checkpoints and transitions in `_alerts`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use bytes::Bytes;
 use forebay_log::replication::PartitionId;
 use forebay_log::{Millis, Offset};
-use forebay_sinks::rules::{Inputs, parse};
+use forebay_sinks::rules::{NoInputs, parse};
 use forebay_sinks::{Engine, Reading, RuleSet, Transition};
 
 use super::{Job, ServiceId, Then};
@@ -41,8 +40,7 @@ pub struct Alerts {
 #[must_use]
 pub fn rules() -> RuleSet {
     let mut set = RuleSet::default();
-    let inputs = Inputs { folder: Path::new(""), read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
-    let problems = parse("meters", RULES, &inputs, &mut set);
+    let problems = parse("meters", RULES, &NoInputs, &mut set);
     assert!(problems.is_empty(), "{problems:?}");
     set
 }
