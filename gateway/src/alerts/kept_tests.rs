@@ -66,8 +66,11 @@ fn offered(image: &Image, node: NodeId, own: &Sources) -> Result<Change, Unkept>
     offer(image, node, own, &own.digest())
 }
 
-fn sources(texts: &[(&str, &[(&str, &str)])]) -> Sources {
-    let source = |(number, (text, tables)): (usize, &(&str, &[(&str, &str)]))| Source {
+/// A rule file and its tables.
+type Texts<'a> = (&'a str, &'a [(&'a str, &'a str)]);
+
+fn sources(texts: &[Texts<'_>]) -> Sources {
+    let source = |(number, (text, tables)): (usize, &Texts<'_>)| Source {
         name: format!("/rules/{number}.yaml"),
         text: (*text).to_owned(),
         tables: tables.iter().map(|(path, table)| ((*path).to_owned(), (*table).to_owned())).collect(),
