@@ -43,8 +43,10 @@ impl DurableLocal {
         let root = std::path::absolute(root).map_err(io_error)?;
         let prefix = Path::from_absolute_path(&root)?;
         let inner = Arc::new(PrefixStore::new(LocalFileSystem::new(), prefix));
-        // Files that a crash left have other process ids in their names, or are overwritten; `leftovers` removes them.
-        Ok(DurableLocal { inner, root, counter: Arc::new(AtomicU64::new(u64::from(std::process::id()) << 32)) })
+        // Nodes that share the folder are in one process (tests), or in containers where each has the same process id: two that write
+        // the same name beside each other must not write the same temporary file. `leftovers` removes those that a crash left.
+        let (_, begin) = uuid::Uuid::new_v4().as_u64_pair();
+        Ok(DurableLocal { inner, root, counter: Arc::new(AtomicU64::new(begin)) })
     }
 
     pub(super) fn root(&self) -> &FsPath {
@@ -206,6 +208,30 @@ mod tests {
     use object_store::{ObjectStoreExt, WriteMultipart};
 
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_nodes_that_create_an_object_at_the_same_time_one_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stores = [(); 2].map(|()| DurableLocal::new(folder.path()).expect("a path"));
+        for number in 0..200 {
+            let path = Path::from(format!("_delta_log/{number:020}.json"));
+            let create = |store: &DurableLocal, text: &'static str| {
+                let (store, path) = (store.clone(), path.clone());
+                tokio::spawn(async move {
+                    store.put_opts(&path, text.repeat(1000).into(), PutOptions::from(PutMode::Create)).await
+                })
+            };
+            let (one, two) = (create(&stores[0], "one"), create(&stores[1], "two"));
+            let created = [one.await.expect("no panic"), two.await.expect("no panic")];
+            let text = match &created {
+                [Ok(_), Err(Error::AlreadyExists { .. })] => "one",
+                [Err(Error::AlreadyExists { .. }), Ok(_)] => "two",
+                other => panic!("{other:?}"),
+            };
+            let there = stores[0].get(&path).await.expect("there").bytes().await.expect("readable");
+            assert_eq!(there, text.repeat(1000), "object {number}");
+        }
+    }
 
     #[tokio::test]
     async fn objects_are_written_whole_created_once_and_listed_in_order() {

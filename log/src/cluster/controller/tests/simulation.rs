@@ -115,10 +115,7 @@ impl World {
             76..80 => self.pass(),
             80..83 => self.kill_or_start(id),
             83..85 => self.suspect(id),
-            85 => {
-                let node = self.nodes.get_mut(&id).unwrap();
-                node.full = !node.full;
-            }
+            85 => self.nodes.get_mut(&id).unwrap().full ^= true,
             86 => self.controller_moves(),
             87..90 => {
                 if let Some(late) = self.random.pick(&self.late) {
@@ -228,18 +225,9 @@ impl World {
     }
 
     fn beat(&mut self, id: i32) {
-        let node = &self.nodes[&id];
-        let (applied, wants_shutdown) = (node.seen.version(), node.wants_shutdown);
-        if !node.is_up {
-            return;
-        }
-        let beat = Request::Heartbeat {
-            id: NodeId(id),
-            incarnation: Incarnation(node.incarnation),
-            applied,
-            full: node.full,
-            wants_shutdown,
-        };
+        let SimNode { is_up: true, full, wants_shutdown, incarnation, ref seen, .. } = self.nodes[&id] else { return };
+        let (applied, incarnation) = (seen.version(), Incarnation(incarnation));
+        let beat = Request::Heartbeat { id: NodeId(id), incarnation, applied, full, wants_shutdown };
         if let Some(Ok(Reply::Heartbeat(HeartbeatReply { may_shut_down: true, .. }))) = self.ask(beat) {
             self.nodes.get_mut(&id).unwrap().is_up = false;
         }
