@@ -190,9 +190,9 @@ class Cluster:
         return time.monotonic() - start
 
     def elect(self):
-        """Gives leaderships back to the preferred leaders."""
+        """Gives leaderships back to the preferred leaders, once one whose disk was full has said that it has room."""
         url = f"http://{self.network.address(1, 'http')}"
-        return tools.run([os.environ["FOREBAY_BIN"], "cluster", "elect", "--url", url], timeout=30)
+        eventually(lambda: tools.run([os.environ["FOREBAY_BIN"], "cluster", "elect", "--url", url], timeout=30), 10)
 
     def stop(self, keep):
         for node in self.nodes.values():

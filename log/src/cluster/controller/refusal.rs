@@ -91,7 +91,7 @@ pub enum Refusal {
     IneligibleReplica { id: NodeId },
     #[error("an unclean election would lose acknowledged records and is off: bring an in-sync replica back")]
     UncleanElection,
-    #[error("the preferred leader, node {id}, is not there or not in sync")]
+    #[error("the preferred leader, node {id}, is not there, not in sync, or its disk is full")]
     PreferredLeaderNotAvailable { id: NodeId },
     #[error("the preferred leader leads already")]
     ElectionNotNeeded,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Limits;
 use crate::cluster::image::Image;
 use crate::cluster::node::Liveness;
+use crate::limits::HEARTBEAT_INTERVAL_MS;
 use crate::units::{MetadataVersion, Millis, NodeId};
 
 /// The sessions of all nodes that are not fenced.
@@ -14,6 +15,8 @@ pub(super) struct Sessions(BTreeMap<NodeId, Session>);
 #[derive(Debug)]
 struct Session {
     heard: Millis,
+    /// From when on silence is held against a suspected node.
+    awaited: Millis,
     /// Another node had its connection refused or reset since.
     suspected: bool,
     /// The metadata that the node said it has.
@@ -26,23 +29,28 @@ struct Session {
 
 impl Session {
     fn expiry(&self, limits: &Limits) -> Millis {
-        let patience = if self.suspected { limits.suspicion_grace } else { limits.session_timeout };
-        self.heard.after(patience)
+        let session = self.heard.after(limits.session_timeout);
+        if self.suspected { session.min(self.awaited.after(limits.suspicion_grace)) } else { session }
     }
 }
 
 impl Sessions {
-    /// A whole session for each node that is not fenced.
+    /// A whole session for each node that is not fenced. One that others find gone is not waited for as long: whoever is there tells a
+    /// new controller at once, or with its next heartbeat.
     pub(super) fn of(image: &Image, now: Millis) -> Sessions {
         let mut sessions = Sessions(BTreeMap::new());
         for (id, _) in image.nodes().filter(|(_, node)| node.liveness != Liveness::Fenced) {
             sessions.begin(id, now, MetadataVersion::default());
         }
+        sessions.0.values_mut().for_each(|session| session.awaited = now.after(-HEARTBEAT_INTERVAL_MS));
         sessions
     }
 
     pub(super) fn begin(&mut self, id: NodeId, now: Millis, applied: MetadataVersion) {
-        self.0.insert(id, Session { heard: now, suspected: false, applied, handed_over: None, full: false });
+        self.0.insert(
+            id,
+            Session { heard: now, awaited: now, suspected: false, applied, handed_over: None, full: false },
+        );
     }
 
     pub(super) fn end(&mut self, id: NodeId) {
@@ -52,6 +60,7 @@ impl Sessions {
     pub(super) fn heard(&mut self, id: NodeId, now: Millis, version: MetadataVersion) {
         if let Some(session) = self.0.get_mut(&id) {
             session.heard = session.heard.max(now);
+            session.awaited = session.heard;
             session.suspected = false;
             session.applied = session.applied.max(version);
         }

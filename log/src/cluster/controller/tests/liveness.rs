@@ -107,6 +107,20 @@ fn a_new_controller_gives_every_node_a_whole_session() {
 }
 
 #[test]
+fn a_new_controller_waits_for_one_that_others_find_gone_as_long_as_a_heartbeat_takes() {
+    let mut lab = Lab::of(3);
+    let image = lab.controller.image().clone();
+    lab.controller = Controller::new(image, Limits::default(), BTreeSet::new(), lab.now);
+    let incarnation = lab.incarnation(1);
+    lab.ask(Request::Suspect { id: NodeId(1), incarnation, by: NodeId(2) }).unwrap();
+    let wait = limits::SUSPICION_GRACE_MS - limits::HEARTBEAT_INTERVAL_MS;
+    lab.pass(wait - 1, &[2, 3]);
+    assert_eq!(lab.here(), [1, 2, 3]);
+    lab.pass(1, &[2, 3]);
+    assert_eq!(lab.here(), [2, 3]);
+}
+
+#[test]
 fn a_node_may_end_when_the_others_know_that_they_lead() {
     let mut lab = Lab::of(3);
     lab.topic(&[&[1, 2, 3], &[1, 2, 3]]);
