@@ -17,6 +17,9 @@ pub const READ: u16 = 6;
 /// An append in the name of leaders of other partitions, or the question where all earlier ones have ended.
 pub const CLAIMED: u16 = 7;
 
+/// Writers that have successors are to write nothing more; [`APPEND`] names them from its version 2 on.
+pub const FENCE: u16 = 8;
+
 /// A node is asked what it knows of itself: its quorum, and the followers that are behind.
 pub const REPORT: u16 = 16;
 /// A node is to vote in the quorum, or not any more: for the quorum's leader.
@@ -30,9 +33,10 @@ pub fn spoken() -> Kinds {
         (CONTROLLER, 1, 1),
         (PULL, 1, 1),
         (ENDS, 1, 1),
-        (APPEND, 1, 1),
+        (APPEND, 1, 2),
         (READ, 1, 1),
         (CLAIMED, 1, 1),
+        (FENCE, 1, 1),
         (REPORT, 1, 1),
         (VOTER, 1, 1),
     ])

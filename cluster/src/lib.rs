@@ -14,6 +14,7 @@ pub mod quorum;
 pub mod replication;
 mod throttle;
 mod topic_config;
+mod writers;
 
 pub use controller::AskError;
 pub use fence::Claim;
@@ -25,3 +26,4 @@ pub use link::{Counters, PeerCounters};
 pub use log::{Chain, Log, Node, Partition, Placement, Ticket, Topic, Topics};
 pub use metadata::Metadata;
 pub use node::{Behind, Cluster, IsrChanges, Options, Report, Standing, StartError, VoterError};
+pub use writers::{Writer, Written};

@@ -2,6 +2,7 @@
 //! reads of partitions that have no replica here.
 
 mod claimed;
+mod fence;
 mod outbox;
 mod read;
 mod receiver;
@@ -9,6 +10,7 @@ mod sender;
 mod wire;
 
 pub(crate) use claimed::Claimed;
+pub(crate) use fence::Fence;
 pub(crate) use read::{Read, SUCCEEDED};
 pub(crate) use receiver::Receiver;
 pub(crate) use sender::{Append, Connected, Forwarder, Remote};

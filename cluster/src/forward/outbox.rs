@@ -156,7 +156,7 @@ impl Message {
     /// Hands it to the connection, in whose order it is from then on; what is returned waits for the answers.
     async fn send(self) -> Option<impl Future<Output = ()> + use<>> {
         let Message { leader, link, version, appends, waiting } = self;
-        let body = wire::write_appends(appends);
+        let body = wire::write_appends(appends, version);
         match link.submit(kinds::APPEND, version, body, ANSWER).await {
             Ok(pending) => Some(answer(leader, pending, waiting)),
             Err(error) => {

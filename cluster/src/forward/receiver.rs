@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use forebay_disk::{AppendData, Appended, Chain};
+use forebay_disk::{AppendData, Appended, Chain, Partition};
+use forebay_log::replication::PartitionId;
 use forebay_log::{AppendError, Incarnation, NodeId};
 use tokio::sync::watch;
 
@@ -15,6 +16,7 @@ use crate::fence::Fences;
 use crate::link::Rest;
 use crate::metadata::Metadata;
 use crate::replication::Replicas;
+use crate::writers::Writers;
 
 /// Broken chains that are remembered; more are forgotten, the oldest numbers first: their sources have gone.
 const MAX_CHAINS: usize = 100_000;
@@ -26,6 +28,7 @@ type ChainId = (NodeId, Incarnation, u64);
 pub(crate) struct Receiver {
     replicas: Arc<Replicas>,
     pub(crate) fences: Fences,
+    pub(crate) writers: Arc<Writers>,
     /// Chains that have appends under way, and those that are broken.
     chains: Mutex<HashMap<ChainId, (Chain, usize)>>,
 }
@@ -33,13 +36,13 @@ pub(crate) struct Receiver {
 impl Receiver {
     pub(crate) fn new(here: NodeId, metadata: watch::Receiver<Metadata>, replicas: Arc<Replicas>) -> Arc<Receiver> {
         let fences = Fences::new(here, metadata, Arc::clone(&replicas));
-        Arc::new(Receiver { replicas, fences, chains: Mutex::default() })
+        Arc::new(Receiver { replicas, fences, writers: Arc::default(), chains: Mutex::default() })
     }
 
     /// # Errors
     /// The message cannot be read.
-    pub(crate) fn read(message: Bytes) -> Result<Vec<(Append, AppendData)>, Malformed> {
-        wire::read_appends(message)
+    pub(crate) fn read(message: Bytes, version: u16) -> Result<Vec<(Append, AppendData)>, Malformed> {
+        wire::read_appends(message, version)
     }
 
     /// Hands appends to their partitions' logs, in order; what is returned waits for them.
@@ -52,13 +55,20 @@ impl Receiver {
         for (append, data) in appends {
             let joined = (append.chain != 0).then(|| self.join((from, incarnation, append.chain)));
             let chain = joined.as_ref().map(|joined| &joined.chain);
-            let ticket = self.submit(append, chain, data).await;
+            let writing = append.writer.map(|writer| self.writers.begin(writer)).transpose();
+            let ticket = match &writing {
+                Ok(_) => self.submit(append, chain, data).await,
+                Err(fenced) => {
+                    chain.inspect(|chain| chain.break_off());
+                    Err(fenced.clone())
+                }
+            };
             begun.push(async move {
                 let answer = match ticket {
                     Ok(ticket) => ticket.await,
                     Err(error) => Err(error),
                 };
-                drop(joined);
+                drop((joined, writing));
                 answer
             });
         }
@@ -70,6 +80,11 @@ impl Receiver {
             }
             Ok(wire::write_answers(&answers))
         })
+    }
+
+    /// A partition that has a replica on this node.
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.replicas.get(id).map(|replica| replica.partition)
     }
 
     async fn submit(

@@ -13,6 +13,7 @@ use forebay_log::{AppendError, Epoch, NodeId, ReadError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::claimed::Claimed;
+use super::fence::{self, Fence};
 use super::outbox::{Outboxes, Outgoing};
 use super::read::{self, Read};
 use super::receiver::Receiver;
@@ -20,6 +21,7 @@ use super::wire;
 use crate::kinds;
 use crate::link::{Lane, Link, LinkError, Links};
 use crate::node::Standing;
+use crate::writers::Writer;
 
 /// How long an append waits for its answer: as long as a disk may hang.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
@@ -37,6 +39,8 @@ pub(crate) struct Append {
     pub(crate) all: bool,
     /// The number of its chain; 0 is none.
     pub(crate) chain: u64,
+    /// Whose it is, of one that has a successor one day.
+    pub(crate) writer: Option<Writer>,
 }
 
 /// The way to the leaders.
@@ -116,6 +120,22 @@ impl Forwarder {
         let failed = |why: String| ReadError::Offline(format!("the partition's leader, node {leader}: {why}"));
         let (_, answer) = called.map_err(|error| failed(error.to_string()))?;
         read::read_answer(answer).unwrap_or_else(|problem| Err(failed(format!("its answer cannot be read: {problem}"))))
+    }
+
+    /// Has a leader take nothing more of some writers.
+    ///
+    /// # Errors
+    /// It cannot be reached, or does not lead in that epoch.
+    pub(crate) async fn fence(&self, leader: NodeId, fence: &Fence) -> Result<(), ReadError> {
+        let called = self.links.call(leader.0, Lane::Forward, kinds::FENCE, |_| fence.write(), READ_ANSWER).await;
+        let failed = |why: String| ReadError::Offline(format!("the partition's leader, node {leader}: {why}"));
+        match called {
+            Ok((_, answer)) => fence::read_answer(answer)
+                .unwrap_or_else(|problem| Err(failed(format!("its answer cannot be read: {problem}")))),
+            // Of a release that does not know writers: while it leads, what comes late is not told apart.
+            Err(LinkError::Unsupported { .. }) => Ok(()),
+            Err(error) => Err(failed(error.to_string())),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use forebay_log::{AppendError, Epoch, Millis, Offset};
 use super::sender::Append;
 use crate::codec::{Malformed, Reader, Writer};
 use crate::link::Body;
+use crate::writers::Writer as By;
 
 const CHUNK: u8 = 0;
 const BATCHES: u8 = 1;
@@ -19,16 +20,21 @@ const MAX_HEAD_BYTES: usize = MAX_BATCH_BYTES;
 /// The texts of refusals that a peer sends; longer ones are cut.
 const MAX_TEXT: usize = 1024;
 
+/// From this version on an append names its writer.
+const WITH_WRITERS: u16 = 2;
 /// Most appends of one message.
 pub(super) const MAX_APPENDS: usize = 256;
 
 /// What is known of all appends first, then their records as they are.
-pub(super) fn write_appends(appends: Vec<(Append, AppendData)>) -> Body {
+pub(super) fn write_appends(appends: Vec<(Append, AppendData)>, version: u16) -> Body {
     let mut writer = Writer::with_capacity(96 * appends.len());
     writer.count(appends.len());
     let mut payloads = Vec::with_capacity(appends.len());
-    for (Append { partition, epoch, all, chain }, data) in appends {
+    for (Append { partition, epoch, all, chain, writer: by }, data) in appends {
         writer.uuid(partition.topic).u32(partition.index).i32(epoch.0).bool(all).u64(chain);
+        if version >= WITH_WRITERS {
+            writer.option(by, |out, by| by.write(out));
+        }
         let (head, payload) = parts(data);
         write_head(&mut writer, head.as_deref());
         writer.u64(payload.len() as u64);
@@ -37,13 +43,15 @@ pub(super) fn write_appends(appends: Vec<(Append, AppendData)>) -> Body {
     Body::new(writer.finish(), payloads)
 }
 
-pub(super) fn read_appends(body: Bytes) -> Result<Vec<(Append, AppendData)>, Malformed> {
+pub(super) fn read_appends(body: Bytes, version: u16) -> Result<Vec<(Append, AppendData)>, Malformed> {
     let mut reader = Reader::new(body);
     let count = reader.count(MAX_APPENDS)?;
     let mut heads = Vec::with_capacity(count);
     for _ in 0..count {
         let partition = PartitionId { topic: reader.uuid()?, index: reader.u32()? };
-        let append = Append { partition, epoch: Epoch(reader.i32()?), all: reader.bool()?, chain: reader.u64()? };
+        let (epoch, all, chain) = (Epoch(reader.i32()?), reader.bool()?, reader.u64()?);
+        let writer = if version >= WITH_WRITERS { reader.option(By::read)? } else { None };
+        let append = Append { partition, epoch, all, chain, writer };
         let head = read_head(&mut reader)?;
         heads.push((append, head, reader.u64()?));
     }
@@ -192,6 +200,7 @@ fn code(error: &AppendError) -> (u8, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use forebay_log::NodeId;
     use uuid::Uuid;
 
     use super::*;
@@ -204,20 +213,27 @@ mod tests {
 
     #[test]
     fn appends_cross_whole_and_cut_ones_are_refused() {
-        let mut chunk = RecordChunk::new();
-        chunk.push(Millis(5), Some(b"key"), Some(b"value"), &[("h", b"1")]);
+        let chunk = || {
+            let mut chunk = RecordChunk::new();
+            chunk.push(Millis(5), Some(b"key"), Some(b"value"), &[("h", b"1")]);
+            AppendData::Chunk(chunk)
+        };
         let append = |index, chain| {
             let partition = PartitionId { topic: Uuid::from_u128(3), index };
-            Append { partition, epoch: Epoch(4), all: index == 9, chain }
+            let writer = (chain == 7).then_some(By { node: NodeId(3), incarnation: 4, number: 5 });
+            Append { partition, epoch: Epoch(4), all: index == 9, chain, writer }
         };
         let batches = Bytes::from_static(b"batches");
-        let sent = vec![
-            (append(9, 8), AppendData::Chunk(chunk)),
-            (append(2, 0), AppendData::Batches(batches.clone())),
-            (append(9, 7), AppendData::Batches(Bytes::new())),
-        ];
-        let bytes = joined(&write_appends(sent));
-        let mut read = read_appends(bytes.clone()).unwrap().into_iter();
+        let sent = || {
+            vec![
+                (append(9, 8), chunk()),
+                (append(2, 0), AppendData::Batches(batches.clone())),
+                (append(9, 7), AppendData::Batches(Bytes::new())),
+            ]
+        };
+        let old = joined(&write_appends(sent(), 1));
+        let bytes = joined(&write_appends(sent(), 2));
+        let mut read = read_appends(bytes.clone(), 2).unwrap().into_iter();
         let (first, data) = read.next().unwrap();
         assert!(matches!(data, AppendData::Chunk(chunk) if chunk.len() == 1 && chunk.is_keyed()));
         let (second, data) = read.next().unwrap();
@@ -226,10 +242,12 @@ mod tests {
         assert!(matches!(data, AppendData::Batches(read) if read.is_empty()));
         assert_eq!([first, second, third], [append(9, 8), append(2, 0), append(9, 7)]);
         for cut in 0..bytes.len() {
-            assert!(read_appends(bytes.slice(..cut)).is_err(), "cut at {cut}");
+            assert!(read_appends(bytes.slice(..cut), 2).is_err(), "cut at {cut}");
         }
         let more = [&bytes[..], b"x"].concat();
-        assert!(read_appends(more.into()).is_err());
+        assert!(read_appends(more.into(), 2).is_err());
+        let old = read_appends(old, 1).unwrap();
+        assert_eq!(old.iter().map(|(append, _)| append.writer).collect::<Vec<_>>(), [None; 3]);
     }
 
     #[test]

@@ -19,7 +19,8 @@ use super::chain::{Chain, Way};
 use super::placement::Placement;
 use super::ticket::Ticket;
 use super::topic::Seat;
-use crate::forward::{Append, Connected, Forwarder};
+use crate::forward::{Append, Connected, Forwarder, Remote};
+use crate::writers::Written;
 
 /// What is known of the offsets of a partition that has no replica on this node.
 const UNKNOWN: Watermarks = Watermarks {
@@ -215,8 +216,24 @@ impl Partition {
         }
     }
 
-    async fn submit_by(&self, chain: Option<&Chain>, all: bool, data: AppendData) -> Result<Ticket, AppendError> {
+    async fn submit_by(
+        &self,
+        written: Option<Written>,
+        chain: Option<&Chain>,
+        all: bool,
+        data: AppendData,
+    ) -> Result<Ticket, AppendError> {
         let route = self.route().await?;
+        let led_in = match &route {
+            Route::Here(replica) => replica.leader_epoch(),
+            Route::There(_, epoch) => *epoch,
+        };
+        // Without a forwarder there is one leader for ever.
+        let written = written.filter(|_| self.forwarder.is_some());
+        if written.is_some_and(|written| written.epoch != led_in) {
+            return Err(AppendError::NotLeader);
+        }
+        let writer = written.map(|written| written.by);
         let way = match &route {
             Route::Here(_) => Way::Here,
             Route::There(connected, _) => Way::Over(connected.number()),
@@ -224,16 +241,30 @@ impl Partition {
         let under_way = chain.map(|chain| chain.begin(self.id, way)).transpose()?;
         let chain = chain.map(Chain::here);
         Ok(match route {
-            Route::Here(replica) => Ticket::here(
-                match chain {
+            Route::Here(replica) => {
+                let writers = self.forwarder.as_ref().map(|forwarder| &forwarder.receiver.writers);
+                let writing = writer.zip(writers).map(|(by, writers)| writers.begin(by)).transpose()?;
+                let ticket = match chain {
                     Some(chain) => replica.submit_chained(chain, all, data).await?,
                     None if all => replica.submit(data).await?,
                     None => replica.submit_to_leader(data).await?,
-                },
-                under_way,
-            ),
+                };
+                match writing {
+                    None => Ticket::here(ticket, under_way),
+                    // A fence waits for its end, whether somebody waits for it here or not.
+                    Some(writing) => {
+                        let ends = async move {
+                            let answer = ticket.await;
+                            drop(writing);
+                            answer
+                        };
+                        Ticket::there(Remote::of(self.here, ends), under_way)
+                    }
+                }
+            }
             Route::There(connected, epoch) => {
-                let append = Append { partition: self.id, epoch, all, chain: chain.map_or(0, forebay_disk::Chain::id) };
+                let chain_id = chain.map_or(0, forebay_disk::Chain::id);
+                let append = Append { partition: self.id, epoch, all, chain: chain_id, writer };
                 Ticket::there(connected.send(append, chain, data).await?, under_way)
             }
         })
@@ -247,7 +278,7 @@ impl Partition {
     /// What refuses the data at once: batches that are not valid, a full disk, a deleted topic, a node that stops, a
     /// partition without a leader that can be reached.
     pub async fn submit(&self, data: AppendData) -> Result<Ticket, AppendError> {
-        self.submit_by(None, true, data).await
+        self.submit_by(None, None, true, data).await
     }
 
     /// [`Partition::submit`], content with the leader alone, whatever `min.insync.replicas` says (Kafka's acks=1).
@@ -255,7 +286,7 @@ impl Partition {
     /// # Errors
     /// As `submit`.
     pub async fn submit_to_leader(&self, data: AppendData) -> Result<Ticket, AppendError> {
-        self.submit_by(None, false, data).await
+        self.submit_by(None, None, false, data).await
     }
 
     /// [`Partition::submit`] or, unless it waits for `all`, [`Partition::submit_to_leader`] as the next of a chain: once an append
@@ -265,7 +296,24 @@ impl Partition {
     /// As `submit`, and after an earlier refusal.
     pub async fn submit_chained(&self, chain: &Chain, all: bool, data: AppendData) -> Result<Ticket, AppendError> {
         chain.check()?;
-        self.submit_by(Some(chain), all, data).await.inspect_err(|_| chain.break_off())
+        self.submit_by(None, Some(chain), all, data).await.inspect_err(|_| chain.break_off())
+    }
+
+    /// [`Partition::submit_chained`], or without a chain, of a writer and to one leader alone: refused when the partition has another
+    /// one by now, and once the writer is fenced ([`Partition::fence_writers`]).
+    ///
+    /// # Errors
+    /// As `submit_chained`; [`AppendError::NotLeader`] and [`AppendError::ProducerFenced`].
+    pub async fn submit_written(
+        &self,
+        written: Written,
+        chain: Option<&Chain>,
+        all: bool,
+        data: AppendData,
+    ) -> Result<Ticket, AppendError> {
+        chain.map_or(Ok(()), Chain::check)?;
+        let submitted = self.submit_by(Some(written), chain, all, data).await;
+        submitted.inspect_err(|_| chain.into_iter().for_each(Chain::break_off))
     }
 
     /// [`Partition::submit`] to the replica here alone, in a term of its leadership: refused where this node does not lead, leads in

@@ -5,10 +5,11 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use forebay_disk::Fetched;
-use forebay_log::{Offset, ReadError};
+use forebay_log::{Epoch, Offset, ReadError};
 
 use super::partition::Partition;
-use crate::forward::{Read, SUCCEEDED};
+use crate::forward::{Fence, Read, SUCCEEDED};
+use crate::writers::{MAX_AT_ONCE, Writer};
 
 /// Pause before a leader that could not be asked is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -42,10 +43,7 @@ impl Partition {
 
     async fn ask_leader(&self, from: Offset, max_bytes: usize, wait: Duration) -> Result<Fetched, ReadError> {
         let Some(forwarder) = &self.forwarder else { return Err(ReadError::Offline(self.elsewhere())) };
-        let Some(leader) = self.leader() else {
-            let (topic, index) = (self.topic(), self.index());
-            return Err(ReadError::Offline(format!("partition {topic}-{index} has no leader now")));
-        };
+        let leader = self.leader().ok_or_else(|| self.leaderless())?;
         let fetched = forwarder.read(leader, Read { partition: self.id, from, max_bytes, wait }).await?;
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         // Answers may overtake each other.
@@ -53,6 +51,28 @@ impl Partition {
             *heard = fetched.watermarks;
         }
         Ok(fetched)
+    }
+
+    /// On return the partition's leader has all that it will ever have of these writers, whose appends were meant for the leadership
+    /// of `epoch` or earlier ones. It may not be committed yet.
+    ///
+    /// # Errors
+    /// [`ReadError::Offline`] while there is no leader that can be asked.
+    pub async fn fence_writers(&self, writers: &[Writer], epoch: Epoch) -> Result<(), ReadError> {
+        let Some(forwarder) = &self.forwarder else { return Ok(()) };
+        for writers in writers.chunks(MAX_AT_ONCE) {
+            let fence = Fence { partition: self.id, epoch, writers: writers.to_vec() };
+            match self.leader() {
+                Some(leader) if leader == self.here => fence.decide(&forwarder.receiver).await?,
+                Some(leader) => forwarder.fence(leader, &fence).await?,
+                None => return Err(self.leaderless()),
+            }
+        }
+        Ok(())
+    }
+
+    fn leaderless(&self) -> ReadError {
+        ReadError::Offline(format!("partition {}-{} has no leader now", self.topic(), self.index()))
     }
 
     /// Waits until the high watermark, as far as this node knows it, is above `past`; at most for `patience` or until the

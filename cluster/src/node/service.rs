@@ -10,7 +10,7 @@ use forebay_log::{Incarnation, NodeId};
 use super::{Inner, report, voters};
 use crate::codec::Malformed;
 use crate::controller::ask_here;
-use crate::forward::{Claimed, Read, Receiver};
+use crate::forward::{Claimed, Fence, Read, Receiver};
 use crate::kinds;
 use crate::link::{Begun, Body, Lane, LinkError, Links, Peer, Request, Rest, Service, ServiceError};
 use crate::quorum::{self, Transport, TransportError};
@@ -44,7 +44,7 @@ impl Service for NodeService {
                 let taken = inner.feeder.ends(from, incarnation, body).await;
                 Rest::new(async move { taken.map(|()| Body::default()).map_err(malformed) })
             }),
-            kinds::APPEND => match Receiver::read(body) {
+            kinds::APPEND => match Receiver::read(body, request.version) {
                 Ok(appends) => {
                     let receiver = Arc::clone(&inner.receiver);
                     Begun::in_order(receiver.begin((from, incarnation), appends))
@@ -55,6 +55,13 @@ impl Service for NodeService {
                 Ok(claimed) => {
                     let receiver = Arc::clone(&inner.receiver);
                     Begun::beside(async move { Ok(claimed.answer(&receiver).await) })
+                }
+                Err(problem) => refuse(problem),
+            },
+            kinds::FENCE => match Fence::decode(body) {
+                Ok(fence) => {
+                    let receiver = Arc::clone(&inner.receiver);
+                    Begun::beside(async move { Ok(fence.answer(&receiver).await) })
                 }
                 Err(problem) => refuse(problem),
             },

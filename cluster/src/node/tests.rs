@@ -3,6 +3,7 @@
 mod fenced;
 mod full;
 mod restarts;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

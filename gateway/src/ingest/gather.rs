@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use forebay_cluster::{AppendData, Chain, Log, Partition, Ticket, Topic};
+use forebay_cluster::{AppendData, Chain, Log, Partition, Ticket, Topic, Writer, Written};
 use forebay_log::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS};
 use forebay_log::partitioner::partition_for_key;
 use forebay_log::record::RecordChunk;
-use forebay_log::{AppendError, Millis};
+use forebay_log::{AppendError, Epoch, Millis};
 use tokio::sync::watch;
 
 use super::Router;
@@ -28,6 +28,8 @@ pub struct Gather {
     chain: Option<Chain>,
     /// Whether every in-sync replica has to have it; else the leader is enough.
     all: bool,
+    /// Of a client that leaves marks of what it publishes: they are looked for at the leaders that there were.
+    writer: Option<Writer>,
 }
 
 /// A topic that was looked up, and the open slot of each of its partitions.
@@ -40,6 +42,8 @@ struct CachedTopic {
 
 struct Slot {
     partition: Arc<Partition>,
+    /// The leader that it had when the slot was opened.
+    epoch: Epoch,
     chunk: RecordChunk,
 }
 
@@ -64,6 +68,7 @@ impl Gather {
             expected: (0, 0),
             chain: None,
             all: true,
+            writer: None,
         }
     }
 
@@ -77,6 +82,11 @@ impl Gather {
     #[must_use]
     pub fn chained(self, chain: Option<Chain>) -> Gather {
         Gather { chain, ..self }
+    }
+
+    /// What was gathered until it is submitted is `writer`'s, and meant for the leaders that its partitions had when it came.
+    pub fn written_by(&mut self, writer: Option<Writer>) {
+        self.writer = writer;
     }
 
     /// Makes room for as much as the last gather of the connection held: buffers that grow step by step are copied each time.
@@ -129,13 +139,16 @@ impl Gather {
         self.bytes = 0;
         let mut tickets = Vec::with_capacity(self.slots.len());
         for slot in self.slots.drain(..) {
-            let data = AppendData::Chunk(slot.chunk);
-            tickets.push(match &self.chain {
-                Some(chain) => slot.partition.submit_chained(chain, self.all, data).await,
-                None if self.all => slot.partition.submit(data).await,
-                None => slot.partition.submit_to_leader(data).await,
+            let (data, all) = (AppendData::Chunk(slot.chunk), self.all);
+            let written = self.writer.map(|by| Written { by, epoch: slot.epoch });
+            tickets.push(match (written, &self.chain) {
+                (Some(written), chain) => slot.partition.submit_written(written, chain.as_ref(), all, data).await,
+                (None, Some(chain)) => slot.partition.submit_chained(chain, all, data).await,
+                (None, None) if all => slot.partition.submit(data).await,
+                (None, None) => slot.partition.submit_to_leader(data).await,
             });
         }
+        self.writer = None;
         Tickets { tickets, by_publish: std::mem::take(&mut self.by_publish) }
     }
 }
@@ -180,7 +193,8 @@ fn open_slot(
     }
     let slot = u32::try_from(slots.len()).unwrap_or(u32::MAX);
     let (records, room) = std::mem::take(expected);
-    slots.push(Slot { partition: partition.clone(), chunk: RecordChunk::with_capacity(records, room) });
+    let (epoch, chunk) = (partition.leader_epoch(), RecordChunk::with_capacity(records, room));
+    slots.push(Slot { partition: partition.clone(), epoch, chunk });
     *open = Some(slot);
     Ok(slot)
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use forebay_cluster::{Log, LogError};
-use forebay_log::{AppendError, Offset};
+use forebay_log::{AppendError, Epoch, Offset};
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -287,13 +287,12 @@ impl Broker {
         if self.acks_all { gather } else { gather.content_with_leader() }
     }
 
-    /// An offset of a partition at or behind which a record that is about to be appended will be. What is above the high watermark
-    /// on a follower may have to go.
-    pub(super) fn committed(&self, topic: &str, partition: u32) -> Offset {
-        self.log
-            .topic(topic)
-            .and_then(|topic| topic.partitions.get(partition as usize).map(|p| p.watermarks().high_watermark))
-            .unwrap_or(Offset::ZERO)
+    /// An offset of a partition at or behind which a record that is about to be appended will be, and the leadership that it is meant
+    /// for at the latest. What is above the high watermark on a follower may have to go.
+    pub(super) fn committed(&self, topic: &str, partition: u32) -> (Offset, Epoch) {
+        let topic = self.log.topic(topic);
+        let partition = topic.as_ref().and_then(|topic| topic.partitions.get(partition as usize));
+        partition.map_or((Offset::ZERO, Epoch(0)), |known| (known.watermarks().high_watermark, known.leader_epoch()))
     }
 
     /// What is to be kept of a message as its topic's retained one. Beyond `max_retained_messages` or `max_retained_bytes` it is

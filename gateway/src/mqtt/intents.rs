@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use forebay_cluster::Log;
+use forebay_cluster::{Log, Writer};
 use forebay_log::record::{Batches, RecordReader};
-use forebay_log::{Offset, ReadError};
+use forebay_log::{Epoch, Offset, ReadError};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::ownership::client_of;
+use super::ownership::{client_of, state_of};
 use super::record;
 use super::session::parse_intent_key;
 use super::session::stored::{self, EntryProblem};
@@ -33,8 +33,8 @@ const LEADER_PAUSE: Duration = Duration::from_millis(100);
 /// The stored value of a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The record, if it was appended, is at or behind `from`.
-    Intent { topic: String, partition: u32, from: Offset },
+    /// The record, if it was appended, is at or behind `from`, by the leader of `epoch` or one before.
+    Intent { topic: String, partition: u32, from: Offset, epoch: Epoch },
     /// It was appended.
     Received,
 }
@@ -46,11 +46,12 @@ impl Mark {
         stored::put_format(stored::FORMAT, &mut out);
         match self {
             Mark::Received => out.put_u8(1),
-            Mark::Intent { topic, partition, from } => {
+            Mark::Intent { topic, partition, from, epoch } => {
                 out.put_u8(0);
                 stored::put_text(topic, &mut out);
                 out.put_u32(*partition);
                 out.put_i64(from.0);
+                out.put_i32(epoch.0);
             }
         }
         out.freeze()
@@ -64,7 +65,10 @@ impl Mark {
                 let topic = stored::take_text(&mut value)?.as_str().to_owned();
                 let partition = value.try_get_u32().map_err(|_| EntryProblem::Damaged)?;
                 let from = value.try_get_i64().map_err(|_| EntryProblem::Damaged)?;
-                Ok(Mark::Intent { topic, partition, from: Offset(from) })
+                // Marks of before end here.
+                let epoch = if value.is_empty() { Ok(0) } else { value.try_get_i32() };
+                let epoch = Epoch(epoch.map_err(|_| EntryProblem::Damaged)?);
+                Ok(Mark::Intent { topic, partition, from: Offset(from), epoch })
             }
             _ => Err(EntryProblem::Damaged),
         }
@@ -86,6 +90,23 @@ pub(crate) struct Receipts {
 /// A mark whose record is looked for: client, stream and packet id.
 type Wanted = (String, u64, u16);
 
+/// The marks of one partition whose records are looked for.
+struct Open {
+    from: Offset,
+    /// The latest leadership that any of them was meant for.
+    epoch: Epoch,
+    wanted: HashSet<Wanted>,
+}
+
+impl Open {
+    /// Who was to append them.
+    fn writers(&self) -> Vec<Writer> {
+        let owners: HashSet<Writer> =
+            self.wanted.iter().filter_map(|(name, _, _)| state_of(name)).map(Writer::from).collect();
+        owners.into_iter().collect()
+    }
+}
+
 /// Resolves the stored marks of the sessions whose name begins with `prefix` and is wanted: the receipts of each name. Should what
 /// is found not be stored, the marks are resolved again another time.
 pub(crate) async fn resolve(
@@ -97,7 +118,7 @@ pub(crate) async fn resolve(
 ) -> BTreeMap<String, Receipts> {
     let deadline = Instant::now() + COMMIT_PATIENCE;
     let mut receipts: BTreeMap<String, Receipts> = BTreeMap::new();
-    let mut open: BTreeMap<(String, u32), (Offset, HashSet<Wanted>)> = BTreeMap::new();
+    let mut open: BTreeMap<(String, u32), Open> = BTreeMap::new();
     let mut changes = Vec::new();
     let mut keys = BTreeMap::new();
     for (key, value) in sessions.scan(format!("q2/{prefix}").as_bytes()) {
@@ -109,18 +130,21 @@ pub(crate) async fn resolve(
             Ok(Mark::Received) => {
                 receipts.entry(client.to_owned()).or_default().received.push((stream, packet_id));
             }
-            Ok(Mark::Intent { topic, partition, from }) => {
+            Ok(Mark::Intent { topic, partition, from, epoch }) => {
                 let wanted = (client.to_owned(), stream, packet_id);
                 keys.insert(wanted.clone(), key.clone());
-                let (first, all) = open.entry((topic, partition)).or_insert_with(|| (from, HashSet::new()));
-                *first = from.min(*first);
-                all.insert(wanted);
+                let open =
+                    open.entry((topic, partition)).or_insert_with(|| Open { from, epoch, wanted: HashSet::new() });
+                open.from = from.min(open.from);
+                open.epoch = epoch.max(open.epoch);
+                open.wanted.insert(wanted);
             }
             Err(problem) => warn!(client, packet_id, %problem, "cannot read the mark of an exactly-once publish"),
         }
     }
-    for ((topic, partition), (from, wanted)) in open {
-        let (found, failed) = search(log, reader, (&topic, partition), from, &wanted, deadline).await;
+    for ((topic, partition), open) in open {
+        let (found, failed) = search(log, reader, (&topic, partition), &open, deadline).await;
+        let Open { from, wanted, .. } = open;
         let client = wanted.iter().next().map(|(name, _, _)| client_of(name)).unwrap_or_default();
         info!(
             topic,
@@ -162,25 +186,34 @@ pub(crate) async fn resolve(
     receipts
 }
 
-/// Which of `wanted` are in the partition from `from` on, and what kept it from being read to its end. Ends as soon as all
-/// are found; they lie close behind `from`.
+/// Which of those that are wanted are in the partition, and what kept it from being read to its end. Ends as soon as all are found;
+/// they lie close behind the first offset. What is not found does not come any more.
 async fn search(
     log: &Log,
     reader: &Reader,
     (topic, partition): (&str, u32),
-    from: Offset,
-    wanted: &HashSet<Wanted>,
+    open: &Open,
     deadline: Instant,
 ) -> (HashSet<Wanted>, Option<ReadError>) {
+    let Open { from, epoch, wanted } = open;
+    let writers = open.writers();
+    let mut fenced = false;
     let mut found = HashSet::new();
     // A topic that was deleted has taken its records along.
     let Some(topic) = log.topic(topic) else { return (found, None) };
     let Some(partition) = topic.partitions.get(partition as usize) else { return (found, None) };
-    let mut next = from.max(partition.watermarks().log_start);
+    let mut next = (*from).max(partition.watermarks().log_start);
     // What the leader had at the beginning is looked through when it is committed.
     let mut end = None;
     while found.len() < wanted.len() {
-        let batches = match reader.read_at_leader(partition, next, SEARCH_BYTES).await {
+        let read = async {
+            if !fenced {
+                partition.fence_writers(&writers, *epoch).await?;
+                fenced = true;
+            }
+            reader.read_at_leader(partition, next, SEARCH_BYTES).await
+        };
+        let batches = match read.await {
             Ok(fetched) => {
                 let end = *end.get_or_insert(fetched.watermarks.log_end);
                 if fetched.batches.is_empty() && next < end {
@@ -235,7 +268,10 @@ mod tests {
 
     #[test]
     fn marks_are_read_back_as_they_were_written_and_damage_is_refused() {
-        for mark in [Mark::Received, Mark::Intent { topic: "readings".into(), partition: 3, from: Offset(77) }] {
+        let intent = Mark::Intent { topic: "readings".into(), partition: 3, from: Offset(77), epoch: Epoch(5) };
+        let before = intent.encode();
+        assert!(matches!(Mark::decode(before.slice(..before.len() - 4)), Ok(Mark::Intent { epoch: Epoch(0), .. })));
+        for mark in [Mark::Received, intent] {
             let value = mark.encode();
             assert_eq!(Mark::decode(value.clone()), Ok(mark));
             assert_eq!(Mark::decode(value.slice(..value.len() - 1)), Err(EntryProblem::Damaged));

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use forebay_cluster::Cluster;
+use forebay_cluster::{Cluster, Writer};
 use forebay_log::{AppendError, NodeId};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -90,6 +90,12 @@ pub(crate) fn state_of(scoped: &str) -> Option<Owner> {
 #[must_use]
 pub(crate) fn client_of(scoped: &str) -> &str {
     scoped.split_once('\0').map_or(scoped, |(client, _)| client)
+}
+
+impl From<Owner> for Writer {
+    fn from(owner: Owner) -> Writer {
+        Writer { node: owner.node, incarnation: owner.incarnation, number: owner.number }
+    }
 }
 
 impl Owner {

@@ -3,6 +3,7 @@
 A cut is silent, as a broken switch is: the sender believes that the receiver has a link-layer address that nobody has.
 """
 
+import collections
 import os
 import pathlib
 import subprocess
@@ -15,6 +16,8 @@ CLIENTS = 0
 LISTENERS = {"mqtt": 1883, "kafka": 9092, "http": 8080, "cluster": 9192}
 NOBODY = "02:00:00:00:00:99"
 INSIDE = "FOREBAY_CHAOS_INSIDE"
+# Lines of a run that failed which its test repeats.
+TOLD = 20
 # In front of a command: it ends when the process that started it does, however that ended.
 BOUND = ["setpriv", "--pdeathsig", "SIGKILL"]
 
@@ -114,10 +117,27 @@ class Namespaces(Loopback):
 
 
 def run_inside(module):
-    """Runs `python -m module` in namespaces of its own, as far as this machine allows; its exit code."""
+    """Runs `python -m module` in namespaces of its own, as far as this machine allows; its exit code and what it found, or last printed."""
     allowed, words = surroundings()
     words = [*BOUND, *words, sys.executable, "-u", "-W", "ignore::ResourceWarning", "-m", module]
-    return subprocess.run(words, cwd=pathlib.Path(__file__).parents[1], env={**os.environ, INSIDE: allowed}).returncode
+    found, last = [], collections.deque(maxlen=TOLD)
+    with subprocess.Popen(
+        words,
+        cwd=pathlib.Path(__file__).parents[1],
+        env={**os.environ, INSIDE: allowed},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if "WRONG" in line or line.startswith("seed "):
+                found.append(line)
+            # Not what librdkafka says of nodes that are gone.
+            elif not line.startswith("%"):
+                last.append(line)
+    return process.returncode, "".join(found[:TOLD] + (list(last) if len(found) < 2 else []))
 
 
 def here():

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use forebay_log::record::{BatchBuilder, Compression};
-use forebay_log::{Epoch, Millis, Offset};
+use forebay_log::{Millis, Offset};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -17,6 +17,7 @@ use super::cache::{Cache, ColdBatch, DecodedGroup};
 use super::fetch::Fetch;
 use super::footer::Footer;
 use super::{COLD_BATCH_BYTES, CONCURRENT_DECODES, ObjectError};
+use crate::manifest::NO_EPOCH;
 use crate::shape::Restorer;
 
 /// Rows decoded at once.
@@ -186,13 +187,15 @@ fn times(batch: &arrow_array::RecordBatch) -> Option<impl Iterator<Item = (Offse
     )
 }
 
-/// Rows as record batches; gaps between offsets stay gaps.
+/// Rows as record batches; gaps between offsets stay gaps. Which leader took them is not in the object, and a wrong epoch would be worse
+/// than none: after the next change of the leader a client would hold it against where that epoch ended, and take the log for cut
+/// (KIP-320).
 fn encode(mut rows: Restorer<'_>, batches: &mut Vec<ColdBatch>) {
     let mut builder = BatchBuilder::new(Compression::None);
     let mut base: Option<Offset> = None;
     let mut last = Offset::ZERO;
     let close = |builder: BatchBuilder, base: Option<Offset>, last, batches: &mut Vec<ColdBatch>| {
-        if let Some(bytes) = base.and_then(|base| builder.build(base, Epoch(0))) {
+        if let Some(bytes) = base.and_then(|base| builder.build(base, NO_EPOCH)) {
             batches.push(ColdBatch { last, bytes });
         }
     };

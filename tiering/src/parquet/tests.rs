@@ -97,6 +97,7 @@ fn decode(bytes: Bytes) -> Vec<Record> {
     for batch in Batches::new(bytes) {
         let (header, batch) = batch.expect("a whole batch");
         header.check_crc(&batch).expect("its checksum");
+        assert_eq!(header.leader_epoch, Epoch(-1), "which leader took it is not in the object");
         records.extend(RecordReader::new(&header, &batch).expect("readable").map(|record| record.expect("a record")));
     }
     records

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use forebay_cluster::{Chain, Ticket};
+use forebay_cluster::{Chain, Ticket, Writer};
 use forebay_log::{AppendError, Millis};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -232,8 +232,8 @@ impl Appends {
         let now = broker.clock.moment(now);
         let (topic, partition) = record::push(gather, now, client_id.as_str(), message, intent)?;
         if let Some((stream, packet_id)) = intent {
-            let from = broker.committed(&topic, partition);
-            let mark = Mark::Intent { topic: topic.to_string(), partition, from };
+            let (from, epoch) = broker.committed(&topic, partition);
+            let mark = Mark::Intent { topic: topic.to_string(), partition, from, epoch };
             self.marks.push((intent_key(live.scope().as_str(), stream, packet_id), Some(mark.encode())));
         }
         let retained = broker.to_retain(message, client_id, now);
@@ -257,10 +257,12 @@ impl Appends {
         self.submitting_bytes = bytes;
         self.expected = (items.len().min(EXPECTED_PUBLISHES), bytes.min(EXPECTED_BYTES));
         let (broker, live, chain) = (broker.clone(), live.clone(), self.chain.clone());
+        let writer = live.owner().filter(|_| !marks.is_empty()).map(Writer::from);
         self.submitting = Some(Box::pin(async move {
             let marked = if marks.is_empty() { Ok(()) } else { broker.put_marks(&live, marks).await };
             let (gather, tickets) = match marked {
                 Ok(()) => {
+                    gather.written_by(writer);
                     let Tickets { tickets, by_publish } = gather.submit().await;
                     for item in &mut items {
                         item.ticket = by_publish.get(item.ticket).map_or(usize::MAX, |ticket| *ticket as usize);

@@ -1,5 +1,7 @@
 //! What a publisher is told, and when.
 
+use forebay_log::Epoch;
+
 use super::*;
 use crate::mqtt::intents::Mark;
 use crate::mqtt::session::{CONTROL, intent_key};
@@ -137,7 +139,7 @@ async fn an_intent_whose_publish_never_reached_the_log_is_no_receipt() {
     client.send(Incoming::PubRel(ack(5))).await;
     assert_eq!(client.receive().await, Outgoing::PubComp(ack(5)));
     // As a crash between the intent and the append of a later publish with the same id leaves it.
-    let mark = Mark::Intent { topic: "mqtt".to_owned(), partition: 0, from: Offset(1) };
+    let mark = Mark::Intent { topic: "mqtt".to_owned(), partition: 0, from: Offset(1), epoch: Epoch(0) };
     door.broker.sessions.put(intent_key("m1", CONTROL, 5), Some(mark.encode())).await.unwrap();
     let door = Door::on(door.crash().await, &[]).await;
     let mut client = door.connect(kept("m1")).await;
@@ -176,7 +178,7 @@ async fn an_intent_whose_log_cannot_be_read_is_neither_appended_again_nor_acknow
 async fn a_node_with_open_intents_starts_while_nothing_can_be_written() {
     let door = Door::start(&[]).await;
     door.connect(kept("m1")).await.disconnect().await;
-    let mark = Mark::Intent { topic: "mqtt".to_owned(), partition: 0, from: Offset(0) };
+    let mark = Mark::Intent { topic: "mqtt".to_owned(), partition: 0, from: Offset(0), epoch: Epoch(0) };
     door.broker.sessions.put(intent_key("m1", CONTROL, 5), Some(mark.encode())).await.unwrap();
     let files = door.crash().await;
     files.inner.set_faults(Faults { capacity: Some(0), ..Faults::default() });
