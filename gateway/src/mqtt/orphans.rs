@@ -38,10 +38,10 @@ impl Broker {
         let client = client_of(name);
         let claim = self.claim_of(client);
         if let Some(claim) = claim {
-            if scoped(client, claim.state).as_str() != name {
+            let state = claim.settled_under(&self.sessions, client);
+            if scoped(client, state).as_str() != name {
                 // What a loser wrote late. A claimant that has not settled in may still have to read it.
-                let settled = claim.state == Some(claim.owner);
-                return if settled { Fate::Goes(self.removals(name)) } else { Fate::Stays };
+                return if state == Some(claim.owner) { Fate::Goes(self.removals(name)) } else { Fate::Stays };
             }
             if !self.is_gone(claim.owner) {
                 return Fate::Stays;
@@ -63,7 +63,8 @@ impl Broker {
 
     /// A claim without a session, of a node that is gone.
     fn is_left(&self, client: &str, claim: &Claim) -> bool {
-        let stored = self.sessions.get(&session_key(scoped(client, claim.state).as_str())).is_some();
+        let state = claim.settled_under(&self.sessions, client);
+        let stored = self.sessions.get(&session_key(scoped(client, state).as_str())).is_some();
         !stored && self.is_gone(claim.owner)
     }
 

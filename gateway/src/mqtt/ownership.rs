@@ -2,7 +2,8 @@
 //!
 //! A connection that wants a session writes a claim. When the claim has its place in the log, the owner before it has lost: its node
 //! closes that connection, settles what it was appending, and writes a release; then the claimant takes the state, and stores it
-//! under keys of its own, so that nothing the loser may still write is ever looked at.
+//! under keys of its own, so that nothing the loser may still write is ever looked at. What tells that it has taken the state is that
+//! its session is stored: were it a record for all claimants, one that comes late, from behind a cut, would bring a loser's state back.
 //!
 //! The latest record of a claim says whose the session is, and each claim waits for the one right before it alone. So a node owes one
 //! release whenever a claim of another node follows a record of its own, whatever it has of the session just then: a connection, one
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::packet::Text;
+use super::session::session_key;
 use super::session::stored::{EntryProblem, FORMAT, expect_format, put_format};
 use crate::state::StateTopic;
 
@@ -44,7 +46,7 @@ pub(crate) struct Claim {
     pub(crate) owner: Owner,
     /// Who had it, as the claimant knew.
     pub(crate) from: Option<Owner>,
-    /// Whose keys hold the session's state; none: those of a node that was alone.
+    /// Whose keys held the session's state when it was claimed; none: those of a node that was alone. See [`Claim::settled_under`].
     pub(crate) state: Option<Owner>,
     /// The former session ends (Clean Start).
     pub(crate) clean: bool,
@@ -128,6 +130,12 @@ impl Owner {
 }
 
 impl Claim {
+    /// Whose keys hold the session's state now: the claimant's own once it has settled in.
+    pub(crate) fn settled_under(&self, sessions: &StateTopic, client: &str) -> Option<Owner> {
+        let own = session_key(scoped(client, Some(self.owner)).as_str());
+        if sessions.get(&own).is_some() { Some(self.owner) } else { self.state }
+    }
+
     #[must_use]
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -162,7 +170,9 @@ impl Claim {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
     pub(crate) me: Owner,
-    /// Whose keys hold the state.
+    /// The claim right before it.
+    pub(crate) former: Option<Claim>,
+    /// Whose keys held the state then.
     pub(crate) state: Option<Owner>,
     /// This node had the session, and no other has had it since.
     pub(crate) was_here: bool,
@@ -172,8 +182,6 @@ pub(crate) struct Taken {
 pub(crate) struct Claimed<'a> {
     opening: Guard<'a>,
     taken: Taken,
-    /// The claim right before it.
-    former: Option<Claim>,
     release: oneshot::Receiver<()>,
 }
 
@@ -310,26 +318,27 @@ impl Owners {
         let opening = Guard(self, client);
         let key = claim_key(client.as_str());
         let before = sessions.get(&key).and_then(|value| Claim::decode(value).ok());
-        let (from, state) = (before.map(|claim| claim.owner), before.and_then(|claim| claim.state));
+        let state_of = |claim: Option<Claim>| claim.and_then(|claim| claim.settled_under(sessions, client.as_str()));
+        let (from, state) = (before.map(|claim| claim.owner), state_of(before));
         let claim = Claim { owner: me, from, state, clean };
         sessions.put(key.clone(), Some(claim.encode())).await?;
         let seen = self.opening().get(client).map(|opening| opening.seen.clone()).unwrap_or_default();
         let at = seen.iter().position(|claim| claim.owner == me).ok_or(AppendError::Closed)?;
         let former = at.checked_sub(1).and_then(|at| seen.get(at)).copied().or(before);
         let was_here = at == 0 && former.is_some_and(|former| former.owner.node == me.node);
-        let state = former.and_then(|former| former.state);
+        let state = state_of(former);
         if state != claim.state {
             // What came in between has moved the state. Whoever comes next has to find it.
             let claim = Claim { from: former.map(|former| former.owner), state, ..claim };
             sessions.put(key, Some(claim.encode())).await?;
         }
-        Ok(Claimed { opening, taken: Taken { me, state, was_here }, former, release })
+        Ok(Claimed { opening, taken: Taken { me, former, state, was_here }, release })
     }
 
     /// Waits until who had the session before has settled it, as long as that one is up and for a few seconds at most.
     pub(crate) async fn settled(&self, sessions: &StateTopic, claimed: Claimed<'_>) -> Taken {
-        let Claimed { opening, taken, former, mut release } = claimed;
-        let Some(former) = former.filter(|former| former.owner.node != taken.me.node) else { return taken };
+        let Claimed { opening, taken, mut release } = claimed;
+        let Some(former) = taken.former.filter(|former| former.owner.node != taken.me.node) else { return taken };
         let deadline = Instant::now() + RELEASE_PATIENCE;
         while (self.is_up(former.owner) || self.settles_for(sessions, opening.1, taken.me, &former))
             && Instant::now() < deadline
@@ -343,9 +352,8 @@ impl Owners {
 
     /// Whether the owner before one that has gone may still be settling: that one had claimed the session and not taken it.
     fn settles_for(&self, sessions: &StateTopic, client: &Text, me: Owner, gone: &Claim) -> bool {
-        let Some(from) = gone.from.filter(|from| gone.state != Some(gone.owner) && from.node != me.node) else {
-            return false;
-        };
+        let has_settled = gone.settled_under(sessions, client.as_str()) == Some(gone.owner);
+        let Some(from) = gone.from.filter(|from| !has_settled && from.node != me.node) else { return false };
         let released = sessions.get(&release_key(client.as_str())).and_then(|to| Owner::decode(to).ok());
         self.is_up(from) && released != Some(gone.owner)
     }

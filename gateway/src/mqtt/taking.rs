@@ -8,7 +8,7 @@ use forebay_log::{AppendError, Millis};
 
 use super::Broker;
 use super::intents::{self, Mark, Receipts};
-use super::ownership::{Claim, Owner, claim_key, client_of, release_key, scoped, state_of};
+use super::ownership::{Claim, Owner, Taken, claim_key, client_of, release_key, scoped, state_of};
 use super::packet::Text;
 use super::registry::{Left, Live, Met, Parked};
 use super::session::stored::EntryProblem;
@@ -31,7 +31,8 @@ impl Broker {
     fn is_mine(&self, name: &str) -> bool {
         match self.claim_of(client_of(name)) {
             Some(claim) => {
-                self.owners.is_here(claim.owner.node) && scoped(client_of(name), claim.state).as_str() == name
+                let state = claim.settled_under(&self.sessions, client_of(name));
+                self.owners.is_here(claim.owner.node) && scoped(client_of(name), state).as_str() == name
             }
             None => client_of(name) == name && !self.owners.has_others(),
         }
@@ -203,7 +204,7 @@ impl Broker {
             self.let_go(live, parked).await;
             return Err(elsewhere());
         }
-        let former = self.stored_under(client, taken.state);
+        let former = self.stored_under(client, &taken);
         let found = match parked {
             Some(mut parked) if taken.was_here => {
                 self.look_for_unsettled(&mut parked).await;
@@ -243,14 +244,16 @@ impl Broker {
         }
     }
 
-    /// The name under which a client's session lies. A claim says what its claimant knew before the claim got its place in the
-    /// log, which may be long ago: then the session lies under another name, the only one.
-    fn stored_under(&self, client: &Text, told: Option<Owner>) -> Text {
-        let told = scoped(client.as_str(), told);
-        if self.sessions.get(&session_key(told.as_str())).is_some() {
-            return told;
-        }
-        self.names_of(client.as_str()).into_iter().next().unwrap_or(told)
+    /// The name under which a client's session lies: that of who had it right before, or where that one has not settled in, what it
+    /// knew. It may have known what was long ago: then it is the name of the one before, or whichever there is.
+    fn stored_under(&self, client: &Text, taken: &Taken) -> Text {
+        let is_stored = |name: &Text| self.sessions.get(&session_key(name.as_str())).is_some();
+        let told = scoped(client.as_str(), taken.state);
+        let before = taken.former.and_then(|former| former.from);
+        let owners = [taken.former.map(|former| former.owner), before];
+        let [last, before] = owners.map(|owner| owner.map(|owner| scoped(client.as_str(), Some(owner))));
+        let known = [last, Some(told.clone()), before].into_iter().flatten().find(is_stored);
+        known.or_else(|| self.names_of(client.as_str()).into_iter().next()).unwrap_or(told)
     }
 
     /// The names under which sessions of this client are stored.
@@ -292,16 +295,45 @@ impl Broker {
         former: &Text,
         found: Option<Box<Parked>>,
     ) -> Result<TakenOver, (AppendError, Option<Box<Parked>>)> {
+        let claim = self.claim_of(wanted.client_id.as_str());
+        if claim.is_some_and(|claim| claim.owner != me) {
+            // What that one has stored since is not to be removed.
+            return Err((AppendError::Offline("another connection has the session by now".to_owned()), found));
+        }
+        let (is_stored, present) = (wanted.expiry > 0, self.is_present(wanted, found.as_deref()));
+        let changes = self.settling(wanted, me, former, found.as_deref());
+        if let Err(error) = self.sessions.put_all(changes).await {
+            return Err((error, found));
+        }
+        let Some(Parked { kept, will, .. }) = found.map(|found| *found) else {
+            return Ok(TakenOver { kept: Kept::default(), present, is_stored });
+        };
+        self.unpark(&kept);
+        if present {
+            return Ok(TakenOver { kept, present, is_stored });
+        }
+        if let Some((_, will)) = will {
+            // The session has ended, so a will that was delayed is due [MQTT-3.1.2-8].
+            self.publish_will(&wanted.client_id, *will).await;
+        }
+        Ok(TakenOver { kept: Kept::default(), present, is_stored })
+    }
+
+    fn is_present(&self, wanted: &Accepted, found: Option<&Parked>) -> bool {
+        !wanted.clean_start && found.is_some_and(|found| self.clock.now() < found.expires_at)
+    }
+
+    /// What is stored of a session that its new owner has taken.
+    pub(super) fn settling(&self, wanted: &Accepted, me: Owner, former: &Text, found: Option<&Parked>) -> Vec<Change> {
         let client = wanted.client_id.as_str();
-        let present = !wanted.clean_start && found.as_ref().is_some_and(|found| self.clock.now() < found.expires_at);
-        let is_stored = wanted.expiry > 0;
         let mut changes = self.removals(former.as_str());
         // What losers have left: nobody may take it for the session when this one has ended.
         let left = self.names_of(client).into_iter().filter(|name| name != former);
         changes.extend(left.flat_map(|name| self.removals(name.as_str())));
-        if is_stored {
+        changes.push((release_key(client), None));
+        if wanted.expiry > 0 {
             let none = Kept::default();
-            let kept = found.as_ref().filter(|_| present).map_or(&none, |found| &found.kept);
+            let kept = found.filter(|_| self.is_present(wanted, found)).map_or(&none, |found| &found.kept);
             let name = scoped(client, Some(me));
             let subscriptions = kept.subscriptions.clone();
             let entry = Entry { version: wanted.version, expiry: wanted.expiry, disconnected_at: None, subscriptions };
@@ -320,25 +352,12 @@ impl Broker {
                 };
                 changes.extend(mark.map(|mark| (intent_key(name.as_str(), stream, packet_id), Some(mark))));
             }
+        } else {
+            // Nothing under its name tells that it has settled in.
+            let claim = Claim { owner: me, from: None, state: Some(me), clean: false };
+            changes.push((claim_key(client), Some(claim.encode())));
         }
-        let claim = Claim { owner: me, from: None, state: Some(me), clean: false };
-        changes.push((claim_key(client), Some(claim.encode())));
-        changes.push((release_key(client), None));
-        if let Err(error) = self.sessions.put_all(changes).await {
-            return Err((error, found));
-        }
-        let Some(Parked { kept, will, .. }) = found.map(|found| *found) else {
-            return Ok(TakenOver { kept: Kept::default(), present, is_stored });
-        };
-        self.unpark(&kept);
-        if present {
-            return Ok(TakenOver { kept, present, is_stored });
-        }
-        if let Some((_, will)) = will {
-            // The session has ended, so a will that was delayed is due [MQTT-3.1.2-8].
-            self.publish_will(&wanted.client_id, *will).await;
-        }
-        Ok(TakenOver { kept: Kept::default(), present, is_stored })
+        changes
     }
 
     /// The changes that remove all that is stored under a name.

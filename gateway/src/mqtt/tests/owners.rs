@@ -7,8 +7,8 @@ use forebay_log::NodeId;
 use super::*;
 use crate::mqtt::intents::Mark;
 use crate::mqtt::orphans::Orphans;
-use crate::mqtt::ownership::{Claim, Owner, claim_key, release_key, scoped};
-use crate::mqtt::session::{Cursors, Entry, Subscriptions, cursor_key, intent_key, session_key};
+use crate::mqtt::ownership::{Claim, Owner, claim_key, release_key, scoped, state_of};
+use crate::mqtt::session::{Cursors, Entry, Subscriptions, cursor_key, intent_key, judge, session_key};
 
 /// The nodes are those that the test says.
 struct Pretended {
@@ -167,13 +167,14 @@ async fn a_session_that_cannot_be_settled_in_is_still_there() {
 async fn a_claim_that_was_swept_away_is_written_again_while_somebody_has_the_session() {
     let [one, two] = nodes().await;
     let client = one.connect(kept("m1")).await;
-    let before = claim(&one, "m1");
+    let owner = claim(&one, "m1").map(|claim| claim.owner);
+    assert!(owner.is_some());
     put(&two, claim_key("m1"), None).await;
-    eventually(|| claim(&two, "m1") == before).await;
+    eventually(|| claim(&two, "m1").map(|claim| claim.owner) == owner).await;
     client.disconnect().await;
     eventually(|| one.broker.connected() == 0).await;
     put(&two, claim_key("m1"), None).await;
-    eventually(|| claim(&two, "m1") == before).await;
+    eventually(|| claim(&two, "m1").map(|claim| claim.owner) == owner).await;
     assert!(two.connect(kept("m1")).await.present);
     // One that has ended leaves none, however fast that is.
     for n in 0..30 {
@@ -189,12 +190,46 @@ async fn what_another_node_has_claimed_is_not_removed_with_a_session_that_ends_h
     let [one, two] = nodes().await;
     let client = one.connect(kept("m1")).await;
     client.disconnect().await;
-    let scope = scoped("m1", claim(&one, "m1").unwrap().state);
+    let scope = scoped("m1", Some(claim(&one, "m1").unwrap().owner));
     assert!(two.connect(kept("m1")).await.present);
     let later = claim(&two, "m1");
     eventually(|| claim(&one, "m1") == later).await;
     one.broker.remove_stored(&Text::from("m1"), &scope).await.unwrap();
     assert_eq!(claim(&one, "m1"), later);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loser_that_settles_in_late_does_not_bring_its_state_back() {
+    let [one, two, three] = nodes().await;
+    let wanted = judge(kept("m1"), &one.broker.limits, String::new).unwrap();
+    let mut client = one.connect(kept("m1")).await;
+    let from = scoped("m1", Some(claim(&one, "m1").unwrap().owner));
+    // It claims the session, and what it stores then is cut off on its way.
+    let loser = someone(2, 99);
+    let lost = Claim { owner: loser, from: None, state: state_of(from.as_str()), clean: false };
+    client.publish(1, Qos::ExactlyOnce, "before").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(1)));
+    put(&two, claim_key("m1"), Some(lost.encode())).await;
+    let late = two.broker.settling(&wanted, loser, &from, None);
+    let mut client = three.connect(kept("m1")).await;
+    assert!(client.present);
+    client.publish(2, Qos::ExactlyOnce, "meanwhile").await;
+    assert_eq!(client.receive().await, Outgoing::PubRec(ack(2)));
+    let has = owner_of(&three, "m1");
+    two.broker.sessions.put_all(late).await.unwrap();
+    tokio::time::sleep(SILENCE).await;
+    assert_eq!((has, owner_of(&one, "m1")), (Some(3), Some(3)), "who has it keeps it");
+    drop(client);
+    let mut client = one.connect(kept("m1")).await;
+    assert!(client.present);
+    for (packet_id, value) in [(1, "before"), (2, "meanwhile")] {
+        client.publish(packet_id, Qos::ExactlyOnce, value).await;
+        assert_eq!(client.receive().await, Outgoing::PubRec(ack(packet_id)));
+    }
+    one.values_become(&["before", "meanwhile"]).await;
+    // What the loser stored is gone with the settling of the next one.
+    let stored = one.broker.sessions.scan(&session_key("m1"));
+    assert_eq!(stored.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
