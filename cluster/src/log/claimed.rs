@@ -3,7 +3,8 @@
 use forebay_disk::AppendData;
 use forebay_log::{AppendError, Offset};
 
-use super::partition::{Partition, Route};
+use super::appends::Route;
+use super::partition::Partition;
 use super::ticket::Ticket;
 use crate::fence::Claim;
 use crate::forward::{Claimed, Remote};

@@ -1,6 +1,7 @@
 //! The log as doors and services see it: topics and partitions, on whichever node they lie.
 
 mod alone;
+mod appends;
 mod authority;
 mod chain;
 mod claimed;
