@@ -334,7 +334,8 @@ class ConsumerGroups(unittest.TestCase):
             self.assertEqual((len(listed["members"]), listed["lag"]), (1, 0), listed)
 
         eventually(taken_over, 90)
-        consumers[1].send_signal(signal.SIGINT)
+        # Not SIGINT, which a JVM ignores where the shell that began all this runs it in the background.
+        consumers[1].terminate()
         # Kafka's client gives its own goodbye 30 s.
         out += consumers[1].communicate(timeout=90)[0].splitlines()
         # What the killed one had printed and not committed comes once more.
