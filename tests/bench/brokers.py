@@ -3,6 +3,7 @@
 A peer is a subclass of `Broker` in a module of peers/; it says how it is installed, started and configured.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -146,11 +147,20 @@ def stop_all():
         run.stop()
 
 
+# Below those that systems hand out by themselves (32768 and on): no other socket gets one before it is bound.
+PORTS = itertools.cycle(range(12000, 32000))
+
+
 def free_port():
-    """A TCP port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of loopback that nobody listens on, another one at each call."""
+    while True:
+        port = next(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def family(pid):
