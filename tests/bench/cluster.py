@@ -6,7 +6,7 @@
     tests/bench/cluster.py --write              # everything, into BENCHMARKS.md
 
 failover: kill -9 of the leader of a loaded partition, until acks come again. moves: the leadership is given to another node. mqtt:
-full MQTT load into one node alone and into three. produce: acks=all over Kafka's protocol, three replicas. catchup: a follower that was
+full MQTT load into one node alone and into three; meters: the same with more connections. produce: acks=all over Kafka's protocol, three replicas. catchup: a follower that was
 away. idle: a thousand partitions of three replicas at rest. Clients with short pauses of their own (paced.py) measure the first two,
 `forebay bench` the next. Like side_by_side.py, with the same cache directory and the same needs; Kafka's rows are left out where it
 cannot be had.
@@ -39,7 +39,8 @@ from side_by_side import BENCHMARKS, check, say  # noqa: E402
 
 BEGIN, END = "<!-- cluster:begin -->", "<!-- cluster:end -->"
 PEERS = {"kafka": three.KafkaThree, "kafka-fsync": three.KafkaThreeFsync}
-CLIENTS = 100
+# MQTT connections at full load, by part.
+CLIENTS = {"mqtt": 100, "meters": 500}
 
 
 def arguments(words):
@@ -85,8 +86,8 @@ class Session(scenarios.Session):
     def plan(self):
         defaults = [self.three, *(peer for peer in self.kafka if "fsync" not in peer.name)]
         for name in self.options.scenarios:
-            if name == "mqtt":
-                yield from self.plan_mqtt()
+            if name in CLIENTS:
+                yield from self.plan_mqtt(name)
                 continue
             act, full = getattr(self, name), name == "produce"
             for round_ in self.rounds() if full else [1]:
@@ -95,10 +96,10 @@ class Session(scenarios.Session):
                         continue
                     yield Step(name, round_, "", broker.name, broker, act)
 
-    def plan_mqtt(self):
+    def plan_mqtt(self, part):
         for round_ in self.rounds():
             for row, broker in ((ONE, self.forebay), (ALL, self.three), (SINGLE, self.three)):
-                yield Step("mqtt", round_, "", row, broker, self.mqtt_load)
+                yield Step(part, round_, "", row, broker, self.mqtt_load)
 
     def failover(self, step):
         with step.broker.start() as run:
@@ -121,7 +122,7 @@ class Session(scenarios.Session):
                 ports = list(run.mqtt.values())[: 3 if step.row == ALL else 1]
 
             def load():
-                clients = cluster_parts.spread_clients(CLIENTS, ports)
+                clients = cluster_parts.spread_clients(CLIENTS[step.scenario], ports)
                 timing = self.timing(step.broker)
                 words = [["mqtt", "--port", str(port), "--clients", str(count), *timing] for port, count in zip(ports, clients)]
                 with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -107,10 +107,12 @@ def moves(run, count):
         for number in range(count):
             leader, replicas, _ = run.partition(TOPIC)
             done.append(lead_at(run, [one for one in replicas if one != leader][number % 2]))
-            time.sleep(AFTER + 0.5)
+            # As long again without a move.
+            time.sleep(2 * (AFTER + BEFORE))
         produced, published = paced.end()
     added_mqtt = [added(acks, at) for at in done for acks in published.values()]
-    return {"moves": count, "producer": [added(produced, at) for at in done], "survivors": added_mqtt}
+    still = [added(produced, at + AFTER + BEFORE) for at in done]
+    return {"moves": count, "producer": [added(produced, at) for at in done], "survivors": added_mqtt, "still": still}
 
 
 def added(acks, at):
