@@ -99,7 +99,7 @@ class Gateway:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def eventually(check, seconds=20):
+def eventually(check, seconds=60):
     """Repeats `check` until it raises no AssertionError, at most for `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

@@ -65,6 +65,9 @@ class Cluster(unittest.TestCase):
         found = (one for one in self.status(node)["partitions"] if (one["topic"], one["partition"]) == (topic, index))
         return next(found, None)
 
+    def placed(self, topic, index, replicas):
+        eventually(lambda: self.assertEqual((self.partition(topic, index) or {}).get("replicas"), replicas), 10)
+
     def settled(self, topic, replicas, index=0):
         def check():
             one = self.partition(topic, index)
@@ -82,10 +85,11 @@ class Cluster(unittest.TestCase):
         self.java(TOPICS, "--create", "--topic", "placed", "--replica-assignment", "3:1,1:2", node=3)
         described = self.java(TOPICS, "--describe", "--topic", "three")
         self.assertIn("ReplicationFactor: 3", described)
-        self.assertEqual(self.partition("placed", 0)["replicas"], [3, 1])
-        self.assertEqual(self.partition("placed", 1)["replicas"], [1, 2])
+        # Another node than the one that was asked hears of it a moment later.
+        self.placed("placed", 0, [3, 1])
+        self.placed("placed", 1, [1, 2])
         self.java(TOPICS, "--alter", "--topic", "placed", "--partitions", "3", "--replica-assignment", "3:1,1:2,2:3", node=2)
-        self.assertEqual(self.partition("placed", 2)["replicas"], [2, 3])
+        self.placed("placed", 2, [2, 3])
         with self.assertRaisesRegex(AssertionError, "(?i)replication factor"):
             self.java(TOPICS, "--create", "--topic", "four", "--replication-factor", "4")
         with self.assertRaisesRegex(AssertionError, "InvalidReplicaAssignment|these replicas are not possible"):

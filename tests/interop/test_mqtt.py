@@ -18,14 +18,14 @@ from gateway import Gateway, eventually
 def log_values(gateway, topic):
     """Every value of a log topic, read by librdkafka from offset 0."""
     consumer = Consumer({"bootstrap.servers": gateway.addresses["kafka"], "group.id": "audit", "enable.auto.commit": False})
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
     values = []
     for partition in partitions:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
         consumer.assign([TopicPartition(topic, partition, low)])
         position = low
         while position < high:
-            message = consumer.poll(10)
+            message = consumer.poll(30)
             assert message is not None and message.error() is None, message and message.error()
             values.append(message.value())
             position = message.offset() + 1
@@ -52,16 +52,16 @@ class Client:
         host, port = gateway.host_port("mqtt")
         self.client.connect(host, port)
         self.client.loop_start()
-        assert connected.wait(10), "no CONNACK"
+        assert connected.wait(30), "no CONNACK"
 
     def publish(self, topic, payload, qos, **options):
         info = self.client.publish(topic, payload, qos, **options)
-        info.wait_for_publish(10)
+        info.wait_for_publish(60)
         assert info.is_published()
 
     def subscribe(self, topic, qos):
         self.client.subscribe(topic, qos)
-        return self.subscribed.get(timeout=10)
+        return self.subscribed.get(timeout=30)
 
     def close(self):
         self.client.disconnect()
@@ -102,7 +102,7 @@ class Mqtt(unittest.TestCase):
             publisher.publish(f"plant{version}/a/other", "no", 1)
             for n in range(100):
                 publisher.publish(f"plant{version}/a/temp", str(n), 1)
-            got = [subscriber.messages.get(timeout=10) for _ in range(100)]
+            got = [subscriber.messages.get(timeout=30) for _ in range(100)]
             self.assertEqual([int(message.payload) for message in got], list(range(100)))
             self.assertTrue(all(message.qos == 1 for message in got))
             subscriber.close()
@@ -116,7 +116,7 @@ class Mqtt(unittest.TestCase):
         properties.UserProperty = [("unit", "kWh"), ("unit", "again")]
         properties.ContentType = "application/json"
         publisher.publish("props/a", "{}", 1, properties=properties)
-        message = subscriber.messages.get(timeout=10)
+        message = subscriber.messages.get(timeout=30)
         self.assertEqual(message.properties.UserProperty, [("unit", "kWh"), ("unit", "again")])
         self.assertEqual(message.properties.ContentType, "application/json")
         subscriber.close()
@@ -127,7 +127,7 @@ class Mqtt(unittest.TestCase):
         watcher.subscribe("wills/#", 1)
         lost = Client(self.gateway, "lost", will=("wills/lost", b"gone", 1, False))
         lost.client.socket().close()
-        message = watcher.messages.get(timeout=20)
+        message = watcher.messages.get(timeout=60)
         self.assertEqual(message.payload, b"gone")
         watcher.close()
         lost.client.loop_stop()
@@ -137,7 +137,7 @@ class Mqtt(unittest.TestCase):
         publisher.publish("state/a", "on", 1, retain=True)
         subscriber = Client(self.gateway, "late")
         subscriber.subscribe("state/#", 1)
-        message = subscriber.messages.get(timeout=10)
+        message = subscriber.messages.get(timeout=30)
         self.assertEqual((message.payload, message.retain), (b"on", True))
         publisher.close()
         subscriber.close()
@@ -146,7 +146,7 @@ class Mqtt(unittest.TestCase):
         old = Client(self.gateway, "same", paho.MQTTv5)
         old.client.reconnect_delay_set(min_delay=60, max_delay=60)
         new = Client(self.gateway, "same", paho.MQTTv5)
-        reason = old.disconnects.get(timeout=10)
+        reason = old.disconnects.get(timeout=30)
         self.assertEqual(reason.value, 0x8E)
         new.publish("plant/x", "1", 1)
         new.close()
@@ -164,7 +164,7 @@ class Mqtt(unittest.TestCase):
         for version in ("mqttv311", "mqttv5"):
             # By lines, or a pipe gets what it prints only at its end.
             subscriber = subprocess.Popen(
-                ["stdbuf", "-oL", "mosquitto_sub", *base, "-V", version, "-t", f"mosq/{version}/#", "-q", "1", "-C", "3", "-W", "20", "-d"],
+                ["stdbuf", "-oL", "mosquitto_sub", *base, "-V", version, "-t", f"mosq/{version}/#", "-q", "1", "-C", "3", "-W", "60", "-d"],
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -177,9 +177,9 @@ class Mqtt(unittest.TestCase):
                 subprocess.run(
                     ["mosquitto_pub", *base, "-V", version, "-t", f"mosq/{version}/x", "-q", qos, "-m", f"m{qos}"],
                     check=True,
-                    timeout=20,
+                    timeout=60,
                 )
-            rest, _ = subscriber.communicate(timeout=30)
+            rest, _ = subscriber.communicate(timeout=90)
             self.assertEqual(subscriber.returncode, 0, "".join(lines) + rest)
             for qos in ("0", "1", "2"):
                 self.assertIn(f"m{qos}", rest)
@@ -204,7 +204,7 @@ class Tls(unittest.TestCase):
                     ["mosquitto_pub", "-h", host, "-p", str(port), "--cafile", folder / "cert.pem", "-t", "tls/x", "-q", qos,
                      "-m", f"secret{qos}"],
                     check=True,
-                    timeout=20,
+                    timeout=60,
                 )
             self.assertEqual(sorted(log_values(gateway, "mqtt")), [b"secret1", b"secret2"])
         finally:

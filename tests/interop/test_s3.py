@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 import unittest
@@ -10,21 +9,16 @@ import unittest
 import boto3
 from deltalake import DeltaTable
 
+import tools
 from gateway import Gateway, eventually
 from test_mqtt import Client, log_values
 
 KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class S3(unittest.TestCase):
     def test_the_lake_in_a_bucket(self):
-        endpoint = f"http://127.0.0.1:{free_port()}"
+        endpoint = f"http://127.0.0.1:{tools.free_ports(1)}"
         moto = pathlib.Path(sys.executable).parent / "moto_server"
         server = subprocess.Popen(
             [moto, "-H", "127.0.0.1", "-p", endpoint.rsplit(":", 1)[1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
