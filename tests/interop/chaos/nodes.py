@@ -67,11 +67,12 @@ class Node:
         if cluster.disks:
             network.small_disk(self.data, DISK)
         self.ballast = self.data / "ballast"
+        self.binary = os.environ.get("FOREBAY_CHAOS_FROM") or os.environ["FOREBAY_BIN"]
         self.process = None
 
     def begin(self):
         place = self.cluster.network
-        command = [*network.BOUND, *place.inside(self.number), os.environ["FOREBAY_BIN"], "serve", "--config", str(self.cluster.config)]
+        command = [*network.BOUND, *place.inside(self.number), self.binary, "serve", "--config", str(self.cluster.config)]
         command += ["--data-dir", str(self.data), "--set", f"node.id={self.number}", "--set", f"node.rack=site-{self.number}"]
         command += ["--set", f"node.advertised_host={place.host(self.number)}", "--set", "listeners.quic=off"]
         for listener in ("mqtt", "kafka", "http"):
@@ -90,6 +91,14 @@ class Node:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def upgrade(self):
+        """Stops as an operator stops it, and goes on with this release."""
+        self.process.terminate()
+        code = self.process.wait(30)
+        self.binary = os.environ["FOREBAY_BIN"]
+        self.begin()
+        assert code == 0, f"node {self.number} ended with {code}"
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)

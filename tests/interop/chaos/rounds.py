@@ -5,6 +5,8 @@
 A seed decides which faults hit the leaders of which partitions for how long; the processes' own timing is not replayed.
 FOREBAY_CHAOS_ONLY="killed" takes the kinds of faults with that in their name, FOREBAY_CHAOS_KEEP=1 keeps logs and data, and
 FOREBAY_CHAOS_FLAW=leader-acks has meters and producers content with the leader's ack, to see that it is noticed.
+Between the rounds one node after the other is stopped and started again; with FOREBAY_CHAOS_FROM=PROGRAM they begin with that
+program, an earlier release, and are upgraded then.
 """
 
 import os
@@ -72,25 +74,25 @@ class Run:
     def must(self, holds, text):
         assert holds, text
 
-    def round(self, number, kind, target, seconds, turned, elect):
+    def round(self, when, kind, target, seconds, turned, elect):
         victim, whose = self.victim(target)
         others = [node for node in network.NODES if node != victim]
         begin, end, _ = faults.KINDS[kind]
         arguments = (self.cluster, victim, others[::-1] if turned else others)
-        self.say(f"round {number}: node {victim}, the leader of {whose}, {kind} for {seconds} s")
+        self.say(f"{when}: node {victim}, the leader of {whose}, {kind} for {seconds} s")
         self.meter_pauses.begin()
         self.producer_pauses.begin()
         begin(*arguments)
         time.sleep(seconds)
         end(*arguments)
         healed = time.monotonic()
-        took = self.settle(number)
-        self.wait_for_acks(number, healed)
+        took = self.settle(when)
+        self.wait_for_acks(when, healed)
         self.say(
             f"    whole after {took:.1f} s; acks paused at most {self.meter_pauses.longest():.1f} s for meters, "
             f"{self.producer_pauses.longest():.1f} s for producers"
         )
-        self.check(f"round {number}")
+        self.check(when)
         if elect:
             self.elect()
 
@@ -101,7 +103,7 @@ class Run:
         partition = self.group_partition() if target == faults.GROUP else target
         return self.cluster.leader(partition), f"{partition[0]}-{partition[1]}"
 
-    def settle(self, number):
+    def settle(self, when):
         """Waits until the cluster is whole; a node that ended by itself is told and started again."""
         start = time.monotonic()
         while time.monotonic() < start + SETTLE:
@@ -109,13 +111,13 @@ class Run:
                 self.cluster.become_whole(SETTLE)
                 break
             except nodes.Ended as ended:
-                self.wrong(f"round {number}", [str(ended)])
+                self.wrong(when, [str(ended)])
                 ended.node.begin()
             except AssertionError as error:
-                self.wrong(f"round {number}", [f"the cluster does not become whole: {error}"])
+                self.wrong(when, [f"the cluster does not become whole: {error}"])
         return time.monotonic() - start
 
-    def wait_for_acks(self, number, since):
+    def wait_for_acks(self, when, since):
         """Every device gets acks again once all is healed."""
 
         def check():
@@ -125,7 +127,7 @@ class Run:
         try:
             eventually(check, SETTLE)
         except AssertionError as error:
-            self.wrong(f"round {number}", [str(error)])
+            self.wrong(when, [str(error)])
 
     def group_partition(self):
         """The partition of the group's offsets, by Kafka's rule."""
@@ -220,9 +222,25 @@ class Run:
                 verdict = self.cluster.get(f"/api/v1/lake/verify?topic={topic}", node, 120)
                 self.wrong("lake", [] if verdict["agree"] else [f"node {node} says of {topic}: {verdict}"])
 
+    def restart(self, node):
+        """A rolling upgrade's step."""
+        self.say(f"node {node} is stopped and started again")
+        self.meter_pauses.begin()
+        self.producer_pauses.begin()
+        self.cluster.nodes[node].upgrade()
+        started = time.monotonic()
+        when = f"restart of node {node}"
+        self.settle(when)
+        self.wait_for_acks(when, started)
+        self.say(f"    acks paused at most {self.meter_pauses.longest():.1f} s for meters, {self.producer_pauses.longest():.1f} s for producers")
+        self.check(when)
+
     def all(self):
-        for number, words in enumerate(self.plan, 1):
-            self.round(number, *words)
+        for number, words in enumerate(self.plan):
+            for node in network.NODES:
+                if number == len(self.plan) * node // 4:
+                    self.restart(node)
+            self.round(f"round {number + 1}", *words)
         self.end_load()
         self.say(f"{sum(self.log.ends().values())} records; the load has ended")
         self.check_consumers()
