@@ -30,9 +30,13 @@ pub enum AppendError {
     /// What a follower received is not from the leader of the epoch that it follows.
     #[error("another leader epoch")]
     FencedLeaderEpoch,
-    /// An idempotent producer's batch does not follow its last one: one in between was lost (KIP-98).
+    /// An idempotent producer's batch does not follow its last one, and what is missing did not come: it was lost (KIP-98).
     #[error("the producer's sequence numbers have a gap here")]
     OutOfOrderSequence,
+    /// An idempotent producer's batch came before one that it has to follow, which is expected to come: it was refused for a while, or
+    /// is in the log of another leader.
+    #[error("an earlier batch of this producer is missing here and has to come first")]
+    AwaitsEarlier,
     #[error("a later epoch of this producer has written since")]
     ProducerFenced,
     #[error("shutting down")]

@@ -186,7 +186,8 @@ fn code(error: &AppendError) -> (u8, u64, u64) {
         AppendError::TooLarge { bytes, limit } => (3, *bytes as u64, *limit as u64),
         AppendError::DiskFull => (4, 0, 0),
         AppendError::Offline(_) => (5, 0, 0),
-        AppendError::NotLeader => (6, 0, 0),
+        // To whoever sends again they are the same.
+        AppendError::NotLeader | AppendError::AwaitsEarlier => (6, 0, 0),
         AppendError::NotEnoughReplicas => (7, 0, 0),
         AppendError::NotEnoughReplicasAfterAppend => (8, 0, 0),
         AppendError::FencedLeaderEpoch => (9, 0, 0),

@@ -70,9 +70,11 @@ impl From<AppendError> for Refusal {
             // A node that shuts down is no leader any more: the client looks for the next one.
             // As when replication takes too long: the producer asks again, and an idempotent one has it stored once.
             AppendError::Unknown(_) => ResponseError::RequestTimedOut,
-            AppendError::NotLeader | AppendError::FencedLeaderEpoch | AppendError::Closed => {
-                ResponseError::NotLeaderOrFollower
-            }
+            // And where something is missing that comes again: perhaps another node leads, and has it.
+            AppendError::NotLeader
+            | AppendError::AwaitsEarlier
+            | AppendError::FencedLeaderEpoch
+            | AppendError::Closed => ResponseError::NotLeaderOrFollower,
         };
         Refusal::new(code, error.to_string())
     }

@@ -37,6 +37,7 @@ pub(crate) fn of_append_error(error: &AppendError) -> u8 {
         | AppendError::NotEnoughReplicas
         | AppendError::NotEnoughReplicasAfterAppend
         | AppendError::OutOfOrderSequence
+        | AppendError::AwaitsEarlier
         | AppendError::ProducerFenced
         | AppendError::Closed => IMPLEMENTATION_SPECIFIC,
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::event::{Ack, Append, AppendData, Appended, Effect, Outcome, Placed};
-use super::producers::{Changed, Producers, Verdict};
+use super::producers::{Changed, Gaps, Producers, Verdict};
 use crate::error::AppendError;
 use crate::limits::{BATCH_HEADER_BYTES, GATHER_BATCH_BYTES, GATHER_BATCH_RECORDS, MAX_BATCH_BYTES};
 use crate::record::{
@@ -103,6 +103,9 @@ pub(super) struct Rules<'a> {
     pub(super) producers: &'a Producers,
     /// Of the write being built.
     pub(super) changed: &'a Changed,
+    /// Batches were refused of late that may come again.
+    pub(super) refused: bool,
+    pub(super) now: Millis,
 }
 
 /// Takes appends from the front of `queue` until one unit is built for `base`: a gathered batch, or one producer's
@@ -111,6 +114,7 @@ pub(super) struct Rules<'a> {
 pub(super) fn build_next<T>(
     queue: &mut VecDeque<Append<T>>,
     rules: &Rules<'_>,
+    gaps: &mut Gaps,
     base: Offset,
     repeats: &mut Vec<Ack<T>>,
     effects: &mut Vec<Effect<T>>,
@@ -120,12 +124,18 @@ pub(super) fn build_next<T>(
         let built = match data {
             AppendData::Chunk(chunk) => gather(chunk, all, token, queue, rules, base),
             AppendData::Batches(batches) => match judge(&batches, rules) {
-                Ok(Verdict::Store) => place(&batches, all, token, base, rules),
-                Ok(Verdict::Duplicate(at)) => {
+                Ok((Verdict::Store, producer)) => {
+                    gaps.close(producer);
+                    place(&batches, all, token, base, rules)
+                }
+                Ok((Verdict::Duplicate(at), _)) => {
                     repeats.push(Ack { token, at, all });
                     continue;
                 }
-                Ok(Verdict::Refuse(error)) | Err(error) => Err((vec![token], error)),
+                Ok((Verdict::Gap(producer, expected), _)) => {
+                    Err((vec![token], gaps.refusal(producer, expected, rules.now)))
+                }
+                Ok((Verdict::Refuse(error), _)) | Err(error) => Err((vec![token], error)),
             },
         };
         match built {
@@ -137,10 +147,10 @@ pub(super) fn build_next<T>(
     }
 }
 
-/// Only the first batch: one of an idempotent producer comes alone.
-fn judge(batches: &Bytes, rules: &Rules<'_>) -> Result<Verdict, AppendError> {
+/// Only the first batch, and whose it is: one of an idempotent producer comes alone.
+fn judge(batches: &Bytes, rules: &Rules<'_>) -> Result<(Verdict, i64), AppendError> {
     let header = BatchHeader::parse(batches).map_err(refusal)?;
-    Ok(rules.producers.judge(rules.changed, &header))
+    Ok((rules.producers.judge(rules.changed, rules.refused, &header), header.producer_id))
 }
 
 type Refused<T> = (Vec<T>, AppendError);

@@ -2,6 +2,7 @@
 
 use super::event::{Change, Durable, Effect, Fault, Outcome, Repair};
 use super::machine::{Control, Mend, Partition, REPAIR_RETRY_MS, State};
+use super::producers::Gaps;
 use crate::error::AppendError;
 use crate::units::Millis;
 
@@ -23,7 +24,7 @@ impl<T> Partition<T> {
         self.state = match change {
             Change::Starts(_) | Change::Compacted(_) => State::Idle,
             Change::Written { rolled, active, .. } => {
-                self.refuse_waiting(fault, effects);
+                self.refuse_waiting(now, fault, effects);
                 let durable = self.active();
                 let repair = Repair {
                     segment: durable.base_offset,
@@ -37,14 +38,15 @@ impl<T> Partition<T> {
     }
 
     pub(super) fn repair_failed(&mut self, now: Millis, fault: Fault, effects: &mut Vec<Effect<T>>) {
-        self.refuse_waiting(&fault, effects);
+        self.refuse_waiting(now, &fault, effects);
         if let State::Repairing(repair) = self.state {
             let mend = Mend::Repair(repair);
             self.state = State::Broken { mend, fault, retry_at: Millis(now.0 + REPAIR_RETRY_MS) };
         }
     }
 
-    fn refuse_waiting(&mut self, fault: &Fault, effects: &mut Vec<Effect<T>>) {
+    fn refuse_waiting(&mut self, now: Millis, fault: &Fault, effects: &mut Vec<Effect<T>>) {
+        self.refused_at = Some(now);
         let carried = self.carried.take().into_iter().flat_map(|built| built.acks).map(|ack| ack.token);
         let controls = self.controls.drain(..).map(Control::into_token);
         let queued = self.queue.drain(..).map(|append| append.token);
@@ -55,7 +57,7 @@ impl<T> Partition<T> {
 
     /// The log could not be cut: what is on the disk is not what this machine holds, so nothing is done before it can be.
     pub(super) fn truncate_failed(&mut self, now: Millis, fault: Fault, effects: &mut Vec<Effect<T>>) {
-        self.refuse_waiting(&fault, effects);
+        self.refuse_waiting(now, &fault, effects);
         let token = self.cut_token.take();
         effects.extend(token.map(|token| Effect::Done(token, Outcome::Refused(fault.refusal()))));
         if let State::Truncating(cut) = &self.state {
@@ -89,5 +91,19 @@ impl<T> Partition<T> {
                 State::Truncating(cut)
             }
         };
+    }
+
+    /// Waits that end at a time of the clock, after it was set by `by` milliseconds.
+    pub(super) fn shift_waits(&mut self, by: i64) {
+        let moved = |at: Millis| Millis(at.0.saturating_add(by));
+        self.rest_until = moved(self.rest_until);
+        self.refused_at = self.refused_at.map(moved);
+        self.gaps = Gaps::default();
+        if let State::Broken { retry_at, .. } = &mut self.state {
+            *retry_at = moved(*retry_at);
+        }
+        if let Some(leading) = self.role.leading_mut() {
+            leading.shift(by);
+        }
     }
 }

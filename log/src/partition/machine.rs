@@ -10,7 +10,7 @@ use super::epochs::EpochCache;
 use super::event::{Ack, Append, Change, Durable, Effect, Event, Fault, Outcome, Repair, Watermarks};
 use super::follower::{Copied, LeaderMarks, Truncation};
 use super::leader::Leading;
-use super::producers::Producers;
+use super::producers::{Gaps, Producers};
 use super::retention::{self, Hold};
 use super::role::Role;
 use super::segments::{ClosedSegment, Segment, Starts};
@@ -118,6 +118,10 @@ pub struct Partition<T> {
     pub(super) rest_until: Millis,
     /// Raised whenever [`Partition::closed_segments`] changes.
     pub(super) closed_version: u64,
+    /// What producers have left out.
+    pub(super) gaps: Gaps,
+    /// When appends were last refused that may be taken at another time.
+    pub(super) refused_at: Option<Millis>,
     /// Appends of a failed write, refused once the repair is durable: until then a crash might bring them back.
     pub(super) doubtful: Vec<(T, AppendError)>,
     pub(super) state: State,
@@ -157,6 +161,8 @@ impl<T> Partition<T> {
             maintain: false,
             rest_until: Millis(i64::MIN),
             closed_version: 0,
+            gaps: Gaps::default(),
+            refused_at: None,
             doubtful: Vec::new(),
             state: State::Idle,
             hold: Hold { opened: now, until: Millis(now.0.saturating_add(CLOCK_SETTLE_MS)) },
@@ -263,7 +269,7 @@ impl<T> Partition<T> {
     /// Takes one event and pushes what is to be done, in order.
     pub fn handle(&mut self, now: Millis, event: Event<T>, effects: &mut Vec<Effect<T>>) {
         match event {
-            Event::Append(appends) => self.accept(appends, effects),
+            Event::Append(appends) => self.accept(now, appends, effects),
             Event::Persisted(then) => self.persisted(now, then, effects),
             Event::PersistFailed(then, fault) => self.persist_failed(now, then, &fault, effects),
             Event::Repaired => {
@@ -316,13 +322,16 @@ impl<T> Partition<T> {
         self.next_work(now, effects);
     }
 
-    fn accept(&mut self, appends: Vec<Append<T>>, effects: &mut Vec<Effect<T>>) {
+    fn accept(&mut self, now: Millis, appends: Vec<Append<T>>, effects: &mut Vec<Effect<T>>) {
         let Some(leading) = self.role.leading() else {
             let refused = |append: Append<T>| Effect::Done(append.token, Outcome::Refused(AppendError::NotLeader));
             return effects.extend(appends.into_iter().map(refused));
         };
         let few = leading.in_sync_count() < self.config.min_insync_replicas as usize;
         let refusal = self.refusal();
+        if few || refusal.is_some() {
+            self.refused_at = Some(now);
+        }
         for append in appends {
             match &refusal {
                 Some(error) => effects.push(Effect::Done(append.token, Outcome::Refused(error.clone()))),
@@ -376,18 +385,6 @@ impl<T> Partition<T> {
         let gone = self.segments[..closed].iter().take_while(|s| s.end_offset <= start).count();
         self.closed_version += u64::from(gone > 0);
         self.segments.drain(..gone).map(|s| s.base_offset).collect()
-    }
-
-    /// Waits that end at a time of the clock, after it was set by `by` milliseconds.
-    pub(super) fn shift_waits(&mut self, by: i64) {
-        let moved = |at: Millis| Millis(at.0.saturating_add(by));
-        self.rest_until = moved(self.rest_until);
-        if let State::Broken { retry_at, .. } = &mut self.state {
-            *retry_at = moved(*retry_at);
-        }
-        if let Some(leading) = self.role.leading_mut() {
-            leading.shift(by);
-        }
     }
 
     pub(super) fn active(&self) -> Segment {

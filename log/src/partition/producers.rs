@@ -1,7 +1,10 @@
 //! Idempotent producers: what each has written last, so that a batch sent twice is stored once (KIP-98, KIP-360).
 //!
 //! A producer numbers its records per partition. A batch that repeats one of its last five is answered with the offsets
-//! of the first; one that leaves a gap is refused, as an earlier one of the same producer was lost.
+//! of the first; one that leaves a gap is refused. For a while it is only put off: clients have several batches under way, and when the
+//! first was refused for a passing reason, the next may come at a time when it would be taken; and the log of a leader that does not
+//! know of its successor may end before batches that this one has. librdkafka, told at once that something was lost, begins a
+//! new epoch and sends in it again what may be kept.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,10 @@ use crate::units::{Millis, Offset};
 const BATCHES: usize = 5;
 /// Producers remembered for each partition; the one that wrote longest ago is forgotten first.
 const MAX_PRODUCERS: usize = 1024;
+
+/// For how long a batch is expected that is missing before one that came, in milliseconds: longer than a leader that was deposed may
+/// take itself for one.
+pub(super) const AWAITED_MS: i64 = 30_000;
 
 /// The producers of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +66,37 @@ pub(super) enum Verdict {
     Store,
     /// It is stored already, there.
     Duplicate(Appended),
+    /// One with this sequence number, of this producer, has to come first.
+    Gap(i64, i32),
     Refuse(AppendError),
+}
+
+/// Since when batches are missing, by producer, and the sequence numbers that are next.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    open: BTreeMap<i64, (i32, Millis)>,
+}
+
+impl Gaps {
+    /// Why a batch behind a gap is refused.
+    pub(super) fn refusal(&mut self, producer: i64, expected: i32, now: Millis) -> AppendError {
+        let is_awaited = |since: Millis| now.0.saturating_sub(since.0) < AWAITED_MS;
+        if self.open.len() >= MAX_PRODUCERS {
+            self.open.retain(|_, (_, since)| is_awaited(*since));
+        }
+        let gap = self.open.entry(producer).or_insert((expected, now));
+        if gap.0 != expected {
+            *gap = (expected, now);
+        }
+        if is_awaited(gap.1) { AppendError::AwaitsEarlier } else { AppendError::OutOfOrderSequence }
+    }
+
+    /// Its next batch is here.
+    pub(super) fn close(&mut self, producer: i64) {
+        if !self.open.is_empty() {
+            self.open.remove(&producer);
+        }
+    }
 }
 
 impl Sequenced {
@@ -81,27 +118,38 @@ fn after(sequence: i32, count: i32) -> i32 {
     ((i64::from(sequence) + i64::from(count)) % (i64::from(i32::MAX) + 1)) as i32
 }
 
+/// Whether a sequence number is a later one.
+fn is_ahead(sequence: i32, of: i32) -> bool {
+    let numbers = i64::from(i32::MAX) + 1;
+    let ahead = (i64::from(sequence) - i64::from(of)).rem_euclid(numbers);
+    ahead > 0 && ahead < numbers / 2
+}
+
 impl Producers {
-    /// Judges a batch in the light of what is durable and of what the write being built holds before it.
-    pub(super) fn judge(&self, changed: &Changed, header: &BatchHeader) -> Verdict {
+    /// Judges a batch in the light of what is durable and of what the write being built holds before it. `refused`: batches were
+    /// refused of late that may come again.
+    pub(super) fn judge(&self, changed: &Changed, refused: bool, header: &BatchHeader) -> Verdict {
         if header.producer_id < 0 {
             return Verdict::Store;
         }
-        let id = header.producer_id;
-        // A producer that is not known here, or not any more, may begin anywhere (KIP-360).
-        let Some(known) = changed.entries.get(&id).or_else(|| self.entries.get(&id)) else { return Verdict::Store };
-        let batch = Sequenced::of(header);
+        let (id, batch) = (header.producer_id, Sequenced::of(header));
+        let Some(known) = changed.entries.get(&id).or_else(|| self.entries.get(&id)) else {
+            // A producer that is not known here, or not any more, may begin anywhere (KIP-360), unless its beginning was refused.
+            let may_begin = batch.first == 0 || !refused;
+            return if may_begin { Verdict::Store } else { Verdict::Refuse(AppendError::AwaitsEarlier) };
+        };
         if header.producer_epoch < known.epoch {
             return Verdict::Refuse(AppendError::ProducerFenced);
         }
         if header.producer_epoch > known.epoch {
-            return if batch.first == 0 { Verdict::Store } else { Verdict::Refuse(AppendError::OutOfOrderSequence) };
+            return if batch.first == 0 { Verdict::Store } else { Verdict::Gap(id, 0) };
         }
         if let Some(first) = known.recent.iter().find(|stored| (stored.first, stored.last) == (batch.first, batch.last))
         {
             return Verdict::Duplicate(first.at);
         }
         match known.recent.last() {
+            Some(last) if is_ahead(batch.first, after(last.last, 1)) => Verdict::Gap(id, after(last.last, 1)),
             Some(last) if batch.first != after(last.last, 1) => Verdict::Refuse(AppendError::OutOfOrderSequence),
             _ => Verdict::Store,
         }
@@ -190,7 +238,7 @@ mod tests {
     }
 
     fn judge(producers: &Producers, header: &BatchHeader) -> Verdict {
-        producers.judge(&Changed::default(), header)
+        producers.judge(&Changed::default(), false, header)
     }
 
     fn at(base: i64, last: i64) -> Verdict {
@@ -208,14 +256,32 @@ mod tests {
         let too_old = judge(&producers, &batch(7, 0, 0, 10, 999));
         assert_eq!(too_old, Verdict::Refuse(AppendError::OutOfOrderSequence));
         assert_eq!(judge(&producers, &batch(7, 0, 60, 1, 999)), Verdict::Store);
-        assert_eq!(judge(&producers, &batch(7, 0, 61, 1, 999)), Verdict::Refuse(AppendError::OutOfOrderSequence));
+        assert_eq!(judge(&producers, &batch(7, 0, 61, 1, 999)), Verdict::Gap(7, 60));
+    }
+
+    #[test]
+    fn what_is_missing_is_awaited_for_half_a_minute_and_what_is_too_old_is_not() {
+        let mut producers = Producers::default();
+        producers.restore(&batch(7, 0, i32::MAX, 1, 0));
+        assert_eq!(judge(&producers, &batch(7, 0, 0, 1, 999)), Verdict::Store);
+        assert_eq!(judge(&producers, &batch(7, 0, 1, 1, 999)), Verdict::Gap(7, 0));
+        let too_old = Verdict::Refuse(AppendError::OutOfOrderSequence);
+        assert_eq!(judge(&producers, &batch(7, 0, i32::MAX - 9, 1, 999)), too_old);
+        let mut gaps = Gaps::default();
+        let mut refusal = |expected, now| gaps.refusal(7, expected, Millis(now));
+        assert_eq!(refusal(0, 1000), AppendError::AwaitsEarlier);
+        assert_eq!(refusal(0, 30_999), AppendError::AwaitsEarlier);
+        assert_eq!(refusal(0, 31_000), AppendError::OutOfOrderSequence);
+        assert_eq!(refusal(5, 31_000), AppendError::AwaitsEarlier, "another gap");
+        gaps.close(7);
+        assert_eq!(gaps.refusal(7, 5, Millis(62_000)), AppendError::AwaitsEarlier);
     }
 
     #[test]
     fn a_new_epoch_begins_with_0_and_fences_the_old_one() {
         let mut producers = Producers::default();
         producers.restore(&batch(7, 3, 0, 10, 0));
-        assert_eq!(judge(&producers, &batch(7, 4, 10, 1, 10)), Verdict::Refuse(AppendError::OutOfOrderSequence));
+        assert_eq!(judge(&producers, &batch(7, 4, 10, 1, 10)), Verdict::Gap(7, 0));
         assert_eq!(judge(&producers, &batch(7, 4, 0, 1, 10)), Verdict::Store);
         producers.restore(&batch(7, 4, 0, 1, 10));
         assert_eq!(judge(&producers, &batch(7, 3, 10, 1, 11)), Verdict::Refuse(AppendError::ProducerFenced));
@@ -275,7 +341,7 @@ mod tests {
                         end += i64::from(sizes[n]);
                     }
                     Verdict::Duplicate(first) => prop_assert_eq!(first.base_offset.0, i64::from(starts[n])),
-                    Verdict::Refuse(_) => continue,
+                    Verdict::Gap(..) | Verdict::Refuse(_) => continue,
                 }
                 if !answer_lost && n == acked {
                     acked += 1;

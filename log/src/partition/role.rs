@@ -3,6 +3,7 @@
 use super::event::{Effect, Outcome};
 use super::leader::{Leadership, Leading};
 use super::machine::{Control, Partition};
+use super::producers::Gaps;
 use crate::error::AppendError;
 use crate::units::{Epoch, Millis};
 
@@ -60,6 +61,7 @@ impl<T> Partition<T> {
     /// Whatever waits under the leader of before is refused: whether it is kept is for the next leader to say, and who asks that
     /// one again has it stored once, if its batches have sequence numbers.
     fn step_down(&mut self, effects: &mut Vec<Effect<T>>) {
+        self.gaps = Gaps::default();
         let carried = self.carried.take().into_iter().flat_map(|built| built.acks).map(|ack| ack.token);
         let waiting = self.queue.drain(..).map(|append| append.token);
         let unreplicated = self.unreplicated.drain(..).map(|ack| ack.token);

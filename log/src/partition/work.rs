@@ -4,7 +4,7 @@ use super::commit::{Rules, build_next};
 use super::epochs::EpochCache;
 use super::event::{Change, Durable, Effect, Outcome, Persist, Work, Write};
 use super::machine::{Control, Partition, State};
-use super::producers::Changed;
+use super::producers::{AWAITED_MS, Changed};
 use super::retention;
 use super::segments::{Segment, Starts};
 use crate::topic::TimestampType;
@@ -115,6 +115,7 @@ impl<T> Partition<T> {
         let (mut slices, mut batches, mut acks) = (Vec::new(), Vec::new(), Vec::new());
         let (mut changed, mut repeats) = (Changed::default(), Vec::new());
         let leads = self.role.leading().is_some();
+        let refused = self.refused_at.is_some_and(|at| now.0.saturating_sub(at.0) < AWAITED_MS);
         loop {
             let append_time = (self.config.timestamp_type == TimestampType::LogAppendTime).then_some(now);
             let rules = Rules {
@@ -123,10 +124,14 @@ impl<T> Partition<T> {
                 append_time,
                 producers: &self.producers,
                 changed: &changed,
+                refused,
+                now,
             };
             let next = match self.carried.take() {
                 Some(carried) => Some(carried),
-                None if leads => build_next(&mut self.queue, &rules, active.end_offset, &mut repeats, effects),
+                None if leads => {
+                    build_next(&mut self.queue, &rules, &mut self.gaps, active.end_offset, &mut repeats, effects)
+                }
                 None => self.next_copy(active.end_offset, effects),
             };
             let Some(built) = next else { break };

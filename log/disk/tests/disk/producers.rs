@@ -40,7 +40,7 @@ async fn a_batch_repeated_after_a_restart_is_answered_with_its_first_offset() {
         let repeated = partition.append(batch(sequence)).await.unwrap();
         assert_eq!(repeated.base_offset, Offset(i64::from(sequence)));
     }
-    assert_eq!(partition.append(batch(6)).await, Err(AppendError::OutOfOrderSequence));
+    assert_eq!(partition.append(batch(6)).await, Err(AppendError::AwaitsEarlier));
     assert_eq!(partition.append(batch(5)).await.unwrap().base_offset, Offset(5));
     assert_eq!(values(partition), ["0", "1", "2", "3", "4", "5"]);
 }

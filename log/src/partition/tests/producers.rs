@@ -33,7 +33,7 @@ fn a_batch_that_is_sent_again_is_stored_once_and_answered_with_its_first_offset(
     produce(&mut model, &[(4, 0)]);
     produce(&mut model, &[(5, 3)]);
     let at = |n| Outcome::Appended(Appended { base_offset: Offset(n), last_offset: Offset(n), append_time: None });
-    let gap = Outcome::Refused(AppendError::OutOfOrderSequence);
+    let gap = Outcome::Refused(AppendError::AwaitsEarlier);
     assert_eq!(model.outcomes, [(1, at(0)), (2, at(1)), (3, at(1)), (4, at(0)), (5, gap)]);
     assert_eq!(model.records().len(), 2);
 }
@@ -52,4 +52,85 @@ fn a_batch_whose_write_failed_is_stored_by_its_retry() {
 fn batches_of_an_idempotent_producer_come_alone() {
     let two = [sequenced(0, "a"), sequenced(1, "b")].concat();
     assert!(matches!(check_batches(&two.into(), &TopicConfig::default()), Err(AppendError::Invalid(_))));
+}
+
+/// A leader of two replicas that both have to be in sync.
+fn of_two() -> Model {
+    Model::new(TopicConfig { min_insync_replicas: 2, ..config(false) })
+}
+
+/// The controller's `version`th word: whether the other replica is in sync.
+fn other_in_sync(model: &mut Model, version: i32, is: bool) {
+    let mut word = lead(0, &[2], if is { &[2] } else { &[] });
+    word.partition_epoch = PartitionEpoch(version);
+    model.event(Event::Lead(word));
+}
+
+fn outcome(model: &Model, of: Token) -> Outcome {
+    let found = model.outcomes.iter().find(|(token, _)| *token == of);
+    found.map(|(_, outcome)| outcome.clone()).unwrap()
+}
+
+fn refused(error: AppendError) -> Outcome {
+    Outcome::Refused(error)
+}
+
+/// librdkafka, told of a gap, would send in a new epoch what is here already.
+#[test]
+fn what_comes_behind_a_batch_that_was_refused_for_a_while_waits_for_it() {
+    let mut model = of_two();
+    other_in_sync(&mut model, 1, true);
+    produce(&mut model, &[(1, 0)]);
+    other_in_sync(&mut model, 2, false);
+    produce(&mut model, &[(2, 0), (3, 1)]);
+    other_in_sync(&mut model, 3, true);
+    produce(&mut model, &[(4, 2)]);
+    for (token, error) in
+        [(2, AppendError::NotEnoughReplicas), (3, AppendError::NotEnoughReplicas), (4, AppendError::AwaitsEarlier)]
+    {
+        assert_eq!(outcome(&model, token), refused(error));
+    }
+    produce(&mut model, &[(5, 0), (6, 1), (7, 2)]);
+    model.event(replicated(0, 2, 3));
+    for (token, offset) in [(5, 0), (6, 1), (7, 2)] {
+        let at = Appended { base_offset: Offset(offset), last_offset: Offset(offset), append_time: None };
+        assert_eq!(outcome(&model, token), Outcome::Appended(at));
+    }
+    // What does not come within half a minute is lost.
+    for (token, now, error) in [
+        (8, 0, AppendError::AwaitsEarlier),
+        (9, 29_000, AppendError::AwaitsEarlier),
+        (10, 31_000, AppendError::OutOfOrderSequence),
+    ] {
+        model.now = Millis(now);
+        produce(&mut model, &[(token, 4)]);
+        assert_eq!(outcome(&model, token), refused(error));
+    }
+}
+
+#[test]
+fn a_producer_whose_beginning_was_refused_begins_with_it() {
+    let mut model = of_two();
+    produce(&mut model, &[(1, 0)]);
+    other_in_sync(&mut model, 1, true);
+    produce(&mut model, &[(2, 1)]);
+    assert_eq!(outcome(&model, 1), refused(AppendError::NotEnoughReplicas));
+    assert_eq!(outcome(&model, 2), refused(AppendError::AwaitsEarlier));
+    produce(&mut model, &[(3, 0), (4, 1)]);
+    assert_eq!(model.records().len(), 2);
+}
+
+#[test]
+fn a_new_leader_awaits_what_is_missing_as_long_as_any() {
+    let mut model = Model::new(config(false));
+    produce(&mut model, &[(1, 0), (2, 2)]);
+    model.now = Millis(31_000);
+    model.event(Event::Follow(Epoch(1), 3));
+    produce(&mut model, &[(4, 1)]);
+    model.event(Event::Lead(lead(2, &[], &[])));
+    produce(&mut model, &[(5, 2)]);
+    assert_eq!(outcome(&model, 4), refused(AppendError::NotLeader));
+    assert_eq!(outcome(&model, 5), refused(AppendError::AwaitsEarlier));
+    produce(&mut model, &[(6, 1), (7, 2)]);
+    assert_eq!(model.records().len(), 3);
 }

@@ -8,14 +8,14 @@ use forebay_log::{Epoch, Millis, Offset};
 const PRODUCER_AT: usize = 43;
 const CRC_AT: usize = 17;
 
-/// A batch of records with one key and these values; of an idempotent producer with its id and the first sequence number.
+/// A batch of records with one key and these values; of an idempotent producer with its id, epoch and first sequence number.
 #[must_use]
-pub fn build(key: &str, values: &[String], producer: Option<(i64, i32)>) -> Bytes {
+pub fn build(key: &str, values: &[String], producer: Option<(i64, i16, i32)>) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
     for (delta, value) in (0i32..).zip(values) {
         builder.push(delta, Millis(1_767_225_600_000), Some(key.as_bytes()), Some(value.as_bytes()), &[]);
     }
-    sign(builder, producer.map(|(id, sequence)| (id, 0, sequence)))
+    sign(builder, producer)
 }
 
 /// A batch of these records, with the id, epoch and first sequence number of an idempotent producer.

@@ -35,13 +35,14 @@ impl World {
             let topic = self.draw(self.profile.topics);
             let (idempotent, all) = (self.random.chance(500), self.random.chance(800));
             let window = if idempotent { 1 + self.draw(4) } else { 1 };
+            let eager = idempotent && self.random.chance(500);
             let index = u32::try_from(self.draw(3)).unwrap_or(0);
             self.producers.push(Producer::new(
                 client,
                 format!("t{topic}"),
                 index,
                 (idempotent, all || idempotent),
-                window,
+                (window, eager),
             ));
             self.queue.at(2000, Event::Producer { client });
         }

@@ -1,4 +1,7 @@
 //! A producer: writes numbered records of one key to one partition, and sends each again until it is acknowledged.
+//!
+//! Some are eager, as librdkafka is: they go on with several batches at once after a failure, and when they are told that there is a gap
+//! before one that is not their first, they begin a new epoch and send in it what is not acknowledged.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,6 +17,8 @@ use crate::world::World;
 
 /// How long an answer is waited for, in milliseconds.
 const WAIT_MS: i64 = 2500;
+/// For so long after an attempt that was not answered, in milliseconds, no new epoch begins: it may still be on its way.
+const DOUBT_MS: i64 = 3_000;
 
 struct Batch {
     numbers: (u64, u64),
@@ -31,6 +36,13 @@ pub struct Producer {
     all: bool,
     /// Batches from the first without an answer on, at most.
     window: usize,
+    eager: bool,
+    epoch: i16,
+    /// The record whose sequence number is 0 in this epoch.
+    base: u64,
+    /// There is a gap in the log, as an answer has told.
+    gap: bool,
+    doubtful_until: i64,
     /// Raised when its topic was deleted: another key, beginning with record 0.
     generation: u64,
     target: Option<PartitionId>,
@@ -48,7 +60,8 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(client: usize, topic: String, index: u32, kind: (bool, bool), window: usize) -> Producer {
+    pub(super) fn new(client: usize, topic: String, index: u32, kind: (bool, bool), window: (usize, bool)) -> Producer {
+        let (window, eager) = window;
         let (idempotent, all) = kind;
         Producer {
             client,
@@ -57,6 +70,11 @@ impl Producer {
             idempotent,
             all,
             window,
+            eager,
+            epoch: 0,
+            base: 0,
+            gap: false,
+            doubtful_until: 0,
             generation: 0,
             target: None,
             next: 0,
@@ -94,20 +112,34 @@ impl Producer {
 
     fn write(&mut self, records: u64) {
         let numbers = (self.next, self.next + records - 1);
-        let values: Vec<String> = (numbers.0..=numbers.1).map(|number| format!("{number:06}")).collect();
-        let producer = self.idempotent.then(|| (self.id(), i32::try_from(numbers.0).unwrap_or(0)));
         self.next += records;
-        self.unacked.push_back(Batch {
-            numbers,
-            bytes: build(&self.key(), &values, producer),
-            sent: false,
-            acked: false,
-        });
+        self.unacked.push_back(Batch { numbers, bytes: self.batch(numbers), sent: false, acked: false });
+    }
+
+    fn batch(&self, numbers: (u64, u64)) -> Bytes {
+        let values: Vec<String> = (numbers.0..=numbers.1).map(|number| format!("{number:06}")).collect();
+        let sequence = i32::try_from(numbers.0 - self.base).unwrap_or(0);
+        build(&self.key(), &values, self.idempotent.then(|| (self.id(), self.epoch, sequence)))
+    }
+
+    /// Begins a new epoch, when there is a gap and nothing that was sent can come late. What was acknowledged is not sent again.
+    fn begin_epoch(&mut self, now: i64) {
+        let gap = std::mem::take(&mut self.gap);
+        let Some(first) = self.unacked.front().map(|batch| batch.numbers.0) else { return };
+        if !gap || now < self.doubtful_until || self.unacked.iter().any(|batch| batch.acked) {
+            return;
+        }
+        (self.epoch, self.base) = (self.epoch + 1, first);
+        for at in 0..self.unacked.len() {
+            let bytes = self.batch(self.unacked[at].numbers);
+            self.unacked[at].bytes = bytes;
+        }
     }
 
     /// Its topic is gone: another one of that name is begun with anew.
     fn forget(&mut self) {
         self.generation += 1;
+        (self.epoch, self.base, self.gap) = (0, 0, false);
         self.target = None;
         self.next = 0;
         self.unacked.clear();
@@ -128,7 +160,10 @@ impl World {
         let producer = &mut self.producers[client];
         let before = producer.in_flight.len();
         producer.in_flight.retain(|_, (_, until)| *until > now);
-        producer.failed |= producer.in_flight.len() < before;
+        if producer.in_flight.len() < before {
+            producer.failed = true;
+            producer.doubtful_until = now + DOUBT_MS;
+        }
         if !healing && now >= producer.write_at && producer.unacked.len() < producer.window {
             producer.write_at = now + think;
             let first = producer.next;
@@ -147,8 +182,9 @@ impl World {
                 return;
             }
             producer.failed = false;
-            producer.careful = true;
+            producer.careful |= !producer.eager;
             producer.leader = None;
+            producer.begin_epoch(now);
             producer.unacked.iter_mut().for_each(|batch| batch.sent = batch.acked);
         }
         if producer.leader.is_none() {
@@ -214,7 +250,10 @@ impl World {
                 let what = format!("{} was refused: {error}", producer.state());
                 self.fail(what);
             }
-            Err(_) => {
+            Err(error) => {
+                let is_gap = matches!(error, Refused::By(AppendError::OutOfOrderSequence));
+                let is_first = producer.unacked.front().is_some_and(|batch| batch.numbers.0 == first);
+                producer.gap |= producer.eager && is_gap && !is_first;
                 producer.failed = true;
                 producer.again_at = again_at;
             }
