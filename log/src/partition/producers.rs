@@ -81,8 +81,12 @@ impl Gaps {
     /// Why a batch behind a gap is refused.
     pub(super) fn refusal(&mut self, producer: i64, expected: i32, now: Millis) -> AppendError {
         let is_awaited = |since: Millis| now.0.saturating_sub(since.0) < AWAITED_MS;
-        if self.open.len() >= MAX_PRODUCERS {
+        if self.open.len() >= MAX_PRODUCERS && !self.open.contains_key(&producer) {
             self.open.retain(|_, (_, since)| is_awaited(*since));
+            // Full of young ones: one of them is awaited longer.
+            if self.open.len() >= MAX_PRODUCERS {
+                self.open.pop_first();
+            }
         }
         let gap = self.open.entry(producer).or_insert((expected, now));
         if gap.0 != expected {
@@ -275,6 +279,10 @@ mod tests {
         assert_eq!(refusal(5, 31_000), AppendError::AwaitsEarlier, "another gap");
         gaps.close(7);
         assert_eq!(gaps.refusal(7, 5, Millis(62_000)), AppendError::AwaitsEarlier);
+        for producer in 0..2 * MAX_PRODUCERS as i64 {
+            assert_eq!(gaps.refusal(producer, 5, Millis(62_000)), AppendError::AwaitsEarlier);
+        }
+        assert_eq!(gaps.open.len(), MAX_PRODUCERS);
     }
 
     #[test]
